@@ -1,0 +1,28 @@
+//! What depends on the platform: the futex and the monotonic clock.
+//!
+//! A [`Futex`] is an atomic word on which threads can sleep: [`Futex::wait`] sleeps while the word holds an expected
+//! value, [`Futex::wake`] wakes sleepers. Every wait may return early; callers always look at the word again.
+
+#[cfg(all(target_os = "linux", not(loom)))]
+mod linux;
+#[cfg(all(target_os = "linux", not(loom)))]
+pub use linux::{Futex, monotonic_nanos};
+
+#[cfg(loom)]
+mod model;
+#[cfg(loom)]
+pub use model::{Futex, monotonic_nanos};
+
+#[cfg(not(any(target_os = "linux", loom)))]
+compile_error!("juggler-sync has a futex for Linux only; another platform adds a file to src/sys");
+
+/// Why [`Futex::wait`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FutexWait {
+    /// Woken, or the word did not hold the expected value, or for no reason at all.
+    Woken,
+    /// The deadline passed.
+    TimedOut,
+    /// A signal handler ran in this thread (`EINTR`).
+    Interrupted,
+}
