@@ -1,0 +1,102 @@
+//! The one place where a thread leaves the interpreter to wait.
+//!
+//! Every blocking call of the package ends in [`PyGate::wait`]: it detaches (under a GIL: releases it), sleeps in the
+//! engine, attaches again, and, if a signal ended the sleep, runs Python's signal handlers. A handler that raises (as
+//! `KeyboardInterrupt` does) ends the wait; after any other the engine waits on for what is left of its deadline.
+//!
+//! # A busy producer
+//!
+//! Under the GIL, a thread that is woken must get the GIL, and a thread that computes gives it up only when its switch
+//! interval (5 ms by default) is over: so long would each item of a busy producer lie in a queue. [`yield_to`] is called
+//! by whoever woke a thread: if that one had been asleep for [`LONG_SLEEP`] or more, so that the system was not in a tight
+//! exchange of items, the waker detaches until the woken runs, at most for [`YIELD_LIMIT`]. Threads that exchange items at a high
+//! rate don't pay for it.
+#![allow(unsafe_code)]
+
+use crate::raw::Raised;
+use juggler_sync::park::Waiter;
+use juggler_sync::queue::Context;
+use juggler_sync::rlock::ThreadId;
+use juggler_sync::sys::{Futex, FutexWait};
+use juggler_sync::{Deadline, Gate, Waited};
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::obj::Obj;
+
+/// The gate of an attached thread.
+#[derive(Clone, Copy)]
+pub struct PyGate<'py> {
+    py: Python<'py>,
+}
+
+impl<'py> PyGate<'py> {
+    /// The calling thread's gate.
+    #[inline(always)]
+    pub fn new(py: Python<'py>) -> Self {
+        Self { py }
+    }
+}
+
+impl Gate for PyGate<'_> {
+    type Error = Raised;
+
+    fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+        match self.py.detach(|| futex.wait(expected, deadline)) {
+            FutexWait::Woken => Ok(Waited::Woken),
+            FutexWait::TimedOut => Ok(Waited::TimedOut),
+            FutexWait::Interrupted => {
+                // SAFETY: the thread is attached again.
+                if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(Waited::Woken) } else { Err(Raised) }
+            }
+        }
+    }
+
+    fn resumed(&self, waiter: &Waiter) {
+        if cfg!(not(Py_GIL_DISABLED)) {
+            waiter.mark_resumed();
+        }
+    }
+}
+
+impl Context<Obj> for PyGate<'_> {
+    fn me(&self) -> ThreadId {
+        current_thread()
+    }
+
+    fn less(&self, a: &Obj, b: &Obj) -> Result<bool, Raised> {
+        // SAFETY: both are live objects, and the thread is attached.
+        match unsafe { ffi::PyObject_RichCompareBool(a.as_ptr(), b.as_ptr(), ffi::Py_LT) } {
+            -1 => Err(Raised),
+            less => Ok(less != 0),
+        }
+    }
+}
+
+/// The calling thread's identity, the same as `threading.get_ident()`.
+#[inline(always)]
+pub fn current_thread() -> ThreadId {
+    // SAFETY: always safe to call.
+    unsafe { libc::pthread_self() as ThreadId }
+}
+
+/// A thread that slept this long, in nanoseconds, was not in a tight exchange.
+const LONG_SLEEP: u64 = 1_000_000;
+
+/// How long a waker waits for the woken to run.
+const YIELD_LIMIT: std::time::Duration = std::time::Duration::from_micros(200);
+
+/// Lets a thread that was just woken run, if it had slept long.
+#[inline(always)]
+pub fn yield_to(py: Python<'_>, woken: Option<juggler_sync::sync::Arc<Waiter>>) {
+    if let Some(waiter) = woken {
+        if cfg!(not(Py_GIL_DISABLED)) && waiter.waited_nanos() >= LONG_SLEEP {
+            yield_slow(py, &waiter);
+        }
+    }
+}
+
+#[cold]
+fn yield_slow(py: Python<'_>, waiter: &Waiter) {
+    py.detach(|| waiter.await_resumed(Deadline::after(YIELD_LIMIT)));
+}

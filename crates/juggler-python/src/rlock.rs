@@ -1,0 +1,174 @@
+//! `threading.RLock`.
+#![allow(unsafe_code)]
+
+use crate::gate::{PyGate, current_thread};
+use crate::obj::Obj;
+use crate::raw::{self, Args, Raised, RawResult, This, methods};
+use crate::timeout;
+use juggler_sync::{Deadline, rlock};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// A lock that its owner may take again.
+///
+/// Stands in for `threading.RLock`; a class here on every version. Barging, as `Lock`.
+#[pyclass(frozen, weakref, subclass, module = "juggler.threading")]
+pub struct RLock {
+    pub engine: rlock::RLock,
+    name: Option<Obj>,
+}
+
+#[pymethods]
+impl RLock {
+    #[new]
+    #[pyo3(signature = (*, name=None))]
+    fn new(name: Option<Bound<'_, PyAny>>) -> Self {
+        Self { engine: rlock::RLock::new(), name: name.map(Obj::from) }
+    }
+
+    #[getter]
+    fn name(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.name.as_ref().map(|name| name.bind(py).to_owned().unbind())
+    }
+
+    fn statistics(&self) -> RLockStatistics {
+        RLockStatistics {
+            locked: self.engine.is_locked(),
+            owner: self.engine.owner(),
+            depth: self.engine.depth(),
+            waiting: self.engine.waiting(),
+        }
+    }
+
+    fn locked(&self) -> bool {
+        self.engine.is_locked()
+    }
+
+    fn _is_owned(&self) -> bool {
+        self.engine.is_owned_by(current_thread())
+    }
+
+    fn _recursion_count(&self) -> u64 {
+        if self._is_owned() { self.engine.depth() } else { 0 }
+    }
+
+    fn _release_save(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
+        let me = current_thread();
+        match self.engine.release_save(me) {
+            Ok(depth) => Ok((depth, me)),
+            Err(rlock::NotOwner) => Err(not_owner(py).fetch(py)),
+        }
+    }
+
+    fn _acquire_restore(&self, py: Python<'_>, state: (u64, u64)) -> PyResult<()> {
+        self.engine.restore(&PyGate::new(py), state.1, state.0).map_err(|raised| raised.fetch(py))
+    }
+
+    fn _at_fork_reinit(&self) {
+        self.engine.reset_after_fork();
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let engine = &slf.get().engine;
+        let state = if engine.is_locked() { "locked" } else { "unlocked" };
+        let class = slf.get_type().fully_qualified_name()?;
+        let name = match &slf.get().name {
+            Some(name) => format!(" {}", name.bind(slf.py()).repr()?),
+            None => String::new(),
+        };
+        let owner = engine.owner().unwrap_or(0);
+        let depth = engine.depth();
+        let address = slf.as_ptr() as usize;
+        Ok(format!("<{state} {class} object{name} owner={owner} count={depth} at {address:#x}>"))
+    }
+}
+
+/// What an [`RLock`] is doing at a moment.
+#[pyclass(frozen, get_all, module = "juggler.threading")]
+pub struct RLockStatistics {
+    /// Whether it is held.
+    locked: bool,
+    /// The identity of the thread that holds it.
+    owner: Option<u64>,
+    /// How often its owner has taken it.
+    depth: u64,
+    /// Threads that wait for it.
+    waiting: u32,
+}
+
+#[pymethods]
+impl RLockStatistics {
+    fn __repr__(&self) -> String {
+        let locked = if self.locked { "True" } else { "False" };
+        let owner = self.owner.map_or("None".to_owned(), |owner| owner.to_string());
+        format!("RLockStatistics(locked={locked}, owner={owner}, depth={}, waiting={})", self.depth, self.waiting)
+    }
+}
+
+#[cold]
+fn not_owner(py: Python<'_>) -> Raised {
+    Raised::new::<PyRuntimeError>(py, "cannot release un-acquired lock")
+}
+
+fn acquire(this: This<'_, '_, RLock>, args: Args<'_>) -> RawResult {
+    if args.is_empty() {
+        return enter(this);
+    }
+    let [blocking, timeout] = args.parse(this.py(), "acquire", [c"blocking", c"timeout"], 0)?;
+    let deadline = timeout::of_lock(this.py(), blocking, timeout)?;
+    Ok(raw::bool(this.engine.acquire(&PyGate::new(this.py()), current_thread(), deadline)?))
+}
+
+#[inline(always)]
+fn enter(this: This<'_, '_, RLock>) -> RawResult {
+    let me = current_thread();
+    if !this.engine.try_acquire(me) {
+        this.engine.acquire(&PyGate::new(this.py()), me, Deadline::NEVER)?;
+    }
+    Ok(raw::bool(true))
+}
+
+#[inline(always)]
+fn release(this: This<'_, '_, RLock>) -> RawResult {
+    match this.engine.release(current_thread()) {
+        Ok(_) => Ok(raw::none()),
+        Err(rlock::NotOwner) => Err(not_owner(this.py())),
+    }
+}
+
+#[inline(always)]
+fn exit(this: This<'_, '_, RLock>, _exception: Args<'_>) -> RawResult {
+    release(this)
+}
+
+const ACQUIRE: &str = "($self, /, blocking=True, timeout=-1)\n--\n\n\
+Take the lock, or take it once more, waiting up to `timeout` seconds (monotonic clock; -1: for ever) if `blocking`.\n\n\
+Returns whether it was taken. Waits with the GIL released; signal handlers run meanwhile, and one that raises ends the wait.";
+const RELEASE: &str = "($self, /)\n--\n\nUndo one acquire. RuntimeError if the calling thread does not hold the lock.";
+const ENTER: &str = "($self, /)\n--\n\nTake the lock, or take it once more.";
+const EXIT: &str = "($self, /, *exc_info)\n--\n\nUndo one acquire.";
+
+methods! { add_methods for RLock {
+    "acquire" => keywords acquire, ACQUIRE;
+    "release" => noargs release, RELEASE;
+    "__enter__" => noargs enter, ENTER;
+    "__exit__" => keywords exit, EXIT;
+} }
+
+unsafe extern "C" fn construct(
+    class: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    flags: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls constructors attached and with the arguments of a vectorcall.
+    unsafe { raw::construct(class, args, flags, names, |_py| RLock { engine: rlock::RLock::new(), name: None }) }
+}
+
+/// Adds what PyO3 does not to the class.
+pub fn finish(py: Python<'_>) -> PyResult<()> {
+    add_methods(py)?;
+    raw::set_constructor::<RLock>(py, construct);
+    Ok(())
+}
