@@ -1,0 +1,155 @@
+"""Which of CPython's test classes make up each suite, and how they are pointed at the replacement.
+
+Nothing of CPython's is copied: the classes come from the running interpreter's `test` package, and
+most of them only need their module imported after the overlays are in place.  The few that name a
+private type or a C accelerator are handed the replacement here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import types
+import unittest
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from overlay import REAL, Overlay, exported
+
+TestClass = type[unittest.TestCase]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The replacement's submodules by layer, and the overlays by stdlib module name."""
+
+    layers: dict[str, ModuleType]
+    overlays: dict[str, Overlay]
+
+    def over(self, layer: str) -> Any:
+        """The overlay that stands for the layer's stdlib module."""
+        return self.overlays[REAL[layer]]
+
+    def substituted(self, layer: str) -> list[str]:
+        """Names of the layer that are the replacement's own objects, not the stdlib's re-exported."""
+        own: frozenset[str] = self.over(layer)._overlay_own
+        return sorted(own.intersection(exported(self.layers[layer])))
+
+
+def test_classes(module: ModuleType, keep: Callable[[TestClass], bool]) -> list[TestClass]:
+    """The test classes defined in `module` for which `keep` says yes."""
+    return [
+        value
+        for _, value in sorted(vars(module).items())
+        if isinstance(value, type)
+        and issubclass(value, unittest.TestCase)
+        and value.__module__ == module.__name__
+        and keep(value)
+    ]
+
+
+def everything(cls: TestClass) -> bool:
+    """A `keep` that keeps every class."""
+    return True
+
+
+def is_lock_test(cls: TestClass) -> bool:
+    """Whether the class is test_threading's subclass of a parameterised class of lock_tests."""
+    return any(
+        base.__module__ == "test.lock_tests" and base.__name__ != "BaseTestCase"
+        for base in cls.__mro__
+    )
+
+
+def locks(env: Environment) -> list[TestClass]:
+    """Lock, RLock, Condition, Semaphore, Event and Barrier, through lock_tests."""
+    lock_tests: Any = importlib.import_module("test.lock_tests")
+    module: Any = importlib.import_module("test.test_threading")
+    lock_tests.threading = env.over("threading")
+    # `locktype = staticmethod(threading.Lock)` ran under the overlay; the RLock class names a
+    # private C type instead, and its pure-Python twin tests nothing that we replace.
+    if "RLock" in env.substituted("threading"):
+        module.CRLockTests.locktype = staticmethod(env.over("threading").RLock)
+    return test_classes(module, lambda cls: is_lock_test(cls) and cls.__name__ != "PyRLockTests")
+
+
+def threading(env: Environment) -> list[TestClass]:
+    """Everything else in test_threading: threads, timers, shutdown, fork, exception hooks."""
+    module = importlib.import_module("test.test_threading")
+    return test_classes(module, lambda cls: not is_lock_test(cls))
+
+
+def local(env: Environment) -> list[TestClass]:
+    """threading.local; test_threading_local itself only knows the C and the Python version."""
+    module: Any = importlib.import_module("test.test_threading_local")
+    attributes = {"_local": env.over("threading").local, "__module__": module.__name__}
+    return [type("ThreadLocalTest", (unittest.TestCase, module.BaseLocalTest), attributes)]
+
+
+def threadsignals(env: Environment) -> list[TestClass]:
+    """Signals against blocked acquires, which this file takes from `_thread`."""
+    module: Any = importlib.import_module("test.test_threadsignals")
+    threading = env.over("threading")
+    names = types.SimpleNamespace(allocate_lock=threading.Lock, RLock=threading.RLock)
+    module.thread = Overlay(module.thread, names, ["allocate_lock", "RLock"])
+    return test_classes(module, everything)
+
+
+def queue(env: Environment) -> list[TestClass]:
+    """Queue, LifoQueue, PriorityQueue and SimpleQueue."""
+    import_helper: Any = importlib.import_module("test.support.import_helper")
+    real = import_helper.import_fresh_module
+
+    def import_fresh_module(name: str, *args: Any, **kwargs: Any) -> Any:
+        return env.over("queue") if name == "queue" else real(name, *args, **kwargs)
+
+    import_helper.import_fresh_module = import_fresh_module
+    try:
+        module = importlib.import_module("test.test_queue")
+    finally:
+        import_helper.import_fresh_module = real
+    # Each test comes as a pair; the Py* one is for the stdlib's pure-Python fallback.
+    return test_classes(module, lambda cls: not cls.__name__.startswith("Py"))
+
+
+def futures(env: Environment) -> list[TestClass]:
+    """Future, ThreadPoolExecutor, wait and as_completed; the process pool once we have our own."""
+    processes = "ProcessPoolExecutor" in env.substituted("futures")
+
+    def keep(cls: TestClass) -> bool:
+        name = cls.__name__
+        return processes or not (
+            "Process" in name or name.startswith(("FailingInitializerResources", "ForkServer"))
+        )
+
+    package = importlib.import_module("test.test_concurrent_futures")
+    if not hasattr(package, "__path__"):  # one file up to 3.11, a package since
+        return test_classes(package, keep)
+    names = ["future", "thread_pool", "wait", "as_completed", "shutdown", "init"]
+    if processes:
+        names += ["process_pool", "deadlock"]
+    return [
+        cls
+        for name in names
+        for cls in test_classes(importlib.import_module(f"{package.__name__}.test_{name}"), keep)
+    ]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite's layer, the stdlib test modules it needs, and the function that picks its classes."""
+
+    layer: str
+    needs: tuple[str, ...]
+    build: Callable[[Environment], list[TestClass]]
+
+
+SUITES = {
+    "locks": Suite("threading", ("test.lock_tests", "test.test_threading"), locks),
+    "threading": Suite("threading", ("test.test_threading",), threading),
+    "local": Suite("threading", ("test.test_threading_local",), local),
+    "threadsignals": Suite("threading", ("test.test_threadsignals",), threadsignals),
+    "queue": Suite("queue", ("test.test_queue",), queue),
+    "futures": Suite("futures", ("test.test_concurrent_futures",), futures),
+}
