@@ -1,0 +1,46 @@
+"""Python's concurrency toolbox, rebuilt in Rust.
+
+Three ways in:
+
+* ``juggler run program.py`` runs an unmodified program on juggler.
+* `install` does the same from inside a program, `uninstall` undoes it.
+* ``from juggler import threading, queue, futures`` takes the drop-in modules by name.
+
+Importing this package loads nothing else: each module comes with its first use.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from juggler import futures, queue, threading
+    from juggler._substitution import install, uninstall
+
+    __version__: str
+
+__all__ = ["__version__", "futures", "install", "queue", "threading", "uninstall"]
+
+_MODULES = frozenset({"futures", "queue", "threading"})
+_FUNCTIONS = {"install": "juggler._substitution", "uninstall": "juggler._substitution"}
+
+
+def __getattr__(name: str) -> object:
+    import sys
+
+    if name in _MODULES:
+        # The import system binds the module in this namespace, so this runs once a name.
+        __import__(f"juggler.{name}")
+        return sys.modules[f"juggler.{name}"]
+    if name in _FUNCTIONS:
+        __import__(_FUNCTIONS[name])
+        value = getattr(sys.modules[_FUNCTIONS[name]], name)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("juggler")
+    else:
+        raise AttributeError(f"module 'juggler' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

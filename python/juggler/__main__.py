@@ -1,0 +1,7 @@
+"""``python -m juggler`` is the ``juggler`` command."""
+
+import sys
+
+from juggler.cli import main
+
+sys.exit(main())

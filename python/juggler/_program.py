@@ -1,0 +1,52 @@
+"""The part of ``juggler run`` that lives in the program's own process."""
+
+import os
+import sys
+import time
+
+from juggler import _import_hooks, _substitution
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def begin(*, detect: bool, report: "str | None", report_file: "str | None") -> None:
+    """Put juggler in place, before the program starts.
+
+    Args:
+        detect: Whether a deadlock raises.
+        report: The form of the report at the end, ``"table"`` or ``"json"``, or none.
+        report_file: Where the report goes; standard error by default.
+    """
+
+    def start_trace(execute: "Callable[[], None]") -> None:
+        execute()
+        sys.modules["juggler._juggler"].trace_start(report=report is not None, detect=detect)
+
+    if detect or report:
+        _import_hooks.around_import("juggler._juggler", start_trace)
+    if report:
+        _report_at_exit(report, report_file)
+    _substitution.install()
+
+
+def _report_at_exit(form: str, path: "str | None") -> None:
+    # The first function registered is the last called: after the program's own, which come after
+    # the end of its threads. A forked child that exits normally would report a second time.
+    import atexit
+
+    started = time.monotonic()
+    process = os.getpid()
+
+    def report() -> None:
+        if os.getpid() != process:
+            return
+        seconds = time.monotonic() - started
+        native = sys.modules.get("juggler._juggler")
+        rows = native.trace_report() if native is not None else []
+        from juggler._report import write_report
+
+        write_report(rows, seconds=seconds, form=form, path=path)
+
+    atexit.register(report)

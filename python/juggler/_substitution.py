@@ -1,0 +1,209 @@
+"""`install` and `uninstall`: juggler in place of the standard library's concurrency modules.
+
+The modules stay, their public names change: ``threading.Lock`` becomes ``juggler.threading.Lock``,
+and so on for every name of ``juggler.threading.__all__`` whose object differs. A program holds
+such names in three places, and each is treated in its own way:
+
+* *The standard library's modules*, where they are loaded: replaced at once; where not: when the
+  program imports them. Nothing is imported ahead of the program: ``concurrent.futures`` alone
+  brings ``logging`` and costs milliseconds.
+* *Modules that said* ``from queue import Queue`` *before*: found by identity in the namespaces of
+  ``sys.modules`` and replaced there.
+* *Everything else* (a base class, a default argument, an instance) stays what it was. It keeps
+  working: the two kinds of objects are used side by side.
+
+Private names are left alone. ``threading._allocate_lock`` and its like guard the interpreter's own
+books (the table of threads, the end of a thread, the state after ``fork``); they are taken while
+the interpreter shuts down, and nothing about them is the program's.
+"""
+
+import sys
+from _thread import RLock
+
+from juggler import _import_hooks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+# Our modules, and those of the standard library that carry the names they replace.
+_STDLIB = {
+    "juggler.threading": ("threading",),
+    "juggler.queue": ("queue",),
+    "juggler.futures": (
+        "concurrent.futures",
+        "concurrent.futures._base",
+        "concurrent.futures.thread",
+    ),
+}
+
+# `_base` is loaded in the middle of `concurrent.futures`, at a moment when juggler.futures, which
+# builds on that package, could not be imported. The end of the package's import serves for both.
+_TRIGGERS = {
+    stdlib: ours
+    for ours, family in _STDLIB.items()
+    for stdlib in family
+    if stdlib != "concurrent.futures._base"
+}
+
+# Its pool derives from the standard library's thread pool and overrides what that one has inside.
+_NEEDS_STOCK_POOL = "concurrent.futures.interpreter"
+
+# Namespaces that keep their own: where the names come from, and what the import system runs on.
+_UNTOUCHED = frozenset(
+    {"_frozen_importlib", "_frozen_importlib_external", "_queue", "_thread", "_weakrefset"}
+    | {name for family in _STDLIB.values() for name in family}
+)
+
+# Programs assign to this one: the object there may be theirs.
+_ASSIGNED_BY_PROGRAMS = frozenset({"excepthook"})
+
+# Guards what follows. Never held during an import, whose own lock another thread may hold while
+# it waits for this one.
+_lock = RLock()
+_installed = False
+_replaced: "list[tuple[dict[str, Any], str, object, object]]" = []  # namespace, name, stock, ours
+_stock: "dict[int, tuple[object, object]]" = {}  # by the identity of ours: ours, stock
+_loading: "set[str]" = set()  # those of our modules that are being executed
+
+
+def install() -> None:
+    """Put juggler in place of ``threading``, ``queue`` and ``concurrent.futures``.
+
+    Replaces the public names of these modules (and of ``concurrent.futures._base`` and ``.thread``)
+    in the modules themselves and in every loaded module that took one of them by
+    ``from ... import ...``. Those not imported yet are replaced as they are imported. Objects and
+    subclasses made before stay what they are; ``multiprocessing`` and ``ProcessPoolExecutor`` stay
+    the standard library's.
+
+    Call it as early as you can. It is idempotent and does not nest: one `uninstall` undoes any
+    number of calls. It may be called from any thread.
+    """
+    global _installed
+    with _lock:
+        if _installed:
+            return
+        _installed = True
+        for stdlib in _TRIGGERS:
+            _import_hooks.around_import(stdlib, _stdlib_hook(stdlib))
+        for ours in _STDLIB:
+            _import_hooks.around_import(ours, _our_hook(ours))
+        _import_hooks.around_import(_NEEDS_STOCK_POOL, _with_stock_pool)
+    for ours, family in _STDLIB.items():
+        if any(stdlib in sys.modules for stdlib in family):
+            __import__(ours)
+            _replace(ours, everywhere=True)
+
+
+def uninstall() -> None:
+    """Undo `install`: every name that it replaced holds the standard library's object again.
+
+    A name that the program has assigned since is left as it is. So is what a module imported
+    under `install` took by ``from ... import ...``: nothing tells it from a use of juggler by
+    name, and it keeps working. Without `install` before, this does nothing.
+    """
+    global _installed
+    with _lock:
+        if not _installed:
+            return
+        _installed = False
+        for name in (*_TRIGGERS, *_STDLIB, _NEEDS_STOCK_POOL):
+            _import_hooks.forget_import(name)
+        for namespace, name, stock, ours in reversed(_replaced):
+            if namespace.get(name) is ours:
+                namespace[name] = stock
+        # `concurrent.futures` binds ThreadPoolExecutor by itself, at its first use.
+        for namespace in _families():
+            for name, value in list(namespace.items()):
+                if id(value) in _stock:
+                    namespace[name] = _stock[id(value)][1]
+        _replaced.clear()
+        _stock.clear()
+
+
+def _stdlib_hook(stdlib: str) -> "Callable[[Callable[[], None]], None]":
+    ours = _TRIGGERS[stdlib]
+
+    def hook(execute: "Callable[[], None]") -> None:
+        execute()
+        __import__(ours)
+        # Our module may be what imports `stdlib`. It is replaced when ours is complete.
+        if ours not in _loading:
+            _replace(ours)
+
+    return hook
+
+
+def _our_hook(ours: str) -> "Callable[[Callable[[], None]], None]":
+    def hook(execute: "Callable[[], None]") -> None:
+        _loading.add(ours)
+        try:
+            execute()
+        finally:
+            _loading.discard(ours)
+        _replace(ours)
+
+    return hook
+
+
+def _with_stock_pool(execute: "Callable[[], None]") -> None:
+    __import__("concurrent.futures.thread")
+    namespace = vars(sys.modules["concurrent.futures.thread"])
+    ours = namespace["ThreadPoolExecutor"]
+    namespace["ThreadPoolExecutor"] = _stock.get(id(ours), (ours, ours))[1]
+    try:
+        execute()
+    finally:
+        namespace["ThreadPoolExecutor"] = ours
+
+
+def _replace(module: str, *, everywhere: bool = False) -> None:
+    """Replace the names of one of our modules: in its family, and `everywhere` else."""
+    ours = sys.modules[module]
+    swaps: dict[int, tuple[object, object]] = {}  # by the identity of the stock object: it, ours
+    with _lock:
+        if not _installed:
+            return
+        for stdlib in _STDLIB[module]:
+            if stdlib not in sys.modules:
+                continue
+            namespace = vars(sys.modules[stdlib])
+            # Only what is there already: `concurrent.futures` would import what it is asked for.
+            for name in namespace.keys() & set(ours.__all__) - _ASSIGNED_BY_PROGRAMS:
+                stock, mine = namespace[name], getattr(ours, name)
+                if mine is not stock:
+                    _put(namespace, name, stock, mine)
+                    swaps[id(stock)] = stock, mine
+        if everywhere:
+            _replace_taken({key: swap for key, swap in swaps.items() if callable(swap[0])})
+
+
+def _replace_taken(swaps: "dict[int, tuple[object, object]]") -> None:
+    for namespace in _other_namespaces():
+        for name, value in list(namespace.items()):
+            if id(value) in swaps:
+                _put(namespace, name, *swaps[id(value)])
+
+
+def _put(namespace: "dict[str, Any]", name: str, stock: object, mine: object) -> None:
+    namespace[name] = mine
+    _replaced.append((namespace, name, stock, mine))
+    _stock[id(mine)] = mine, stock
+
+
+def _families() -> "Iterator[dict[str, Any]]":
+    for family in _STDLIB.values():
+        for stdlib in family:
+            if stdlib in sys.modules:
+                yield vars(sys.modules[stdlib])
+
+
+def _other_namespaces() -> "Iterator[dict[str, Any]]":
+    module_type = type(sys)
+    for name, module in list(sys.modules.items()):
+        if name in _UNTOUCHED or name.partition(".")[0] == "juggler":
+            continue
+        if isinstance(module, module_type):
+            # Not `vars(module)`, which would make a lazy module load.
+            yield module_type.__getattribute__(module, "__dict__")

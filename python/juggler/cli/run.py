@@ -1,0 +1,169 @@
+"""``juggler run``: a program runs on juggler, and is otherwise as ``python program.py`` has it.
+
+The command becomes that very process. It replaces itself (``execve``) by ``python program.py``,
+with the same options of the interpreter, and puts in front of ``PYTHONPATH`` a folder with a
+``sitecustomize`` that installs juggler and removes every sign of the detour before the program
+starts. Everything that a program can see of how it was started is then CPython's own work, on
+every version: ``sys.argv``, ``__main__``, the exit status, tracebacks, signals, and the stack,
+which a program run by ``exec`` would find our frames at the bottom of. The price is one bare start
+of the interpreter; ``benches/python/startup.py`` measures it.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_HELP = """\
+usage: juggler run [options] program.py [arguments]
+       juggler run [options] -m module [arguments]
+       juggler run [options] -c code [arguments]
+       juggler run [options] -  < program.py
+
+Run a Python program, unmodified, with `threading`, `queue` and `concurrent.futures` replaced by
+juggler's. Everything else is as `python program.py` has it: arguments, `__main__`, standard
+streams, tracebacks, signals and the exit status. The program may be a file, a folder or a zip with
+a `__main__.py`, or a script that begins with `#!/usr/bin/env -S juggler run`.
+
+A wait that can never end (a deadlock) raises `DeadlockError`, which shows who waits for whom.
+
+options:
+  --report[=table|json]  when the program has ended, print to standard error which primitives it
+                         used, how often and how long they waited, how full its queues were and
+                         how busy its pools
+  --report-file PATH     write the report to PATH instead; implies --report
+  --no-detect            do not look for deadlocks
+  -h, --help             show this help
+After these come the options of `python` itself, such as -X dev, -W error, -u or -O.
+
+examples:
+  juggler run fetch.py https://example.org
+  juggler run --report -m pytest -q tests
+  juggler run --report=json --report-file waits.json server.py
+  juggler run -X dev -c "import queue; queue.Queue()"
+
+exit status:
+  the program's own; 2 where the command line is wrong
+"""
+
+BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot")
+
+
+def main(words: "list[str]") -> int:
+    """Become ``python`` with the command line `words`, on juggler.
+
+    Args:
+        words: The words after ``juggler run``.
+
+    Returns:
+        The exit status, where there is nothing to run. Otherwise this does not return.
+    """
+    if "--help" in words[:1] or "-h" in words[:1]:
+        print(_HELP, end="")
+        return 0
+    try:
+        settings, words = _take_settings(words)
+        command = _python_command(words)
+    except _UsageError as error:
+        print(f"juggler run: {error}\nmore: juggler run --help", file=sys.stderr)
+        return 2
+    environment = {**os.environ, **settings}
+    path = environment.get("PYTHONPATH")
+    if path is not None:
+        environment["JUGGLER_RUN_PYTHONPATH"] = path
+    # Nothing after the separator would mean the current folder.
+    environment["PYTHONPATH"] = BOOT + os.pathsep + path if path else BOOT
+    os.execve(command[0], command, environment)
+
+
+class _UsageError(Exception):
+    """The command line is wrong; the message says how."""
+
+
+def _take_settings(words: "list[str]") -> "tuple[dict[str, str], list[str]]":
+    """Separate our options, as the variables that `sitecustomize` reads, from python's words."""
+    settings = {"JUGGLER_RUN_DETECT": "1"}
+    words = list(words)
+    while words and words[0].startswith("--"):
+        option, equals, value = words.pop(0).partition("=")
+        if option == "--no-detect" and not equals:
+            settings["JUGGLER_RUN_DETECT"] = "0"
+        elif option == "--report" and (not equals or value in ("table", "json")):
+            settings["JUGGLER_RUN_REPORT"] = value or "table"
+        elif option == "--report":
+            raise _UsageError(f"--report={value}: there is --report=table and --report=json")
+        elif option == "--report-file":
+            if not equals and words:
+                value = words.pop(0)
+            settings.setdefault("JUGGLER_RUN_REPORT", "table")
+            settings["JUGGLER_RUN_REPORT_FILE"] = _writable(value)
+        else:
+            raise _UsageError(f"no such option: {option}{equals}{value}")
+    return settings, words
+
+
+def _writable(path: str) -> str:
+    """The full path of a file that can be written; better known now than after an hour's run."""
+    if not path:
+        raise _UsageError("--report-file: which file?")
+    try:
+        open(path, "w").close()
+    except OSError as error:
+        raise _UsageError(f"--report-file {path}: {error.strerror}") from None
+    return os.path.abspath(path)
+
+
+def _python_command(words: "list[str]") -> "list[str]":
+    """The command that runs `words` in an interpreter like this one."""
+    if not words:
+        raise _UsageError("which program?")
+    inherited, _ = split_command_line(sys.orig_argv[1:])
+    options, rest = split_command_line(words)
+    letters = {*"".join(_letters(option) for option in options if option.startswith("-"))}
+    if letters & {"E", "I", "S"} or sys.flags.ignore_environment or sys.flags.no_site:
+        # `sitecustomize` would not be found, and the program would quietly run on the stdlib.
+        raise _UsageError(
+            "python's options -E, -I and -S keep juggler out;"
+            " call juggler.install() in the program instead"
+        )
+    return [sys.executable, *inherited, *options, *rest]
+
+
+def split_command_line(words: "Sequence[str]") -> "tuple[list[str], list[str]]":
+    """Split what follows ``python`` on a command line as the interpreter itself does.
+
+    Returns:
+        The interpreter's options, and the rest from the program on: its file, ``-``, or a word
+        with the letter ``c`` or ``m``. Options packed into one word with that letter are
+        options still: ``-Om module`` gives ``-O`` and ``-m module``.
+    """
+    options: list[str] = []
+    position = 0
+    while position < len(words) and len(words[position]) > 1 and words[position][0] == "-":
+        word = words[position]
+        if word == "--":
+            break
+        letters = _letters(word)
+        last = letters[-1:]
+        if last in ("c", "m"):
+            if len(letters) > 1:
+                options.append(f"-{letters[:-1]}")
+            return options, [f"-{word[len(letters) :]}", *words[position + 1 :]]
+        takes_next = word.startswith("--check") or (
+            last in ("W", "X") and len(word) == len(letters) + 1
+        )
+        options += words[position : position + 1 + takes_next]
+        position += 1 + takes_next
+    return options, list(words[position:])
+
+
+def _letters(word: str) -> str:
+    """The option letters of one word: up to the first that takes the rest as its value."""
+    if word.startswith("--"):
+        return ""
+    for index, letter in enumerate(word):
+        if letter in "cmWX":
+            return word[1 : index + 1]
+    return word[1:]
