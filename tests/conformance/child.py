@@ -1,7 +1,7 @@
 """The child of run.py: runs one suite in this interpreter and reports each step as a line of JSON.
 
-The lines go to a file, unbuffered, so that after a crash or a hang the parent still knows which test
-was in flight.  Events: `unavailable` (a test module is missing), `substituted`, `start`, `end`
+The lines go to a file, unbuffered, so that after a crash or a hang the parent still knows which
+test was in flight.  Events: `unavailable` (a test module is missing), `substituted`, `start`, `end`
 (`status` is passed, failed or skipped), `finished`.
 """
 
@@ -180,7 +180,7 @@ def main() -> None:
 
     faulthandler.enable()
     sys.dont_write_bytecode = True
-    # A job started in the background inherits an ignored SIGINT; the tests of Ctrl-C need a live one.
+    # A job started in the background inherits an ignored SIGINT; tests of Ctrl-C need a live one.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path[:0] = options.path
     for name in PRELOAD:

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 LAYERS = {
-    # submodule of the package -> the stdlib modules that export the same objects, the main one first
+    # submodule of the package -> the stdlib modules with the same objects, the main one first
     "threading": ("threading",),
     "queue": ("queue",),
     "futures": (
@@ -62,8 +62,8 @@ class Overlay(ModuleType):
                 attributes[name] = list(getattr(real, name))
 
     def _overlay_side(self, name: str) -> Any:
-        attributes = self.__dict__
-        return attributes["_overlay_over" if name in attributes["_overlay_own"] else "_overlay_real"]
+        own = name in self.__dict__["_overlay_own"]
+        return self.__dict__["_overlay_over" if own else "_overlay_real"]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._overlay_side(name), name)
@@ -105,7 +105,8 @@ def add_tests(directories: Sequence[str]) -> None:
         # free-threaded ones and those with the thread sanitizer.
         support: Any = importlib.import_module("test.support")
         support.Py_GIL_DISABLED = False
-        support.requires_gil_enabled = support.skip_if_sanitizer = lambda *_, **__: lambda test: test
+        keep: Any = lambda *_, **__: lambda test: test  # noqa: E731
+        support.requires_gil_enabled = support.skip_if_sanitizer = keep
 
 
 def install(
@@ -135,7 +136,9 @@ def install(
         for other in others:
             real = importlib.import_module(other)
             # A submodule gets only the names it shares with the module its package re-exports.
-            shared = [n for n in names if hasattr(top, n) and getattr(real, n, None) is getattr(top, n)]
+            shared = [
+                n for n in names if n in vars(real) and vars(real)[n] is getattr(top, n, None)
+            ]
             overlays[other] = Overlay(real, over, shared)
 
     sys.modules.update(overlays)

@@ -188,7 +188,9 @@ def main() -> int:
         for name, result in results.items()
         for ident, outcome in result.tests.items()
     }
-    problems = [] if options.baseline or options.match else known.stale(version, status, names)
+    problems: list[str] = []
+    if not (options.baseline or options.match):
+        problems = known.stale(version, status, names)
     for name, result in results.items():
         for ident, outcome in result.tests.items():
             if outcome.status == "failed":
@@ -204,6 +206,11 @@ def main() -> int:
         suites = {
             name: {
                 **Counter(outcome.status for outcome in result.tests.values()),
+                "reasons": {
+                    ident: outcome.message.strip().partition("\n")[0]
+                    for ident, outcome in result.tests.items()
+                    if outcome.status == "skipped"
+                },
                 "substituted": result.substituted,
                 "seconds": round(result.seconds, 1),
             }

@@ -32,7 +32,7 @@ class Environment:
         return self.overlays[REAL[layer]]
 
     def substituted(self, layer: str) -> list[str]:
-        """Names of the layer that are the replacement's own objects, not the stdlib's re-exported."""
+        """The layer's names that are the replacement's own objects, not re-exported ones."""
         own: frozenset[str] = self.over(layer)._overlay_own
         return sorted(own.intersection(exported(self.layers[layer])))
 
@@ -138,7 +138,7 @@ def futures(env: Environment) -> list[TestClass]:
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite's layer, the stdlib test modules it needs, and the function that picks its classes."""
+    """A suite's layer, the test modules it needs, and the function that picks its classes."""
 
     layer: str
     needs: tuple[str, ...]

@@ -1,0 +1,132 @@
+# juggler's everyday commands. `make help` lists them; each does the set-up that it needs by itself,
+# inside this folder: the virtual environment is .venv, what is brought from elsewhere is in .cache.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+# Interpreters for `make conformance`; empty means all that are supported.
+PYTHONS ?=
+# Further arguments for the program that a target ends in.
+ARGS ?=
+
+ENGINE := -p juggler-sync -p juggler-trace
+RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property process typing examples))
+TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
+
+BENCH_VERSION := 3.14
+BENCH_PYTHON := .cache/python/$(BENCH_VERSION)/usr/bin/python$(BENCH_VERSION)
+BENCH_VENV := .cache/bench/venv
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo '  PYTHON=python3.13    the interpreter for .venv (3.11 to 3.15)'
+	@echo '  ARGS="..."           further arguments for the program that a target ends in'
+
+# ---------------------------------------------------------------- set-up and build
+
+.PHONY: toolchain
+toolchain:
+	@command -v cargo >/dev/null || { \
+	  echo 'juggler is built with Rust, but cargo is not on PATH: install Rust from https://rustup.rs' \
+	    '(or add ~/.cargo/bin to PATH)' >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo 'there is no "$(PYTHON)" on PATH: juggler needs CPython 3.11 to 3.15; name one with PYTHON=...' >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 15) or sys.exit( \
+	  "%s is Python %d.%d: juggler needs CPython 3.11 to 3.15; name one with PYTHON=..." % ((sys.executable,) + v))'
+
+$(VENV)/.setup: pyproject.toml | toolchain
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo '$(PYTHON) cannot make a virtual environment: on Debian and Ubuntu, apt-get install python3-venv' >&2; \
+	  exit 1; }
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(PY) -m pip install --quiet --group dev
+	@touch $@
+
+# The Python sources are used where they are, so only Rust's make a new build necessary.
+$(VENV)/.built: $(VENV)/.setup $(RUST_SOURCES)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release --locked --quiet
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.setup ## make .venv with everything that developing needs
+
+.PHONY: build
+build: $(VENV)/.built ## build juggler into .venv, optimised; does nothing when nothing changed
+
+.PHONY: demo
+demo: build ## run real programs on the standard library and on juggler, and compare
+	$(PY) examples/demo.py $(ARGS)
+
+# ---------------------------------------------------------------- tests
+
+.PHONY: test
+test: test-engine test-loom test-python conformance ## run all the tests
+
+.PHONY: test-engine
+test-engine: ## the engine's crates by themselves, without Python
+	if cargo nextest --version >/dev/null 2>&1; \
+	  then cargo nextest run --locked $(ENGINE) $(ARGS); \
+	  else cargo test --locked $(ENGINE) --lib --tests $(ARGS); fi
+	cargo test --locked $(ENGINE) --doc
+
+# Loom replaces the atomics, so everything is compiled anew: apart, and without the slow link.
+.PHONY: test-loom
+test-loom: export RUSTFLAGS := --cfg loom
+test-loom: export CARGO_PROFILE_RELEASE_LTO := off
+test-loom: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
+test-loom: ## every interleaving of the primitives and queues, by loom
+	cargo test --locked --release -p juggler-sync --test 'loom*' --target-dir target/loom $(ARGS)
+
+.PHONY: test-python
+test-python: build ## the Python package: units, command line, properties, processes, examples
+	$(PY) -m pytest $(PYTEST_FOLDERS) $(ARGS)
+
+.PHONY: conformance
+conformance: setup ## CPython's own tests on every CPython; PYTHONS="3.13 3.14" for some
+	$(PY) tests/conformance/matrix.py $(PYTHONS) $(ARGS)
+
+# ---------------------------------------------------------------- checks
+
+.PHONY: check
+check: build ## formats, lints, types, stubs, and which layer may use which
+	cargo fmt --all --check
+	PYO3_PYTHON=$(abspath $(PY)) cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTFLAGS='--cfg loom' cargo clippy --locked -p juggler-sync --all-targets --target-dir target/loom -- -D warnings
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy $(TYPED_FOLDERS)
+	$(PY) -m mypy tests/conformance
+	$(PY) -m mypy.stubtest juggler juggler._juggler
+	$(PY) tools/check_layers.py
+
+.PHONY: fmt
+fmt: setup ## format everything
+	cargo fmt --all
+	$(PY) -m ruff check --select I --fix
+	$(PY) -m ruff format
+
+# ---------------------------------------------------------------- benchmarks
+
+.PHONY: bench-threads
+bench-threads: setup ## threads, queues, futures: ratios against the standard library and the peers
+	tools/get-python $(BENCH_VERSION)
+	test -x $(BENCH_VENV)/bin/python || $(BENCH_PYTHON) -m venv --without-pip $(BENCH_VENV)
+	$(PY) -m pip --python $(BENCH_VENV)/bin/python install --quiet -r benches/python/requirements.txt
+	VIRTUAL_ENV=$(abspath $(BENCH_VENV)) CARGO_TARGET_DIR=.cache/bench/target \
+	  $(PY) -m maturin develop --release --locked --quiet --pip-path $(abspath $(VENV))/bin/pip
+	$(BENCH_VENV)/bin/python benches/python/threads.py $(ARGS)
+
+.PHONY: clean
+clean: ## remove everything that was built or brought
+	rm -rf target .cache dist $(VENV) python/juggler/_juggler.*.so
+	find . -name __pycache__ -prune -exec rm -rf {} +
