@@ -3,11 +3,16 @@
 //! One file per class. [`gate`] is the only place that detaches from the interpreter, [`raw`] holds CPython's own calling
 //! convention for the hottest methods, [`obj`] the references that the engine's containers hold.
 
+mod barrier;
+mod condition;
+mod event;
 mod gate;
 mod lock;
 mod obj;
 mod raw;
 mod rlock;
+mod rwlock;
+mod semaphore;
 mod timeout;
 
 use pyo3::prelude::*;
@@ -18,15 +23,28 @@ mod _juggler {
     use super::*;
 
     #[pymodule_export]
+    use super::barrier::{Barrier, BarrierStatistics};
+    #[pymodule_export]
+    use super::condition::{Condition, ConditionStatistics};
+    #[pymodule_export]
+    use super::event::{Event, EventStatistics};
+    #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
     use super::rlock::{RLock, RLockStatistics};
+    #[pymodule_export]
+    use super::rwlock::{ReadWriteLock, ReadWriteLockSide, ReadWriteLockStatistics};
+    #[pymodule_export]
+    use super::semaphore::{BoundedSemaphore, Semaphore, SemaphoreStatistics};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
+        condition::finish(py)?;
+        event::finish(py)?;
         lock::finish(py)?;
         rlock::finish(py)?;
+        semaphore::finish(py)?;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 ///
 /// Stands in for `threading.Lock`. Barging: a running thread may take a free lock before a sleeper that is being woken;
 /// sleepers are woken first in, first out.
-#[pyclass(frozen, weakref, module = "juggler.threading")]
+#[pyclass(frozen, weakref, module = "threading")]
 pub struct Lock {
     pub engine: lock::Lock,
     name: Option<Obj>,
@@ -47,7 +47,7 @@ impl Lock {
             Some(name) => format!(" {}", name.bind(slf.py()).repr()?),
             None => String::new(),
         };
-        Ok(format!("<{state} juggler.threading.Lock object{name} at {:#x}>", slf.as_ptr() as usize))
+        Ok(format!("<{state} threading.Lock object{name} at {:#x}>", slf.as_ptr() as usize))
     }
 }
 

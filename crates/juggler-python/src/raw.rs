@@ -358,6 +358,7 @@ pub fn truth(object: *mut ffi::PyObject, default: bool) -> Result<bool, Raised> 
 macro_rules! methods {
     ($add:ident for $class:ty { $($name:literal => $kind:ident $function:path, $doc:expr;)* }) => {
         /// Adds the raw methods to the class.
+        #[allow(unsafe_code)]
         pub fn $add(py: ::pyo3::Python<'_>) -> ::pyo3::PyResult<()> {
             $($crate::raw::add_method::<$class>(py, $name, $crate::raw::methods!(@$kind $class, $function), $doc)?;)*
             Ok(())

@@ -6,30 +6,50 @@ use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
 use juggler_sync::{Deadline, rlock};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use std::sync::OnceLock;
 
 /// A lock that its owner may take again.
 ///
 /// Stands in for `threading.RLock`; a class here on every version. Barging, as `Lock`.
-#[pyclass(frozen, weakref, subclass, module = "juggler.threading")]
+#[pyclass(frozen, weakref, subclass, module = "threading")]
 pub struct RLock {
     pub engine: rlock::RLock,
-    name: Option<Obj>,
+    /// Set by `__init__`.
+    name: OnceLock<Obj>,
 }
 
 #[pymethods]
 impl RLock {
     #[new]
-    #[pyo3(signature = (*, name=None))]
-    fn new(name: Option<Bound<'_, PyAny>>) -> Self {
-        Self { engine: rlock::RLock::new(), name: name.map(Obj::from) }
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { engine: rlock::RLock::new(), name: OnceLock::new() }
+    }
+
+    #[pyo3(signature = (*args, name=None, **kwargs))]
+    fn __init__(
+        &self,
+        args: &Bound<'_, PyTuple>,
+        name: Option<Bound<'_, PyAny>>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        if !args.is_empty() || kwargs.is_some_and(|kwargs| !kwargs.is_empty()) {
+            refuse_arguments(args.py())?;
+        }
+        if let Some(name) = name {
+            // Calling `__init__` again leaves the first name.
+            let _ = self.name.set(Obj::from(name));
+        }
+        Ok(())
     }
 
     #[getter]
     fn name(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.name.as_ref().map(|name| name.bind(py).to_owned().unbind())
+        self.name.get().map(|name| name.bind(py).to_owned().unbind())
     }
 
     fn statistics(&self) -> RLockStatistics {
@@ -73,7 +93,7 @@ impl RLock {
         let engine = &slf.get().engine;
         let state = if engine.is_locked() { "locked" } else { "unlocked" };
         let class = slf.get_type().fully_qualified_name()?;
-        let name = match &slf.get().name {
+        let name = match slf.get().name.get() {
             Some(name) => format!(" {}", name.bind(slf.py()).repr()?),
             None => String::new(),
         };
@@ -104,6 +124,19 @@ impl RLockStatistics {
         let owner = self.owner.map_or("None".to_owned(), |owner| owner.to_string());
         format!("RLockStatistics(locked={locked}, owner={owner}, depth={}, waiting={})", self.depth, self.waiting)
     }
+}
+
+/// Arguments to `RLock` had no meaning, were deprecated in 3.13 and are an error from 3.15.
+fn refuse_arguments(py: Python<'_>) -> PyResult<()> {
+    let version = py.version_info();
+    if version >= (3, 15) {
+        return Err(PyTypeError::new_err("RLock() takes no arguments but name"));
+    }
+    if version >= (3, 13) {
+        let message = c"Passing arguments to RLock is deprecated and will be removed in 3.15";
+        PyErr::warn(py, &py.get_type::<PyDeprecationWarning>(), message, 1)?;
+    }
+    Ok(())
 }
 
 #[cold]
@@ -163,7 +196,9 @@ unsafe extern "C" fn construct(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython calls constructors attached and with the arguments of a vectorcall.
-    unsafe { raw::construct(class, args, flags, names, |_py| RLock { engine: rlock::RLock::new(), name: None }) }
+    unsafe {
+        raw::construct(class, args, flags, names, |_py| RLock { engine: rlock::RLock::new(), name: OnceLock::new() })
+    }
 }
 
 /// Adds what PyO3 does not to the class.

@@ -20,7 +20,7 @@ pub struct Overflow;
 #[derive(Debug)]
 pub struct Semaphore {
     permits: AtomicU64,
-    bound: u64,
+    bound: AtomicU64,
     waiting: AtomicU32,
     line: Guarded<WaitList>,
 }
@@ -30,7 +30,7 @@ impl Semaphore {
     pub fn new(permits: u64, bound: u64) -> Self {
         Self {
             permits: AtomicU64::new(permits),
-            bound,
+            bound: AtomicU64::new(bound),
             waiting: AtomicU32::new(0),
             line: Guarded::new(WaitList::default()),
         }
@@ -106,7 +106,7 @@ impl Semaphore {
     pub fn release(&self, count: u64) -> Result<(), Overflow> {
         let mut permits = self.permits.load(Ordering::SeqCst);
         loop {
-            let after = permits.checked_add(count).filter(|&after| after <= self.bound).ok_or(Overflow)?;
+            let after = permits.checked_add(count).filter(|&after| after <= self.bound()).ok_or(Overflow)?;
             match self.permits.compare_exchange_weak(permits, after, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => break,
                 Err(now) => permits = now,
@@ -146,8 +146,14 @@ impl Semaphore {
     }
 
     /// The most it may hold.
+    #[inline(always)]
     pub fn bound(&self) -> u64 {
-        self.bound
+        self.bound.load(Ordering::Relaxed)
+    }
+
+    /// Sets the most it may hold.
+    pub fn set_bound(&self, bound: u64) {
+        self.bound.store(bound, Ordering::Relaxed);
     }
 
     /// How many threads wait.

@@ -6,17 +6,19 @@
 #[cfg(not(loom))]
 pub use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 #[cfg(loom)]
-pub use loom::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
-};
+mod model;
 
 #[cfg(loom)]
-pub use loom::cell::UnsafeCell;
+pub use loom::{
+    cell::UnsafeCell,
+    sync::{Arc, atomic::Ordering},
+};
+#[cfg(loom)]
+pub use model::{AtomicU32, AtomicU64, AtomicUsize};
 
 /// A cell with loom's access methods, at no cost.
 #[cfg(not(loom))]

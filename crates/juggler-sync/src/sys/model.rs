@@ -1,6 +1,7 @@
 //! The futex as loom sees it: the word beside a mutex and a condition variable.
 //!
-//! A model has no clock: a wait with a deadline in the past times out at once, every other deadline never comes.
+//! A model's clock stands still: a wait with a deadline that has passed times out at once, every other deadline never
+//! comes.
 
 use super::FutexWait;
 use crate::deadline::Deadline;
@@ -25,10 +26,10 @@ impl Futex {
     /// Sleeps while the word holds `expected`.
     pub fn wait(&self, expected: u32, deadline: Deadline) -> FutexWait {
         let queue = self.queue.lock().unwrap();
-        if self.word.load(Ordering::SeqCst) != expected {
+        if self.word.load(Ordering::Relaxed) != expected {
             return FutexWait::Woken;
         }
-        if deadline.nanos() == Some(0) {
+        if deadline.has_passed() {
             return FutexWait::TimedOut;
         }
         drop(self.woken.wait(queue).unwrap());
@@ -47,7 +48,8 @@ impl Futex {
     }
 }
 
-/// A model has no clock.
+/// A model's clock stands still, one past [`Deadline::PASSED`], so that [`Deadline::after`] gives a deadline that has
+/// passed and is waited for all the same.
 pub fn monotonic_nanos() -> u64 {
     1
 }

@@ -1,0 +1,163 @@
+//! `threading.Barrier`.
+
+use crate::gate::PyGate;
+use crate::timeout;
+use juggler_sync::{Deadline, barrier};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple, PyType};
+use std::sync::OnceLock;
+
+struct Settings {
+    engine: barrier::Barrier,
+    action: Option<Py<PyAny>>,
+    timeout: Option<Py<PyAny>>,
+}
+
+/// A meeting point for a fixed number of threads, used again and again.
+///
+/// Stands in for `threading.Barrier`.
+#[pyclass(frozen, weakref, dict, subclass, module = "threading")]
+pub struct Barrier {
+    /// Set by `__init__`.
+    settings: OnceLock<Settings>,
+}
+
+fn broken(py: Python<'_>) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    match CLASS.import(py, "threading", "BrokenBarrierError") {
+        Ok(class) => PyErr::from_type(class.clone(), ()),
+        Err(error) => error,
+    }
+}
+
+impl Barrier {
+    fn settings(&self) -> PyResult<&Settings> {
+        self.settings.get().ok_or_else(|| PyRuntimeError::new_err("Barrier.__init__() was not called"))
+    }
+}
+
+#[pymethods]
+impl Barrier {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { settings: OnceLock::new() }
+    }
+
+    #[pyo3(signature = (parties, action=None, timeout=None))]
+    fn __init__(
+        &self,
+        parties: Bound<'_, PyAny>,
+        action: Option<Py<PyAny>>,
+        timeout: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        if parties.lt(1)? {
+            return Err(PyValueError::new_err("parties must be >= 1"));
+        }
+        let settings = Settings { engine: barrier::Barrier::new(parties.extract()?), action, timeout };
+        self.settings.set(settings).map_err(|_| PyRuntimeError::new_err("Barrier.__init__() was called twice"))
+    }
+
+    /// Waits until as many threads as the barrier has parties have called this.
+    ///
+    /// Returns a number from 0 to `parties - 1`, different for each. `timeout` in seconds (monotonic clock) defaults to the
+    /// barrier's; when it is over, the barrier is broken for all. Waits with the GIL released. The last thread to come runs
+    /// the action first; if that raises, the barrier is broken.
+    ///
+    /// Raises `BrokenBarrierError` if the barrier is broken or was reset.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<Py<PyAny>>) -> PyResult<usize> {
+        let settings = self.settings()?;
+        let timeout = timeout.as_ref().or(settings.timeout.as_ref());
+        let deadline = match timeout {
+            Some(timeout) => timeout::of_wait(py, timeout.as_ptr()).map_err(|raised| raised.fetch(py))?,
+            None => Deadline::NEVER,
+        };
+        let arrival = settings.engine.arrive(&PyGate::new(py), deadline).map_err(|raised| raised.fetch(py))?;
+        match arrival {
+            Ok(barrier::Arrival::Passed(index)) => Ok(index),
+            Ok(barrier::Arrival::Last(index)) => {
+                let acted = settings.action.as_ref().map_or(Ok(()), |action| action.call0(py).map(drop));
+                let finished = settings.engine.finish(acted.is_ok());
+                acted?;
+                finished.map_err(|barrier::Broken| broken(py))?;
+                Ok(index)
+            }
+            Err(barrier::Broken) => Err(broken(py)),
+        }
+    }
+
+    /// Makes the barrier usable again; threads that wait get `BrokenBarrierError`.
+    fn reset(&self) -> PyResult<()> {
+        self.settings()?.engine.reset();
+        Ok(())
+    }
+
+    /// Breaks the barrier: threads that wait or come get `BrokenBarrierError` until `reset`.
+    fn abort(&self) -> PyResult<()> {
+        self.settings()?.engine.abort();
+        Ok(())
+    }
+
+    /// How many threads it takes.
+    #[getter]
+    fn parties(&self) -> PyResult<usize> {
+        Ok(self.settings()?.engine.parties())
+    }
+
+    /// How many threads wait.
+    #[getter]
+    fn n_waiting(&self) -> PyResult<usize> {
+        Ok(self.settings()?.engine.waiting())
+    }
+
+    /// Whether the barrier is broken.
+    #[getter]
+    fn broken(&self) -> PyResult<bool> {
+        Ok(self.settings()?.engine.is_broken())
+    }
+
+    fn statistics(&self) -> PyResult<BarrierStatistics> {
+        let engine = &self.settings()?.engine;
+        Ok(BarrierStatistics { parties: engine.parties(), waiting: engine.waiting(), broken: engine.is_broken() })
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let class = slf.get_type().fully_qualified_name()?;
+        let address = slf.as_ptr() as usize;
+        let engine = &slf.get().settings()?.engine;
+        if engine.is_broken() {
+            return Ok(format!("<{class} at {address:#x}: broken>"));
+        }
+        Ok(format!("<{class} at {address:#x}: waiters={}/{}>", engine.waiting(), engine.parties()))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(settings) = self.settings.get() {
+            visit.call(&settings.action)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a [`Barrier`] is doing at a moment.
+#[pyclass(frozen, get_all, module = "juggler.threading")]
+pub struct BarrierStatistics {
+    /// How many threads it takes.
+    parties: usize,
+    /// Threads that wait.
+    waiting: usize,
+    /// Whether it is broken.
+    broken: bool,
+}
+
+#[pymethods]
+impl BarrierStatistics {
+    fn __repr__(&self) -> String {
+        let broken = if self.broken { "True" } else { "False" };
+        format!("BarrierStatistics(parties={}, waiting={}, broken={broken})", self.parties, self.waiting)
+    }
+}

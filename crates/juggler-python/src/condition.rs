@@ -1,0 +1,434 @@
+//! `threading.Condition`.
+#![allow(unsafe_code)]
+
+use crate::gate::{PyGate, current_thread};
+use crate::lock::Lock;
+use crate::obj::Obj;
+use crate::raw::{self, Args, Raised, RawResult, This, methods};
+use crate::rlock::RLock;
+use crate::timeout;
+use juggler_sync::{Deadline, condition};
+use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::types::{PyDict, PyTuple};
+use std::sync::OnceLock;
+
+/// The lock of a condition. Ours are used directly; any other object is called as the standard library calls it.
+struct LockRef {
+    object: Obj,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Lock,
+    RLock,
+    Foreign,
+}
+
+/// How a lock was held before `wait` let go of it.
+enum Saved {
+    Lock,
+    Depth(u64),
+    Foreign(Obj),
+}
+
+impl LockRef {
+    fn new(object: Bound<'_, PyAny>) -> Self {
+        let kind = if object.is_exact_instance_of::<Lock>() {
+            Kind::Lock
+        } else if object.is_exact_instance_of::<RLock>() {
+            Kind::RLock
+        } else {
+            Kind::Foreign
+        };
+        Self { object: object.into(), kind }
+    }
+
+    #[inline(always)]
+    fn as_lock<'a, 'py>(&'a self, py: Python<'py>) -> This<'a, 'py, Lock> {
+        debug_assert!(self.kind == Kind::Lock);
+        // SAFETY: the kind says that it is a `Lock`, and `self` keeps it alive.
+        unsafe { This::new(py, self.object.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn as_rlock<'a, 'py>(&'a self, py: Python<'py>) -> This<'a, 'py, RLock> {
+        debug_assert!(self.kind == Kind::RLock);
+        // SAFETY: the kind says that it is an `RLock`, and `self` keeps it alive.
+        unsafe { This::new(py, self.object.as_ptr()) }
+    }
+
+    fn call<'py>(&self, py: Python<'py>, method: &str) -> PyResult<Bound<'py, PyAny>> {
+        self.object.bind(py).call_method0(method)
+    }
+
+    #[inline(always)]
+    fn is_owned(&self, py: Python<'_>) -> Result<bool, Raised> {
+        match self.kind {
+            Kind::Lock => Ok(self.as_lock(py).engine.is_locked()),
+            Kind::RLock => Ok(self.as_rlock(py).engine.is_owned_by(current_thread())),
+            Kind::Foreign => self.is_owned_foreign(py).map_err(|error| Raised::from_err(py, error)),
+        }
+    }
+
+    fn is_owned_foreign(&self, py: Python<'_>) -> PyResult<bool> {
+        let lock = self.object.bind(py);
+        if let Some(is_owned) = lock.getattr_opt("_is_owned")? {
+            return is_owned.call0()?.is_truthy();
+        }
+        // Held, if it can't be taken.
+        if lock.call_method1("acquire", (false,))?.is_truthy()? {
+            lock.call_method0("release")?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn release_save(&self, py: Python<'_>) -> Result<Saved, Raised> {
+        match self.kind {
+            Kind::Lock => match self.as_lock(py).engine.release() {
+                Ok(()) => Ok(Saved::Lock),
+                Err(_) => Err(Raised::new::<PyRuntimeError>(py, "cannot wait on un-acquired lock")),
+            },
+            Kind::RLock => match self.as_rlock(py).engine.release_save(current_thread()) {
+                Ok(depth) => Ok(Saved::Depth(depth)),
+                Err(_) => Err(Raised::new::<PyRuntimeError>(py, "cannot wait on un-acquired lock")),
+            },
+            Kind::Foreign => {
+                let saved = match self.object.bind(py).getattr_opt("_release_save") {
+                    Ok(Some(release_save)) => release_save.call0(),
+                    Ok(None) => self.call(py, "release"),
+                    Err(error) => Err(error),
+                };
+                saved.map(|saved| Saved::Foreign(saved.into())).map_err(|error| Raised::from_err(py, error))
+            }
+        }
+    }
+
+    /// Takes the lock back. The caller of `wait` holds the lock afterwards whatever happens, so a signal handler that
+    /// raises does not end this wait; its exception comes when the lock is back.
+    fn restore(&self, py: Python<'_>, saved: &Saved) -> Result<(), Raised> {
+        let gate = PyGate::new(py);
+        let mut pending: Option<PyErr> = None;
+        loop {
+            let taken = match saved {
+                Saved::Lock => self.as_lock(py).engine.acquire(&gate, Deadline::NEVER).map(drop),
+                Saved::Depth(depth) => self.as_rlock(py).engine.restore(&gate, current_thread(), *depth),
+                Saved::Foreign(state) => {
+                    return self.restore_foreign(py, state).map_err(|error| Raised::from_err(py, error));
+                }
+            };
+            match (taken, pending.take()) {
+                (Ok(()), None) => return Ok(()),
+                (Ok(()), Some(error)) => return Err(Raised::from_err(py, error)),
+                (Err(raised), _) => pending = Some(raised.fetch(py)),
+            }
+        }
+    }
+
+    fn restore_foreign(&self, py: Python<'_>, state: &Obj) -> PyResult<()> {
+        match self.object.bind(py).getattr_opt("_acquire_restore")? {
+            Some(restore) => restore.call1((state.bind(py),))?,
+            None => self.call(py, "acquire")?,
+        };
+        Ok(())
+    }
+}
+
+/// A condition variable: threads that hold its lock wait until another one notifies them.
+///
+/// Stands in for `threading.Condition`. `notify` wakes in the order in which threads came to wait.
+#[pyclass(frozen, weakref, dict, subclass, module = "threading")]
+pub struct Condition {
+    engine: condition::Condition,
+    /// Set by `__init__`.
+    lock: OnceLock<LockRef>,
+}
+
+impl Condition {
+    #[inline(always)]
+    fn lock(&self, py: Python<'_>) -> Result<&LockRef, Raised> {
+        match self.lock.get() {
+            Some(lock) => Ok(lock),
+            None => Err(Raised::new::<PyRuntimeError>(py, "Condition.__init__() was not called")),
+        }
+    }
+}
+
+#[pymethods]
+impl Condition {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { engine: condition::Condition::new(), lock: OnceLock::new() }
+    }
+
+    #[pyo3(signature = (lock=None))]
+    fn __init__(&self, py: Python<'_>, lock: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let lock = match lock {
+            Some(lock) => lock,
+            None => py.get_type::<RLock>().call0()?,
+        };
+        if self.lock.set(LockRef::new(lock)).is_err() {
+            return Err(PyRuntimeError::new_err("Condition.__init__() was called twice"));
+        }
+        Ok(())
+    }
+
+    #[getter]
+    fn _lock(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let lock = self.lock(py).map_err(|raised| raised.fetch(py))?;
+        Ok(lock.object.bind(py).to_owned().unbind())
+    }
+
+    /// As many `None`s as threads wait: programs look at its length.
+    #[getter]
+    fn _waiters(&self) -> Vec<Option<()>> {
+        vec![None; self.engine.waiting() as usize]
+    }
+
+    fn _is_owned(&self, py: Python<'_>) -> PyResult<bool> {
+        self.lock(py).and_then(|lock| lock.is_owned(py)).map_err(|raised| raised.fetch(py))
+    }
+
+    fn locked<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.lock(py).map_err(|raised| raised.fetch(py))?.call(py, "locked")
+    }
+
+    fn _release_save<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.lock(py).map_err(|raised| raised.fetch(py))?.call(py, "_release_save")
+    }
+
+    fn _acquire_restore<'py>(&self, py: Python<'py>, state: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let lock = self.lock(py).map_err(|raised| raised.fetch(py))?;
+        lock.object.bind(py).call_method1("_acquire_restore", (state,))
+    }
+
+    #[pyo3(name = "notifyAll")]
+    fn notify_all_deprecated(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let message = c"notifyAll() is deprecated, use notify_all() instead";
+        PyErr::warn(slf.py(), &slf.py().get_type::<PyDeprecationWarning>(), message, 1)?;
+        slf.call_method0("notify_all").map(drop)
+    }
+
+    /// Waits until `predicate` is true.
+    ///
+    /// Returns its last value. `timeout` in seconds is the limit for all waits together (monotonic clock; None: for ever).
+    #[pyo3(signature = (predicate, timeout=None))]
+    fn wait_for<'py>(
+        slf: &Bound<'py, Self>,
+        predicate: Bound<'py, PyAny>,
+        timeout: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let timeout = timeout.map_or(std::ptr::null_mut(), |timeout| timeout.as_ptr());
+        let deadline = timeout::of_wait(py, timeout).map_err(|raised| raised.fetch(py))?;
+        loop {
+            let result = predicate.call0()?;
+            if result.is_truthy()? || deadline.has_passed() {
+                return Ok(result);
+            }
+            // SAFETY: `slf` is a condition and alive.
+            let this = unsafe { This::new(py, slf.as_ptr()) };
+            wait_until(this, deadline).map_err(|raised| raised.fetch(py))?;
+        }
+    }
+
+    fn statistics(&self) -> ConditionStatistics {
+        ConditionStatistics { waiting: self.engine.waiting() }
+    }
+
+    fn _at_fork_reinit(&self, py: Python<'_>) -> PyResult<()> {
+        self.engine.reset_after_fork();
+        let lock = self.lock(py).map_err(|raised| raised.fetch(py))?;
+        lock.call(py, "_at_fork_reinit").map(drop)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let lock = self.lock(py).map_err(|raised| raised.fetch(py))?;
+        Ok(format!("<Condition({}, {})>", lock.object.bind(py).repr()?, self.engine.waiting()))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.lock.get().map_or(Ok(()), |lock| lock.object.visit(&visit))
+    }
+}
+
+/// What a [`Condition`] is doing at a moment.
+#[pyclass(frozen, get_all, module = "juggler.threading")]
+pub struct ConditionStatistics {
+    /// Threads that wait to be notified.
+    waiting: u32,
+}
+
+#[pymethods]
+impl ConditionStatistics {
+    fn __repr__(&self) -> String {
+        format!("ConditionStatistics(waiting={})", self.waiting)
+    }
+}
+
+fn call_lock(this: This<'_, '_, Condition>, method: &std::ffi::CStr, args: Args<'_>) -> RawResult {
+    let lock = this.lock(this.py())?;
+    // SAFETY: the lock is alive, the arguments are those of a vectorcall, and a null result means an exception is set.
+    unsafe {
+        let method = ffi::PyObject_GetAttrString(lock.object.as_ptr(), method.as_ptr());
+        if method.is_null() {
+            return Err(Raised);
+        }
+        let result = ffi::PyObject_Vectorcall(method, args.values().as_ptr(), args.positional(), args.names());
+        ffi::Py_DECREF(method);
+        if result.is_null() { Err(Raised) } else { Ok(result) }
+    }
+}
+
+fn acquire(this: This<'_, '_, Condition>, args: Args<'_>) -> RawResult {
+    if args.is_empty() { enter(this) } else { call_lock(this, c"acquire", args) }
+}
+
+#[inline(always)]
+fn enter(this: This<'_, '_, Condition>) -> RawResult {
+    let py = this.py();
+    let lock = this.lock(py)?;
+    match lock.kind {
+        Kind::Lock => {
+            lock.as_lock(py).engine.acquire(&PyGate::new(py), Deadline::NEVER)?;
+            Ok(raw::bool(true))
+        }
+        Kind::RLock => {
+            lock.as_rlock(py).engine.acquire(&PyGate::new(py), current_thread(), Deadline::NEVER)?;
+            Ok(raw::bool(true))
+        }
+        Kind::Foreign => {
+            // SAFETY: an empty vectorcall.
+            call_lock(this, c"__enter__", unsafe { Args::new(std::ptr::null(), 0, std::ptr::null_mut()) })
+        }
+    }
+}
+
+#[inline(always)]
+fn release(this: This<'_, '_, Condition>) -> RawResult {
+    let py = this.py();
+    let lock = this.lock(py)?;
+    match lock.kind {
+        Kind::Lock => match lock.as_lock(py).engine.release() {
+            Ok(()) => Ok(raw::none()),
+            Err(_) => Err(Raised::new::<PyRuntimeError>(py, "release unlocked lock")),
+        },
+        Kind::RLock => match lock.as_rlock(py).engine.release(current_thread()) {
+            Ok(_) => Ok(raw::none()),
+            Err(_) => Err(Raised::new::<PyRuntimeError>(py, "cannot release un-acquired lock")),
+        },
+        Kind::Foreign => {
+            // SAFETY: an empty vectorcall.
+            call_lock(this, c"release", unsafe { Args::new(std::ptr::null(), 0, std::ptr::null_mut()) })
+        }
+    }
+}
+
+#[inline(always)]
+fn exit(this: This<'_, '_, Condition>, exception: Args<'_>) -> RawResult {
+    if this.lock(this.py())?.kind == Kind::Foreign {
+        return call_lock(this, c"__exit__", exception);
+    }
+    release(this)
+}
+
+/// Lets go of the lock, waits to be notified until `deadline`, and takes the lock back; whether it was notified.
+fn wait_until(this: This<'_, '_, Condition>, deadline: Deadline) -> Result<bool, Raised> {
+    let py = this.py();
+    let lock = this.lock(py)?;
+    if !lock.is_owned(py)? {
+        return Err(Raised::new::<PyRuntimeError>(py, "cannot wait on un-acquired lock"));
+    }
+    let waiter = this.engine.enqueue();
+    let saved = match lock.release_save(py) {
+        Ok(saved) => saved,
+        Err(raised) => {
+            this.engine.leave(&waiter);
+            return Err(raised);
+        }
+    };
+    let parked = waiter.park(&PyGate::new(py), deadline);
+    if !matches!(parked, Ok(true)) {
+        this.engine.leave(&waiter);
+    }
+    match parked {
+        Ok(notified) => {
+            lock.restore(py, &saved)?;
+            Ok(notified)
+        }
+        Err((raised, notified)) => {
+            let error = raised.fetch(py);
+            if notified {
+                this.engine.notify(1);
+            }
+            // An exception of this second wait would hide the first one, which is the reason for both.
+            if let Err(second) = lock.restore(py, &saved) {
+                drop(second.fetch(py));
+            }
+            Err(Raised::from_err(py, error))
+        }
+    }
+}
+
+fn wait(this: This<'_, '_, Condition>, args: Args<'_>) -> RawResult {
+    let deadline = if args.is_empty() {
+        Deadline::NEVER
+    } else {
+        let [timeout] = args.parse(this.py(), "wait", [c"timeout"], 0)?;
+        timeout::of_wait(this.py(), timeout)?
+    };
+    Ok(raw::bool(wait_until(this, deadline)?))
+}
+
+#[inline(always)]
+fn notify_count(this: This<'_, '_, Condition>, count: usize) -> RawResult {
+    let py = this.py();
+    if !this.lock(py)?.is_owned(py)? {
+        return Err(Raised::new::<PyRuntimeError>(py, "cannot notify on un-acquired lock"));
+    }
+    this.engine.notify(count);
+    Ok(raw::none())
+}
+
+fn notify(this: This<'_, '_, Condition>, args: Args<'_>) -> RawResult {
+    if args.is_empty() {
+        return notify_count(this, 1);
+    }
+    let py = this.py();
+    let [count] = args.parse(py, "notify", [c"n"], 0)?;
+    // SAFETY: `count` is a live argument.
+    let count = unsafe { ffi::PyLong_AsSsize_t(count) };
+    // SAFETY: the thread is attached.
+    if count == -1 && unsafe { !ffi::PyErr_Occurred().is_null() } {
+        return Err(Raised);
+    }
+    notify_count(this, usize::try_from(count).unwrap_or(0))
+}
+
+fn notify_all(this: This<'_, '_, Condition>) -> RawResult {
+    notify_count(this, usize::MAX)
+}
+
+methods! { add_methods for Condition {
+    "acquire" => keywords acquire, "($self, /, *args, **kwargs)\n--\n\nTake the condition's lock, as its own `acquire` does.";
+    "release" => noargs release, "($self, /)\n--\n\nFree the condition's lock.";
+    "__enter__" => noargs enter, "($self, /)\n--\n\nTake the condition's lock.";
+    "__exit__" => keywords exit, "($self, /, *exc_info)\n--\n\nFree the condition's lock.";
+    "wait" => keywords wait, "($self, /, timeout=None)\n--\n\n\
+        Let go of the lock, wait to be notified up to `timeout` seconds (monotonic clock; None: for ever), and take the \
+        lock back.\n\n\
+        Returns whether it was notified. Waits with the GIL released; signal handlers run meanwhile, and one that raises \
+        ends the wait, with the lock taken back. RuntimeError if the lock is not held.";
+    "notify" => keywords notify, "($self, /, n=1)\n--\n\nWake up to `n` of those that wait. RuntimeError if the lock is not held.";
+    "notify_all" => noargs notify_all, "($self, /)\n--\n\nWake everybody who waits. RuntimeError if the lock is not held.";
+} }
+
+/// Adds what PyO3 does not to the class.
+pub fn finish(py: Python<'_>) -> PyResult<()> {
+    add_methods(py)
+}

@@ -1,0 +1,114 @@
+//! `threading.Event`.
+
+use crate::gate::PyGate;
+use crate::raw::{self, Args, RawResult, This, methods};
+use crate::timeout;
+use juggler_sync::{Deadline, event};
+use pyo3::exceptions::PyDeprecationWarning;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+/// A flag that threads wait for.
+///
+/// Stands in for `threading.Event`. `set` wakes everybody who waits.
+#[pyclass(frozen, weakref, dict, subclass, module = "threading")]
+pub struct Event {
+    engine: event::Event,
+}
+
+#[pymethods]
+impl Event {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { engine: event::Event::new() }
+    }
+
+    #[expect(
+        clippy::unused_self,
+        reason = "`Event(x)` must be a TypeError though `__new__` lets subclasses take arguments"
+    )]
+    fn __init__(&self) {}
+
+    #[getter(_flag)]
+    fn flag(&self) -> bool {
+        self.engine.is_set()
+    }
+
+    #[pyo3(name = "isSet")]
+    fn is_set_deprecated(&self, py: Python<'_>) -> PyResult<bool> {
+        let message = c"isSet() is deprecated, use is_set() instead";
+        PyErr::warn(py, &py.get_type::<PyDeprecationWarning>(), message, 1)?;
+        Ok(self.engine.is_set())
+    }
+
+    fn statistics(&self) -> EventStatistics {
+        EventStatistics { is_set: self.engine.is_set(), waiting: self.engine.waiting() }
+    }
+
+    fn _at_fork_reinit(&self) {
+        self.engine.reset_after_fork();
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let class = slf.get_type().fully_qualified_name()?;
+        let status = if slf.get().engine.is_set() { "set" } else { "unset" };
+        Ok(format!("<{class} at {:#x}: {status}>", slf.as_ptr() as usize))
+    }
+}
+
+/// What an [`Event`] is doing at a moment.
+#[pyclass(frozen, get_all, module = "juggler.threading")]
+pub struct EventStatistics {
+    /// Whether the flag is set.
+    is_set: bool,
+    /// Threads that wait for it.
+    waiting: u32,
+}
+
+#[pymethods]
+impl EventStatistics {
+    fn __repr__(&self) -> String {
+        let is_set = if self.is_set { "True" } else { "False" };
+        format!("EventStatistics(is_set={is_set}, waiting={})", self.waiting)
+    }
+}
+
+fn is_set(this: This<'_, '_, Event>) -> RawResult {
+    Ok(raw::bool(this.engine.is_set()))
+}
+
+fn set(this: This<'_, '_, Event>) -> RawResult {
+    this.engine.set();
+    Ok(raw::none())
+}
+
+fn clear(this: This<'_, '_, Event>) -> RawResult {
+    this.engine.clear();
+    Ok(raw::none())
+}
+
+fn wait(this: This<'_, '_, Event>, args: Args<'_>) -> RawResult {
+    let deadline = if args.is_empty() {
+        Deadline::NEVER
+    } else {
+        let [timeout] = args.parse(this.py(), "wait", [c"timeout"], 0)?;
+        timeout::of_wait(this.py(), timeout)?
+    };
+    Ok(raw::bool(this.engine.wait(&PyGate::new(this.py()), deadline)?))
+}
+
+methods! { add_methods for Event {
+    "is_set" => noargs is_set, "($self, /)\n--\n\nWhether the flag is set.";
+    "set" => noargs set, "($self, /)\n--\n\nSet the flag and wake everybody who waits for it.";
+    "clear" => noargs clear, "($self, /)\n--\n\nClear the flag.";
+    "wait" => keywords wait, "($self, /, timeout=None)\n--\n\n\
+        Wait until the flag is set, up to `timeout` seconds (monotonic clock; None: for ever).\n\n\
+        Returns whether it was set, also if it was cleared again before this thread ran. Waits with the GIL released; \
+        signal handlers run meanwhile, and one that raises ends the wait.";
+} }
+
+/// Adds what PyO3 does not to the class.
+pub fn finish(py: Python<'_>) -> PyResult<()> {
+    add_methods(py)
+}

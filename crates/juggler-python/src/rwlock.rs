@@ -1,0 +1,155 @@
+//! `juggler.threading.ReadWriteLock`.
+
+use crate::gate::PyGate;
+use crate::obj::Obj;
+use crate::timeout;
+use juggler_sync::{Deadline, rwlock};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+/// A lock that many readers or one writer hold.
+///
+/// `with lock.read():` and `with lock.write():`. Writers come first: a reader that arrives while a writer waits lets it
+/// pass. Not reentrant: a thread that reads inside a read may wait for a writer that waits for it. The standard library
+/// has no counterpart.
+#[pyclass(frozen, weakref, module = "juggler.threading")]
+pub struct ReadWriteLock {
+    engine: rwlock::RwLock,
+    name: Option<Obj>,
+}
+
+impl ReadWriteLock {
+    fn enter(&self, py: Python<'_>, mode: Mode, deadline: Deadline) -> PyResult<bool> {
+        let gate = PyGate::new(py);
+        let entered = match mode {
+            Mode::Read => self.engine.read(&gate, deadline),
+            Mode::Write => self.engine.write(&gate, deadline),
+        };
+        entered.map_err(|raised| raised.fetch(py))
+    }
+
+    fn leave(&self, mode: Mode) -> PyResult<()> {
+        let left = match mode {
+            Mode::Read => self.engine.release_read(),
+            Mode::Write => self.engine.release_write(),
+        };
+        left.map_err(|rwlock::NotHeld| {
+            let held = if mode == Mode::Read { "no reader holds" } else { "no writer holds" };
+            PyRuntimeError::new_err(format!("release of a ReadWriteLock that {held}"))
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Read,
+    Write,
+}
+
+fn deadline(py: Python<'_>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<Deadline> {
+    let timeout = timeout.map_or(std::ptr::null_mut(), |timeout| timeout.as_ptr());
+    timeout::of_wait(py, timeout).map_err(|raised| raised.fetch(py))
+}
+
+#[pymethods]
+impl ReadWriteLock {
+    #[new]
+    #[pyo3(signature = (*, name=None))]
+    fn new(name: Option<Bound<'_, PyAny>>) -> Self {
+        Self { engine: rwlock::RwLock::default(), name: name.map(Obj::from) }
+    }
+
+    #[getter]
+    fn name(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.name.as_ref().map(|name| name.bind(py).to_owned().unbind())
+    }
+
+    /// A context manager that holds the lock as a reader.
+    fn read(slf: Py<Self>) -> ReadWriteLockSide {
+        ReadWriteLockSide { lock: slf, mode: Mode::Read }
+    }
+
+    /// A context manager that holds the lock as the writer.
+    fn write(slf: Py<Self>) -> ReadWriteLockSide {
+        ReadWriteLockSide { lock: slf, mode: Mode::Write }
+    }
+
+    /// Enters as a reader, waiting up to `timeout` seconds (monotonic clock; None: for ever); whether it entered.
+    #[pyo3(signature = (timeout=None))]
+    fn acquire_read(&self, py: Python<'_>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
+        self.enter(py, Mode::Read, deadline(py, timeout)?)
+    }
+
+    /// Enters as the writer, waiting up to `timeout` seconds (monotonic clock; None: for ever); whether it entered.
+    #[pyo3(signature = (timeout=None))]
+    fn acquire_write(&self, py: Python<'_>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
+        self.enter(py, Mode::Write, deadline(py, timeout)?)
+    }
+
+    /// Leaves as a reader; RuntimeError if no reader is inside.
+    fn release_read(&self) -> PyResult<()> {
+        self.leave(Mode::Read)
+    }
+
+    /// Leaves as the writer; RuntimeError if no writer is inside.
+    fn release_write(&self) -> PyResult<()> {
+        self.leave(Mode::Write)
+    }
+
+    fn statistics(&self) -> ReadWriteLockStatistics {
+        let now = self.engine.statistics();
+        ReadWriteLockStatistics { readers: now.readers, writing: now.writing, waiting: now.waiting }
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let now = slf.get().engine.statistics();
+        let state = match (now.writing, now.readers) {
+            (true, _) => "writing".to_owned(),
+            (false, 0) => "unlocked".to_owned(),
+            (false, readers) => format!("readers={readers}"),
+        };
+        let name = match &slf.get().name {
+            Some(name) => format!(" {}", name.bind(slf.py()).repr()?),
+            None => String::new(),
+        };
+        Ok(format!("<{state} threading.ReadWriteLock object{name} at {:#x}>", slf.as_ptr() as usize))
+    }
+}
+
+/// One side of a [`ReadWriteLock`], as a context manager.
+#[pyclass(frozen, module = "juggler.threading")]
+pub struct ReadWriteLockSide {
+    lock: Py<ReadWriteLock>,
+    mode: Mode,
+}
+
+#[pymethods]
+impl ReadWriteLockSide {
+    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
+        self.lock.get().enter(py, self.mode, Deadline::NEVER)
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, _exception: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
+        self.lock.get().leave(self.mode)
+    }
+}
+
+/// What a [`ReadWriteLock`] is doing at a moment.
+#[pyclass(frozen, get_all, module = "juggler.threading")]
+pub struct ReadWriteLockStatistics {
+    /// Readers inside.
+    readers: u64,
+    /// Whether a writer is inside.
+    writing: bool,
+    /// Threads that wait, readers and writers.
+    waiting: usize,
+}
+
+#[pymethods]
+impl ReadWriteLockStatistics {
+    fn __repr__(&self) -> String {
+        let writing = if self.writing { "True" } else { "False" };
+        format!("ReadWriteLockStatistics(readers={}, writing={writing}, waiting={})", self.readers, self.waiting)
+    }
+}

@@ -1,0 +1,96 @@
+"""Threads and their primitives: stands in for the standard library's ``threading``.
+
+Native: `Lock`, `RLock`, `Condition`, `Semaphore`, `BoundedSemaphore`, `Event`, `Barrier`. Beyond the standard
+library: `ReadWriteLock`, `acquire_all`, and `statistics()` on every primitive. Everything else, whatever the
+running version has, is the standard library's own object.
+
+Blocking, for all of them: an uncontended call never gives the GIL up; a wait gives it up, answers signals
+(Ctrl-C ends it at once in the main thread) and measures its timeout on the monotonic clock. A forked child
+finds the primitives as the standard library's would be: held ones stay held, waiters of the parent are gone.
+"""
+
+from __future__ import annotations
+
+import threading as _stdlib
+import time as _time
+from contextlib import contextmanager as _contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from juggler._juggler import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    ReadWriteLock,
+    RLock,
+    Semaphore,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from threading import *  # noqa: F403
+
+_EXTRAS = ("ReadWriteLock", "acquire_all")
+
+__all__ = [*_stdlib.__all__, *_EXTRAS]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    # Names of the standard library's module, also those that only some versions have.
+    return getattr(_stdlib, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(_stdlib)})
+
+
+class _Acquirable(Protocol):
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...
+    def release(self) -> None: ...
+
+
+@_contextmanager
+def acquire_all(*locks: _Acquirable, timeout: float | None = None) -> Iterator[None]:
+    """Hold several locks in a ``with`` block, without deadlock whatever the order they are named in.
+
+    Waits for one lock while holding none, tries the others, and lets go of all when one is taken, to wait for
+    that one next: a thread in here never holds a lock while it waits, so it is part of no cycle. This is the
+    algorithm of C++'s ``std::lock``.
+
+    Args:
+        locks: anything with ``acquire(blocking, timeout)`` and ``release()``. A lock named twice must be
+            reentrant.
+        timeout: seconds (monotonic clock) for all of them together; None waits for ever.
+
+    Raises:
+        TimeoutError: the locks were not free together in time; none is held.
+    """
+    deadline = None if timeout is None else _time.monotonic() + timeout
+    first = 0
+    while True:
+        held: list[_Acquirable] = []
+        order = [*locks[first:], *locks[:first]]
+        try:
+            for position, lock in enumerate(order):
+                if position == 0 and deadline is None:
+                    taken = lock.acquire()
+                elif position == 0 and deadline is not None:
+                    taken = lock.acquire(True, max(0.0, deadline - _time.monotonic()))
+                    if not taken:
+                        raise TimeoutError(
+                            f"{len(locks)} locks were not free together within {timeout} s: "
+                            f"still waiting for {lock!r}"
+                        )
+                else:
+                    taken = lock.acquire(False)
+                if not taken:
+                    first = (first + position) % len(locks)
+                    break
+                held.append(lock)
+            else:
+                yield
+                return
+        finally:
+            for lock in reversed(held):
+                lock.release()
