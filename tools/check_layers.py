@@ -1,0 +1,117 @@
+"""Check which layer uses which, and where the dangerous things stand.
+
+    python tools/check_layers.py [ROOT]
+
+* Arrows between the crates run one way: sync, trace -> python.  No crate but `juggler-python` may
+  reach PyO3, at any depth.
+* `unsafe` is denied in the whole workspace and allowed in the modules of `UNSAFE`; an entry that
+  is not needed any more is an error too.
+* Atomics come from `juggler_sync::sync`, the facade that loom replaces, so that its models judge
+  the very code that ships.  The exceptions are in `ATOMICS`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# crate -> the crates of ours that it may depend on
+ARROWS: dict[str, set[str]] = {
+    "juggler-sync": set(),
+    "juggler-trace": set(),
+    "juggler-python": {"juggler-sync", "juggler-trace"},
+}
+BINDING = "juggler-python"
+# module -> why it cannot do without; each is tested by loom or under stress
+UNSAFE = {
+    "juggler-sync/src/future.rs": "the result's cell, handed over by the state word",
+    "juggler-sync/src/guarded.rs": "what the engine's own short lock guards",
+    "juggler-sync/src/sys/linux.rs": "the futex system call",
+    "juggler-sync/tests/loom/main.rs": "the models look into guarded cells",
+    "juggler-python/src": "the binding's modules speak the interpreter's C API",
+}
+# module -> why std's atomics do there
+ATOMICS = {
+    "juggler-sync/src/sync.rs": "the facade itself",
+    "juggler-trace/src": "counters and switches that order nothing else",
+}
+ALLOW_UNSAFE = re.compile(r"\ballow\(unsafe_code\)")
+STD_ATOMICS = re.compile(r"\b(?:std|core)::sync::(?:atomic\b|\{[^}]*\batomic\b)")
+UNIT_TESTS = re.compile(r"^#\[cfg\((?:all\()?test\b", re.MULTILINE)
+
+
+def metadata(root: Path) -> dict[str, Any]:
+    """What cargo knows of the workspace and everything it depends on."""
+    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--all-features"]
+    output = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE).stdout
+    result: dict[str, Any] = json.loads(output)
+    return result
+
+
+def wrong_arrows(data: dict[str, Any]) -> Iterator[str]:
+    """Dependencies between the crates, and on PyO3, that go against the layers."""
+    names = {package["id"]: package["name"] for package in data["packages"]}
+    uses = {
+        node["id"]: {dependency["pkg"] for dependency in node["deps"]}
+        for node in data["resolve"]["nodes"]
+    }
+    members = set(data["workspace_members"])
+    for member in sorted(members, key=names.__getitem__):
+        name = names[member]
+        if name not in ARROWS:
+            yield f"{name}: a new crate: say in ARROWS what it may depend on"
+            continue
+        for other in sorted(names[used] for used in uses[member] & members):
+            if other not in ARROWS[name]:
+                yield f"{name} depends on {other}, against the arrows"
+        reached: set[str] = set()
+        ahead = [member]
+        while ahead:
+            new = uses[ahead.pop()] - reached
+            reached |= new
+            ahead += new
+        if name != BINDING and any(names[package].startswith("pyo3") for package in reached):
+            yield f"{name} reaches PyO3: only {BINDING} may know Python"
+
+
+def misplaced(root: Path, pattern: re.Pattern[str], listed: dict[str, str]) -> Iterator[str]:
+    """Modules with the pattern outside the list, and entries of the list without it."""
+    crates = root / "crates"
+    used: set[str] = set()
+    for path in sorted(crates.glob("*/**/*.rs")):
+        name = path.relative_to(crates).as_posix()
+        # Unit tests stand last in their module, and may use what they like.
+        code = UNIT_TESTS.split(path.read_text())[0]
+        found = pattern.search(code)
+        if not found:
+            continue
+        entries = [entry for entry in listed if name == entry or name.startswith(f"{entry}/")]
+        used.update(entries)
+        if not entries:
+            yield f"crates/{name}: {found[0]!r} in a module that is not listed"
+    for entry in listed.keys() - used:
+        yield f"{entry}: listed in {Path(__file__).name}, but nothing there needs it"
+
+
+def main() -> int:
+    """Print every violation and return the exit status."""
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1])
+    problems = [
+        *wrong_arrows(metadata(root)),
+        *misplaced(root, ALLOW_UNSAFE, UNSAFE),
+        *misplaced(root, STD_ATOMICS, ATOMICS),
+    ]
+    for problem in problems:
+        print(f"check_layers: {problem}", file=sys.stderr)
+    if not problems:
+        print(f"check_layers: {len(ARROWS)} crates, every arrow as it should be")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
