@@ -1,0 +1,1 @@
+"""What every Python benchmark shares: contenders, interleaved rounds, the machine, reports."""
