@@ -147,7 +147,7 @@ def test_the_real_demo_on_small_inputs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "120")
     command = [sys.executable, str(EXAMPLES / "demo.py"), "--quick", "--repeat=1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert sum("│ yes" in line for line in done.stdout.splitlines()) == 4
     assert "DeadlockError: " in done.stdout

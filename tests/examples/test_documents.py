@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "CHANGELOG.md", "docs/glossary.md", "docs/tutorial/first-steps.md"]
-HANG = 120
+HANG = 60
 """Seconds after which a snippet that has not ended is taken to hang."""
 
 

@@ -18,7 +18,7 @@ RUNTIMES = {
     "stdlib": [sys.executable],
     "juggler": [sys.executable, "-m", "juggler", "run"],
 }
-HANG = 120
+HANG = 60
 """Seconds after which a program that has not ended is taken to hang."""
 
 SMALL_RUNS = {
