@@ -9,6 +9,7 @@ mod event;
 mod gate;
 mod lock;
 mod obj;
+mod queue;
 mod raw;
 mod rlock;
 mod rwlock;
@@ -31,6 +32,8 @@ mod _juggler {
     #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
+    use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
+    #[pymodule_export]
     use super::rlock::{RLock, RLockStatistics};
     #[pymodule_export]
     use super::rwlock::{ReadWriteLock, ReadWriteLockSide, ReadWriteLockStatistics};
@@ -43,6 +46,7 @@ mod _juggler {
         condition::finish(py)?;
         event::finish(py)?;
         lock::finish(py)?;
+        queue::finish(py)?;
         rlock::finish(py)?;
         semaphore::finish(py)?;
         Ok(())

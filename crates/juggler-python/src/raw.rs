@@ -47,10 +47,18 @@ impl Raised {
 pub type RawResult = Result<*mut ffi::PyObject, Raised>;
 
 /// A receiver of class `T`.
-#[derive(Clone, Copy)]
 pub struct This<'a, 'py, T: PyClass> {
     borrowed: pyo3::Borrowed<'a, 'py, T>,
 }
+
+// Derived, these would ask the same of `T`.
+impl<T: PyClass> Clone for This<'_, '_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: PyClass> Copy for This<'_, '_, T> {}
 
 impl<'a, 'py, T: PyClass<Frozen = True> + Sync> This<'a, 'py, T> {
     /// # Safety

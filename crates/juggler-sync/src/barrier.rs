@@ -93,25 +93,35 @@ impl Barrier {
             Some(other) => return Ok(other),
             None => unreachable!("a wait without a deadline does not time out"),
         };
-        let passed = self.state.wait_until(gate, deadline, |state| match state.phase {
-            Phase::Filling | Phase::Acting => None,
-            Phase::Draining => Some(Ok(Arrival::Passed(index))),
-            Phase::Resetting | Phase::Broken => Some(Err(Broken)),
-        });
-        let outcome = match passed {
-            Ok(Some(outcome)) => Ok(outcome),
-            Ok(None) => Ok(self.state.change(|state| {
-                // The last party may have come in this very moment; its round counts then.
-                if state.phase == Phase::Draining {
-                    return Ok(Arrival::Passed(index));
-                }
-                state.phase = Phase::Broken;
-                Err(Broken)
-            })),
-            Err(error) => Err(error),
-        };
+        let outcome = self.wait_for_round(gate, deadline);
         self.leave();
-        outcome
+        Ok(outcome?.map(|()| Arrival::Passed(index)))
+    }
+
+    /// Waits until the round is complete; breaks the barrier at `deadline`.
+    fn wait_for_round<G: Gate>(&self, gate: &G, deadline: Deadline) -> Result<Result<(), Broken>, G::Error> {
+        let outcome = |state: &mut State| match state.phase {
+            Phase::Filling | Phase::Acting => None,
+            Phase::Draining => Some(Ok(())),
+            Phase::Resetting | Phase::Broken => Some(Err(Broken)),
+        };
+        if let Some(outcome) = self.state.wait_until(gate, deadline, outcome)? {
+            return Ok(outcome);
+        }
+        // Only a round that is still to fill is broken: what has ended it in this very moment counts, and once all have
+        // come, the action alone decides, however long it takes.
+        let broken = self.state.change(|state| {
+            let fills = state.phase == Phase::Filling;
+            if fills {
+                state.phase = Phase::Broken;
+            }
+            fills
+        });
+        if broken {
+            return Ok(Err(Broken));
+        }
+        let outcome = self.state.wait_until(gate, Deadline::NEVER, outcome)?;
+        Ok(outcome.expect("a wait without a deadline does not time out"))
     }
 
     /// The last arrival reports whether the action went well, which lets the others go (or breaks the barrier).

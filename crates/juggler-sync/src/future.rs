@@ -332,7 +332,8 @@ impl Collector {
                 }
                 // Under the guard: a teller comes before and was counted above, or after and sees both.
                 self.threshold.store(count, Ordering::Relaxed);
-                self.asleep.word.store(1, Ordering::Release);
+                // An exchange, as the tellers' is: their order decides who wakes whom.
+                self.asleep.word.swap(1, Ordering::Release);
             }
             while self.asleep.load(Ordering::Acquire) == 1 {
                 if gate.wait(&self.asleep, 1, deadline)? == Waited::TimedOut {

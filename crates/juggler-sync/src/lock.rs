@@ -88,9 +88,11 @@ impl Lock {
         outcome
     }
 
-    /// A wake may have reached a thread that gives up: lets the next sleeper look at the word.
+    /// A wake may have reached a thread that gives up: the next sleeper gets it, now if the lock is free, or from whoever
+    /// has taken it meanwhile and does not know of sleepers.
     fn pass_on_wake(&self) {
-        if self.word.load(Ordering::Relaxed) == UNLOCKED {
+        let word = self.word.word.compare_exchange(LOCKED, CONTENDED, Ordering::Relaxed, Ordering::Relaxed);
+        if word == Err(UNLOCKED) {
             self.word.wake(1);
         }
     }

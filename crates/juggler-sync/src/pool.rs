@@ -107,6 +107,11 @@ impl<T> Scheduler<T> {
             return Ok(Submitted::Queued(None));
         }
         let woken = state.summon();
+        if woken.is_none() && !state.waking && state.workers < self.max_workers {
+            // The idle ones are all about to end with an error.
+            state.workers += 1;
+            return Ok(Submitted::StartWorker);
+        }
         drop(state);
         if let Some(waiter) = &woken {
             waiter.wake();
@@ -117,7 +122,7 @@ impl<T> Scheduler<T> {
     /// Waits for a task; `None` when the scheduler is closed and empty, and the worker ends (it is not counted any more).
     ///
     /// # Errors
-    /// The gate's.
+    /// The gate's; the worker is not counted any more, and if it was the last one, tasks may be left without any.
     pub fn next<G: Gate>(&self, gate: &G) -> Result<Option<T>, G::Error> {
         let mut was_woken = false;
         loop {
@@ -148,12 +153,10 @@ impl<T> Scheduler<T> {
                     let mut state = self.state.lock();
                     state.idle.retain(|other| !Arc::ptr_eq(other, &waiter));
                     state.workers -= 1;
-                    let next = if notified {
+                    if notified {
                         state.waking = false;
-                        if state.tasks.is_empty() { None } else { state.summon() }
-                    } else {
-                        None
-                    };
+                    }
+                    let next = if state.tasks.is_empty() { None } else { state.summon() };
                     drop(state);
                     if let Some(next) = next {
                         next.wake();

@@ -272,21 +272,22 @@ impl<T> Queue<T> {
     ) -> Result<Option<Arc<Waiter>>, PutError<T, C::Error>> {
         let mut in_front = false;
         loop {
-            let line = match state.may_put() {
-                Ok(()) if matches!(state.items, Items::Heap(None)) => {
-                    if state.comparing == context.me() {
-                        return Err(PutError::Refused(item, Refusal::Reentered));
-                    }
-                    Line::Comparers
+            let (line, until) = match state.may_put() {
+                Ok(()) if !state.heap_is_away() => return self.put_now(state, context, item),
+                Err(Refusal::NotNow) if deadline == Deadline::PASSED => {
+                    return Err(PutError::Refused(item, Refusal::NotNow));
                 }
-                Ok(()) => return self.put_now(state, context, item),
-                Err(Refusal::NotNow) if deadline != Deadline::PASSED => Line::Putters,
+                Ok(()) | Err(Refusal::NotNow) if state.comparing == context.me() => {
+                    return Err(PutError::Refused(item, Refusal::Reentered));
+                }
+                Ok(()) => (Line::Comparers, Deadline::NEVER),
+                Err(Refusal::NotNow) => (Line::Putters, deadline),
                 Err(refusal) => return Err(PutError::Refused(item, refusal)),
             };
-            match self.wait(state, context, line, in_front, deadline) {
+            match self.wait(state, context, line, in_front, until) {
                 Ok(Some(locked)) => {
                     state = locked;
-                    in_front = true;
+                    in_front |= matches!(line, Line::Putters);
                 }
                 Ok(None) => return Err(PutError::Refused(item, Refusal::NotNow)),
                 Err(error) => return Err(PutError::Failed(item, error)),
@@ -315,14 +316,26 @@ impl<T> Queue<T> {
                 state.comparing = context.me();
                 drop(state);
                 let pushed = heap::push(&mut heap, item, |a, b| context.less(a, b));
-                state = self.bring_home(heap);
-                match pushed {
-                    Ok(()) => state.came_in(),
-                    Err((item, error)) => return Err(PutError::Failed(item, error)),
+                let comparers;
+                (state, comparers) = self.bring_home(heap);
+                let outcome = match pushed {
+                    Ok(()) => Ok(state.came_in()),
+                    // The room that this putter may have been woken for is left to the next.
+                    Err(failed) => Err((failed, state.putters.notify_one())),
+                };
+                drop(state);
+                wake_all(&comparers);
+                match outcome {
+                    Ok(woken) => woken,
+                    Err(((item, error), next)) => {
+                        if let Some(next) = next {
+                            next.wake();
+                        }
+                        return Err(PutError::Failed(item, error));
+                    }
                 }
             }
         };
-        drop(state);
         if let Some(waiter) = &woken {
             waiter.wake();
         }
@@ -367,21 +380,22 @@ impl<T> Queue<T> {
     ) -> Result<(T, Option<Arc<Waiter>>), GetError<C::Error>> {
         let mut in_front = false;
         loop {
-            let line = match state.may_get() {
-                Ok(()) if matches!(state.items, Items::Heap(None)) => {
-                    if state.comparing == context.me() {
-                        return Err(GetError::Refused(Refusal::Reentered));
-                    }
-                    Line::Comparers
+            let (line, until) = match state.may_get() {
+                Ok(()) if !state.heap_is_away() => return self.get_now(state, context),
+                Err(Refusal::NotNow) if deadline == Deadline::PASSED => {
+                    return Err(GetError::Refused(Refusal::NotNow));
                 }
-                Ok(()) => return self.get_now(state, context),
-                Err(Refusal::NotNow) if deadline != Deadline::PASSED => Line::Getters,
+                Ok(()) | Err(Refusal::NotNow) if state.comparing == context.me() => {
+                    return Err(GetError::Refused(Refusal::Reentered));
+                }
+                Ok(()) => (Line::Comparers, Deadline::NEVER),
+                Err(Refusal::NotNow) => (Line::Getters, deadline),
                 Err(refusal) => return Err(GetError::Refused(refusal)),
             };
-            match self.wait(state, context, line, in_front, deadline) {
+            match self.wait(state, context, line, in_front, until) {
                 Ok(Some(locked)) => {
                     state = locked;
-                    in_front = true;
+                    in_front |= matches!(line, Line::Getters);
                 }
                 Ok(None) => return Err(GetError::Refused(Refusal::NotNow)),
                 Err(error) => return Err(GetError::Failed(error)),
@@ -626,6 +640,11 @@ impl<T> Queue<T> {
     /// Whether it was shut down.
     pub fn is_shut_down(&self) -> bool {
         self.state.lock().shut_down
+    }
+
+    /// Sets whether it was shut down, without waking anybody: for an open queue, whose waiters wait elsewhere.
+    pub fn set_shut_down(&self, shut_down: bool) {
+        self.state.lock().shut_down = shut_down;
     }
 
     /// A snapshot.

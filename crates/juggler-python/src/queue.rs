@@ -1,0 +1,669 @@
+//! `queue.Queue`, `queue.LifoQueue` and `queue.PriorityQueue`.
+//!
+//! # Open queues
+//!
+//! The standard library's queues are made of parts that programs use: `q.mutex`, `q.queue`, `q.not_empty`, and the hooks
+//! `_init`, `_qsize`, `_put` and `_get` that a subclass overrides. A queue whose parts are asked for, or whose class
+//! overrides a hook, is *opened*: its items move to a Python container, it gets a real lock and real conditions, and from
+//! then on every operation runs in `juggler._open_queue`, which works on those parts as the standard library does. All
+//! others never leave the engine.
+#![allow(unsafe_code)]
+
+use crate::condition::Condition;
+use crate::gate::{self, PyGate};
+use crate::lock::Lock;
+use crate::obj::Obj;
+use crate::raw::{self, Args, Raised, RawResult, This, methods};
+use crate::timeout;
+use juggler_sync::Deadline;
+use juggler_sync::guarded::Guarded;
+use juggler_sync::queue::{self, GetError, Order, PutError, Refusal};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyFloat, PyList, PyTuple, PyType};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// The parts of an open queue.
+struct Parts {
+    mutex: Obj,
+    not_empty: Obj,
+    not_full: Obj,
+    all_tasks_done: Obj,
+}
+
+/// A first-in-first-out queue between threads.
+///
+/// Stands in for `queue.Queue`. Waiting getters and putters are woken first in, first out; a running thread may take an
+/// item before a sleeper that is being woken. May be used from destructors and signal handlers: `put` and `get` that need
+/// not wait never deadlock with an operation that they interrupt.
+#[pyclass(frozen, weakref, dict, subclass, module = "queue")]
+pub struct Queue {
+    engine: queue::Queue<Obj>,
+    order: Order,
+    /// As the program gave it; the engine knows 0 for what is not above.
+    maxsize: AtomicI64,
+    parts: OnceLock<Parts>,
+    /// The container of an open queue.
+    container: Guarded<Option<Obj>>,
+}
+
+/// A last-in-first-out queue between threads.
+///
+/// Stands in for `queue.LifoQueue`; as `Queue` in everything but the order.
+#[pyclass(frozen, subclass, extends = Queue, module = "queue")]
+pub struct LifoQueue;
+
+/// A queue between threads whose smallest item leaves first.
+///
+/// Stands in for `queue.PriorityQueue`. Items are ordered by `<`, equal ones as `heapq` orders them. If a comparison
+/// raises, the queue is as before and the exception passes on. A comparison that uses the queue it is part of gets a
+/// `RuntimeError` where the standard library would deadlock.
+#[pyclass(frozen, subclass, extends = Queue, module = "queue")]
+pub struct PriorityQueue;
+
+/// An exception class of the `queue` module; `ShutDown` is ours where the standard library has none.
+fn exception<'py>(py: Python<'py>, name: &'static str) -> PyResult<Bound<'py, PyType>> {
+    static FULL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static EMPTY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static SHUT_DOWN: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let cell = match name {
+        "Full" => &FULL,
+        "Empty" => &EMPTY,
+        _ => &SHUT_DOWN,
+    };
+    cell.import(py, "juggler.queue", name).cloned()
+}
+
+#[cold]
+fn raise(py: Python<'_>, name: &'static str) -> Raised {
+    match exception(py, name) {
+        Ok(class) => {
+            // SAFETY: a class of exceptions, and the thread is attached.
+            unsafe { ffi::PyErr_SetNone(class.as_ptr()) };
+            Raised
+        }
+        Err(error) => Raised::from_err(py, error),
+    }
+}
+
+/// The exception for a refusal that is not `Opened`.
+#[cold]
+fn refused(py: Python<'_>, refusal: Refusal, not_now: &'static str) -> Raised {
+    match refusal {
+        Refusal::ShutDown => raise(py, "ShutDown"),
+        Refusal::Reentered => Raised::new::<PyRuntimeError>(
+            py,
+            "this queue is used while it compares its own items: a comparison or destructor must not call it",
+        ),
+        Refusal::NotNow | Refusal::Opened => raise(py, not_now),
+    }
+}
+
+/// Calls a function of `juggler._open_queue`.
+#[cold]
+fn call_open<'py>(
+    py: Python<'py>,
+    function: &str,
+    args: impl pyo3::call::PyCallArgs<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    py.import("juggler._open_queue")?.call_method1(function, args)
+}
+
+fn to_raw(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> RawResult {
+    match result {
+        Ok(value) => Ok(value.into_ptr()),
+        Err(error) => Err(Raised::from_err(py, error)),
+    }
+}
+
+/// The bound as the engine wants it.
+fn bound(maxsize: i64) -> usize {
+    usize::try_from(maxsize).unwrap_or(0)
+}
+
+fn parse_maxsize(maxsize: &Bound<'_, PyAny>) -> PyResult<i64> {
+    if let Ok(number) = maxsize.cast::<PyFloat>() {
+        let number = number.value();
+        if number.is_nan() {
+            return Err(PyValueError::new_err("maxsize must not be NaN"));
+        }
+        // A queue of at most 1.5 items is full with 2, as `len >= maxsize` has it; an infinite one never is.
+        return Ok(if number.is_infinite() { 0 } else { number.ceil() as i64 });
+    }
+    maxsize.extract().map_err(|_| {
+        let kind = maxsize.get_type();
+        PyTypeError::new_err(format!("maxsize must be an integer below 2**63, not {maxsize} of {kind}"))
+    })
+}
+
+impl Queue {
+    fn with_order(order: Order) -> Self {
+        Self {
+            engine: queue::Queue::new(order, 0),
+            order,
+            maxsize: AtomicI64::new(0),
+            parts: OnceLock::new(),
+            container: Guarded::new(None),
+        }
+    }
+
+    /// Whether the class of `this` overrides a hook of the class it is based on.
+    fn overrides_hooks(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let py = slf.py();
+        let class = slf.get_type();
+        let base = match slf.get().order {
+            Order::Fifo => py.get_type::<Self>(),
+            Order::Lifo => py.get_type::<LifoQueue>(),
+            Order::Priority => py.get_type::<PriorityQueue>(),
+        };
+        if class.is(&base) {
+            return Ok(false);
+        }
+        for hook in ["_init", "_qsize", "_put", "_get"] {
+            if !class.getattr(hook)?.is(&base.getattr(hook)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Moves the items out of the engine and makes the parts, once.
+    fn open(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        if this.parts.get().is_some() {
+            return Ok(());
+        }
+        let mutex = py.get_type::<Lock>().call0()?;
+        let condition = || py.get_type::<Condition>().call1((&mutex,)).map(Obj::from);
+        let parts = Parts {
+            not_empty: condition()?,
+            not_full: condition()?,
+            all_tasks_done: condition()?,
+            mutex: mutex.clone().into(),
+        };
+        // Nobody gets past the mutex before the items are in place.
+        mutex.call_method0("acquire")?;
+        if this.parts.set(parts).is_err() {
+            return Ok(());
+        }
+        let moved = this.move_items(py);
+        mutex.call_method0("release")?;
+        moved
+    }
+
+    fn move_items(&self, py: Python<'_>) -> PyResult<()> {
+        let items = match self.engine.open(&PyGate::new(py)) {
+            Ok(items) => items.unwrap_or_default(),
+            Err(GetError::Refused(refusal)) => return Err(refused(py, refusal, "Empty").fetch(py)),
+            Err(GetError::Failed(raised)) => return Err(raised.fetch(py)),
+        };
+        let list = PyList::new(py, items.into_iter().map(|item| item.into_bound(py)))?;
+        let container = match self.order {
+            Order::Fifo => py.import("collections")?.call_method1("deque", (list,))?,
+            Order::Lifo | Order::Priority => list.into_any(),
+        };
+        self.set_container(Some(container.into()));
+        Ok(())
+    }
+
+    fn set_container(&self, container: Option<Obj>) {
+        let before = std::mem::replace(&mut *self.container.lock(), container);
+        drop(before);
+    }
+
+    fn part<'py>(slf: &Bound<'py, Self>, part: impl Fn(&Parts) -> &Obj) -> PyResult<Bound<'py, PyAny>> {
+        Self::open(slf)?;
+        let parts = slf.get().parts.get().ok_or_else(|| PyRuntimeError::new_err("the queue could not be opened"))?;
+        Ok(part(parts).bind(slf.py()).to_owned())
+    }
+
+    fn is_open(&self) -> bool {
+        self.parts.get().is_some()
+    }
+}
+
+#[pymethods]
+impl Queue {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self::with_order(Order::Fifo)
+    }
+
+    #[pyo3(signature = (maxsize=None))]
+    fn __init__(slf: &Bound<'_, Self>, maxsize: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let number = maxsize.as_ref().map_or(Ok(0), parse_maxsize)?;
+        slf.get().set_maxsize(number);
+        if Self::overrides_hooks(slf)? {
+            Self::open(slf)?;
+            slf.call_method1("_init", (number,))?;
+        }
+        Ok(())
+    }
+
+    #[classmethod]
+    fn __class_getitem__<'py>(class: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        class.py().import("types")?.call_method1("GenericAlias", (class, item))
+    }
+
+    /// The bound; 0 or less for none.
+    #[getter]
+    fn maxsize(&self) -> i64 {
+        self.maxsize.load(Ordering::Relaxed)
+    }
+
+    #[setter]
+    fn set_maxsize(&self, maxsize: i64) {
+        self.maxsize.store(maxsize, Ordering::Relaxed);
+        self.engine.set_maxsize(bound(maxsize));
+    }
+
+    /// Items put for which `task_done` was not called yet.
+    #[getter]
+    fn unfinished_tasks(&self) -> u64 {
+        self.engine.unfinished()
+    }
+
+    #[setter]
+    fn set_unfinished_tasks(&self, unfinished: u64) {
+        self.engine.set_unfinished(unfinished);
+    }
+
+    /// Whether `shutdown` was called.
+    #[getter]
+    fn is_shutdown(&self) -> bool {
+        self.engine.is_shut_down()
+    }
+
+    #[setter]
+    fn set_is_shutdown(&self, is_shutdown: bool) {
+        self.engine.set_shut_down(is_shutdown);
+    }
+
+    /// The lock of the queue's parts; asking for it opens the queue.
+    #[getter]
+    fn mutex<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::part(slf, |parts| &parts.mutex)
+    }
+
+    /// Notified when an item comes in; asking for it opens the queue.
+    #[getter]
+    fn not_empty<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::part(slf, |parts| &parts.not_empty)
+    }
+
+    /// Notified when an item leaves; asking for it opens the queue.
+    #[getter]
+    fn not_full<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::part(slf, |parts| &parts.not_full)
+    }
+
+    /// Notified when all tasks are done; asking for it opens the queue.
+    #[getter]
+    fn all_tasks_done<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::part(slf, |parts| &parts.all_tasks_done)
+    }
+
+    /// The container of the items; asking for it opens the queue.
+    #[getter]
+    fn queue<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::open(slf)?;
+        let container = slf.get().container.lock().as_ref().map(|container| container.clone_ref(slf.py()));
+        container
+            .map(|container| container.into_bound(slf.py()))
+            .ok_or_else(|| pyo3::exceptions::PyAttributeError::new_err("queue"))
+    }
+
+    #[setter]
+    fn set_queue(slf: &Bound<'_, Self>, container: Bound<'_, PyAny>) -> PyResult<()> {
+        Self::open(slf)?;
+        slf.get().set_container(Some(container.into()));
+        Ok(())
+    }
+
+    fn _init(slf: &Bound<'_, Self>, maxsize: Bound<'_, PyAny>) -> PyResult<()> {
+        call_open(slf.py(), "init_fifo", (slf.as_any(), maxsize)).map(drop)
+    }
+
+    fn _qsize(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        Self::queue(slf)?.len()
+    }
+
+    fn _put(slf: &Bound<'_, Self>, item: Bound<'_, PyAny>) -> PyResult<()> {
+        Self::queue(slf)?.call_method1("append", (item,)).map(drop)
+    }
+
+    fn _get<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::queue(slf)?.call_method0("popleft")
+    }
+
+    /// Marks an item that was got as done; `join` returns when all are.
+    ///
+    /// ValueError if called more often than items were put.
+    fn task_done(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().is_open() {
+            return call_open(slf.py(), "task_done", (slf.as_any(),)).map(drop);
+        }
+        let done = slf.get().engine.task_done();
+        done.map_err(|queue::TooManyDone| PyValueError::new_err("task_done() called too many times"))
+    }
+
+    /// Waits until `task_done` was called for every item that was put. Waits with the GIL released; answers signals.
+    fn join(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        match slf.get().engine.join(&PyGate::new(py)) {
+            Ok(()) => Ok(()),
+            Err(GetError::Refused(_)) => call_open(slf.py(), "join", (slf.as_any(),)).map(drop),
+            Err(GetError::Failed(raised)) => Err(raised.fetch(py)),
+        }
+    }
+
+    /// Refuses puts from now on with `ShutDown`, and gets once the queue is empty.
+    ///
+    /// With `immediate` the queue is emptied at once, what was inside counting as done. Present on every version (in the
+    /// standard library from 3.13).
+    #[pyo3(signature = (immediate=false))]
+    fn shutdown(slf: &Bound<'_, Self>, immediate: bool) -> PyResult<()> {
+        let py = slf.py();
+        match slf.get().engine.shut_down(&PyGate::new(py), immediate) {
+            Ok(items) => {
+                drop(items);
+                Ok(())
+            }
+            Err(GetError::Refused(Refusal::Opened)) => {
+                call_open(slf.py(), "shutdown", (slf.as_any(), immediate)).map(drop)
+            }
+            Err(GetError::Refused(refusal)) => Err(refused(py, refusal, "Empty").fetch(py)),
+            Err(GetError::Failed(raised)) => Err(raised.fetch(py)),
+        }
+    }
+
+    /// Whether the queue is full; may have changed when you read it.
+    fn full(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        if slf.get().is_open() {
+            return call_open(slf.py(), "full", (slf.as_any(),))?.extract();
+        }
+        Ok(slf.get().engine.is_full())
+    }
+
+    fn statistics(&self) -> QueueStatistics {
+        let now = self.engine.statistics();
+        QueueStatistics {
+            size: now.len,
+            maxsize: self.maxsize(),
+            unfinished: now.unfinished,
+            deepest: now.deepest,
+            getters: now.getters,
+            putters: now.putters,
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.engine.visit(|item| item.visit(&visit))?;
+        if let Some(parts) = self.parts.get() {
+            for part in [&parts.mutex, &parts.not_empty, &parts.not_full, &parts.all_tasks_done] {
+                part.visit(&visit)?;
+            }
+        }
+        match self.container.try_lock() {
+            Some(container) => container.as_ref().map_or(Ok(()), |container| container.visit(&visit)),
+            None => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        drop(self.engine.clear());
+        self.set_container(None);
+    }
+}
+
+#[pymethods]
+impl LifoQueue {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Queue::with_order(Order::Lifo)).add_subclass(Self)
+    }
+
+    fn _init(slf: &Bound<'_, Self>, maxsize: Bound<'_, PyAny>) -> PyResult<()> {
+        call_open(slf.py(), "init_list", (slf.as_any(), maxsize)).map(drop)
+    }
+
+    fn _get<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Queue::queue(slf.as_super())?.call_method0("pop")
+    }
+}
+
+#[pymethods]
+impl PriorityQueue {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Queue::with_order(Order::Priority)).add_subclass(Self)
+    }
+
+    fn _init(slf: &Bound<'_, Self>, maxsize: Bound<'_, PyAny>) -> PyResult<()> {
+        call_open(slf.py(), "init_list", (slf.as_any(), maxsize)).map(drop)
+    }
+
+    fn _put(slf: &Bound<'_, Self>, item: Bound<'_, PyAny>) -> PyResult<()> {
+        let heap = Queue::queue(slf.as_super())?;
+        slf.py().import("heapq")?.call_method1("heappush", (heap, item)).map(drop)
+    }
+
+    fn _get<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let heap = Queue::queue(slf.as_super())?;
+        slf.py().import("heapq")?.call_method1("heappop", (heap,))
+    }
+}
+
+/// What a [`Queue`] is doing at a moment.
+#[pyclass(frozen, get_all, module = "juggler.queue")]
+pub struct QueueStatistics {
+    /// Items inside.
+    size: usize,
+    /// The bound; 0 or less for none.
+    maxsize: i64,
+    /// Items put and not yet done.
+    unfinished: u64,
+    /// The most items that were ever inside.
+    deepest: usize,
+    /// Threads that wait for an item.
+    getters: usize,
+    /// Threads that wait for room.
+    putters: usize,
+}
+
+#[pymethods]
+impl QueueStatistics {
+    fn __repr__(&self) -> String {
+        let Self { size, maxsize, unfinished, deepest, getters, putters } = self;
+        format!(
+            "QueueStatistics(size={size}, maxsize={maxsize}, unfinished={unfinished}, deepest={deepest}, \
+             getters={getters}, putters={putters})"
+        )
+    }
+}
+
+#[inline(always)]
+fn put_by(this: This<'_, '_, Queue>, item: *mut ffi::PyObject, deadline: Deadline) -> Result<(), PutFailure> {
+    // SAFETY: `item` is a live argument.
+    let item = unsafe { Obj::from_borrowed(item) };
+    match this.engine.put(&PyGate::new(this.py()), item, deadline) {
+        Ok(woken) => {
+            gate::yield_to(this.py(), woken);
+            Ok(())
+        }
+        Err(error) => Err(put_failed(this, error)),
+    }
+}
+
+enum PutFailure {
+    Opened,
+    Raised(Raised),
+}
+
+#[cold]
+fn put_failed(this: This<'_, '_, Queue>, error: PutError<Obj, Raised>) -> PutFailure {
+    match error {
+        PutError::Refused(_, Refusal::Opened) => PutFailure::Opened,
+        PutError::Refused(item, refusal) => {
+            let raised = refused(this.py(), refusal, "Full");
+            // Its destructor may run Python, which must not see the exception or replace it.
+            let error = raised.fetch(this.py());
+            drop(item);
+            PutFailure::Raised(Raised::from_err(this.py(), error))
+        }
+        PutError::Failed(item, raised) => {
+            let error = raised.fetch(this.py());
+            drop(item);
+            PutFailure::Raised(Raised::from_err(this.py(), error))
+        }
+    }
+}
+
+fn put(this: This<'_, '_, Queue>, args: Args<'_>) -> RawResult {
+    let py = this.py();
+    let (item, block, timeout, deadline) = match args.only() {
+        Some(item) => (item, std::ptr::null_mut(), std::ptr::null_mut(), Deadline::NEVER),
+        None => {
+            let [item, block, timeout] = args.parse(py, "put", [c"item", c"block", c"timeout"], 1)?;
+            (item, block, timeout, timeout::of_queue(py, block, timeout)?)
+        }
+    };
+    match put_by(this, item, deadline) {
+        Ok(()) => Ok(raw::none()),
+        Err(PutFailure::Raised(raised)) => Err(raised),
+        Err(PutFailure::Opened) => {
+            // SAFETY: live arguments, or null for the defaults.
+            let (item, block, timeout) = unsafe { (borrow(py, item), optional(py, block), optional(py, timeout)) };
+            to_raw(py, call_open(this.py(), "put", (this.as_any(), item, block.unwrap_or_else(|| yes(py)), timeout)))
+        }
+    }
+}
+
+fn put_nowait(this: This<'_, '_, Queue>, args: Args<'_>) -> RawResult {
+    let py = this.py();
+    let [item] = args.parse(py, "put_nowait", [c"item"], 1)?;
+    if is_exact(this) {
+        match put_by(this, item, Deadline::PASSED) {
+            Ok(()) => return Ok(raw::none()),
+            Err(PutFailure::Raised(raised)) => return Err(raised),
+            Err(PutFailure::Opened) => {}
+        }
+    }
+    // A subclass may override `put`.
+    // SAFETY: `item` is a live argument.
+    let item = unsafe { borrow(py, item) };
+    to_raw(py, this.as_any().call_method1("put", (item, false)))
+}
+
+fn get(this: This<'_, '_, Queue>, args: Args<'_>) -> RawResult {
+    let py = this.py();
+    if args.is_empty() {
+        return get_by(this, Deadline::NEVER, std::ptr::null_mut(), std::ptr::null_mut());
+    }
+    let [block, timeout] = args.parse(py, "get", [c"block", c"timeout"], 0)?;
+    get_by(this, timeout::of_queue(py, block, timeout)?, block, timeout)
+}
+
+#[inline(always)]
+fn get_by(
+    this: This<'_, '_, Queue>,
+    deadline: Deadline,
+    block: *mut ffi::PyObject,
+    timeout: *mut ffi::PyObject,
+) -> RawResult {
+    let py = this.py();
+    match this.engine.get(&PyGate::new(py), deadline) {
+        Ok((item, woken)) => {
+            gate::yield_to(py, woken);
+            Ok(item.into_ptr())
+        }
+        Err(GetError::Failed(raised)) => Err(raised),
+        Err(GetError::Refused(Refusal::Opened)) => {
+            // SAFETY: live arguments, or null for the defaults.
+            let (block, timeout) = unsafe { (optional(py, block), optional(py, timeout)) };
+            to_raw(py, call_open(this.py(), "get", (this.as_any(), block.unwrap_or_else(|| yes(py)), timeout)))
+        }
+        Err(GetError::Refused(refusal)) => Err(refused(py, refusal, "Empty")),
+    }
+}
+
+fn get_nowait(this: This<'_, '_, Queue>) -> RawResult {
+    if is_exact(this) && !this.is_open() {
+        // SAFETY: `False` always exists.
+        return get_by(this, Deadline::PASSED, unsafe { ffi::Py_False() }, std::ptr::null_mut());
+    }
+    // A subclass may override `get`.
+    to_raw(this.py(), this.as_any().call_method1("get", (false,)))
+}
+
+fn qsize(this: This<'_, '_, Queue>) -> RawResult {
+    if this.is_open() {
+        return to_raw(this.py(), call_open(this.py(), "qsize", (this.as_any(),)));
+    }
+    // SAFETY: makes a new integer; null means that an exception is set.
+    let size = unsafe { ffi::PyLong_FromSize_t(this.engine.len()) };
+    if size.is_null() { Err(Raised) } else { Ok(size) }
+}
+
+fn empty(this: This<'_, '_, Queue>) -> RawResult {
+    if this.is_open() {
+        return to_raw(this.py(), call_open(this.py(), "empty", (this.as_any(),)));
+    }
+    Ok(raw::bool(this.engine.is_empty()))
+}
+
+/// Whether the object is of one of the three classes themselves, so that no method is overridden.
+#[inline(always)]
+fn is_exact(this: This<'_, '_, Queue>) -> bool {
+    let py = this.py();
+    let class = this.as_any().get_type_ptr();
+    class == py.get_type::<Queue>().as_type_ptr()
+        || class == py.get_type::<LifoQueue>().as_type_ptr()
+        || class == py.get_type::<PriorityQueue>().as_type_ptr()
+}
+
+/// # Safety
+/// `object` is a live object.
+unsafe fn borrow<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Bound<'py, PyAny> {
+    // SAFETY: the caller's promise.
+    unsafe { Bound::from_borrowed_ptr(py, object) }
+}
+
+/// # Safety
+/// `object` is a live object, or null.
+unsafe fn optional<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: the caller's promise.
+    unsafe { Bound::from_borrowed_ptr_or_opt(py, object) }
+}
+
+fn yes(py: Python<'_>) -> Bound<'_, PyAny> {
+    pyo3::types::PyBool::new(py, true).to_owned().into_any()
+}
+
+methods! { add_methods for Queue {
+    "put" => keywords put, "($self, /, item, block=True, timeout=None)\n--\n\n\
+        Put an item, waiting for room up to `timeout` seconds (monotonic clock; None: for ever) if `block`.\n\n\
+        Raises Full if there was no room in time, ShutDown if the queue was shut down. Waits with the GIL released; signal \
+        handlers run meanwhile, and one that raises ends the wait with the item not put.";
+    "put_nowait" => keywords put_nowait, "($self, /, item)\n--\n\nPut an item if there is room; else raise Full.";
+    "get" => keywords get, "($self, /, block=True, timeout=None)\n--\n\n\
+        Take an item, waiting for one up to `timeout` seconds (monotonic clock; None: for ever) if `block`.\n\n\
+        Raises Empty if none came in time, ShutDown if the queue was shut down and is empty. Waits with the GIL released; \
+        signal handlers run meanwhile, and one that raises ends the wait with no item taken.";
+    "get_nowait" => noargs get_nowait, "($self, /)\n--\n\nTake an item if there is one; else raise Empty.";
+    "qsize" => noargs qsize, "($self, /)\n--\n\nHow many items are inside; may have changed when you read it.";
+    "empty" => noargs empty, "($self, /)\n--\n\nWhether nothing is inside; may have changed when you read it.";
+} }
+
+/// Adds what PyO3 does not to the classes.
+pub fn finish(py: Python<'_>) -> PyResult<()> {
+    add_methods(py)
+}
