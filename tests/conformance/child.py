@@ -152,6 +152,17 @@ def lay_over_children(report: Report, prelude: str) -> None:
         setattr(script_helper, name, wrap(getattr(script_helper, name)))
 
 
+def allow_many_threads() -> None:
+    """Let the tests of dozens of threads run; the gigabytes they ask for are their stacks' space."""
+    support: Any = importlib.import_module("test.support")
+    support.set_memlimit("8G")
+    with contextlib.suppress(
+        ImportError
+    ):  # 3.15 runs them in a process apart, without our overlays
+        isolation: Any = importlib.import_module("test.support.isolation")
+        isolation.runningInSubprocess = True
+
+
 def load(classes: Sequence[type[unittest.TestCase]], done: set[str], match: str) -> list[Any]:
     """The classes' tests, each with its id, without those that an earlier child already ran."""
     tests: list[Any] = []
@@ -197,6 +208,7 @@ def main() -> None:
         report.emit(event="substituted", names=environment.substituted(suite.layer))
         prelude = overlay.prelude(options.package, options.path, options.extra_tests)
         lay_over_children(report, prelude)
+        allow_many_threads()
         done = set(json.loads(options.done.read_text()))
         unittest.TestSuite(load(suite.build(environment), done, options.match)).run(report)
         report.emit(event="finished")
