@@ -153,7 +153,7 @@ def lay_over_children(report: Report, prelude: str) -> None:
 
 
 def allow_many_threads() -> None:
-    """Let the tests of dozens of threads run; the gigabytes they ask for are their stacks' space."""
+    """Let the tests of dozens of threads run; their gigabytes are their stacks' space."""
     support: Any = importlib.import_module("test.support")
     support.set_memlimit("8G")
     with contextlib.suppress(
