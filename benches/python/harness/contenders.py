@@ -145,9 +145,7 @@ def aiologic() -> Contender:
             ".put_nowait(1)": ".put(1, blocking=False)",
             ".get_nowait()": ".get(blocking=False)",
         },
-        methods={
-            name: f"green_{name}" for name in ("acquire", "release", "put", "get")
-        },
+        methods={name: f"green_{name}" for name in ("acquire", "release", "put", "get")},
     )
 
 

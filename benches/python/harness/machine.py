@@ -83,10 +83,9 @@ def header(contenders: Sequence[Contender], effort: Effort, loop: float) -> dict
         "juggler": versions.pop("juggler") + (f", commit {commit}" if commit else ""),
     }
     facts |= {name: versions[name] for name in ("aiologic", "culsans")}
-    facts["rounds"] = (
-        f"{effort.rounds}, interleaved, order rotating; medians over the rounds"
-        + ("" if effort.rounds >= _PUBLISHABLE and effort.share == 1 else "; TOO FEW OR TOO SMALL: not for publishing")
-    )
+    facts["rounds"] = f"{effort.rounds}, interleaved, order rotating; medians over the rounds"
+    if effort.rounds < _PUBLISHABLE or effort.share < 1:
+        facts["rounds"] += "; TOO FEW OR TOO SMALL TO PUBLISH"
     facts["loop"] = f"{loop * 1e9:.2f} ns a statement, included in every time"
     facts["settings"] = (
         f"cyclic gc off while a turn runs; switch interval {sys.getswitchinterval() * 1e3:g} ms"

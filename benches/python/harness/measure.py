@@ -13,6 +13,7 @@ import statistics
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from harness.contenders import Contender
 
@@ -69,7 +70,7 @@ class Bench:
         metrics: Its lines.
         needs: The classes that a contender must have to take part.
         prepare: Makes a contender's turn, ready to be called once a round.
-        field: Contenders that replace the usual ones; the first is the baseline.
+        entrants: Contenders that replace the usual ones; the first is the baseline.
         most_rounds: A cap for what is slow and steady.
     """
 
@@ -77,7 +78,7 @@ class Bench:
     metrics: tuple[Metric, ...]
     needs: tuple[str, ...]
     prepare: Callable[[Contender, Effort], Turn]
-    field: tuple[Contender, ...] = ()
+    entrants: tuple[Contender, ...] = ()
     most_rounds: int | None = None
 
 
@@ -102,7 +103,7 @@ class Line:
 
     group: str
     metric: Metric
-    field: tuple[Contender, ...]
+    entrants: tuple[Contender, ...]
     rounds: int
     samples: dict[str, list[float]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
@@ -110,7 +111,7 @@ class Line:
     @property
     def baseline(self) -> str:
         """The contender that every ratio of the line refers to."""
-        return self.field[0].name
+        return self.entrants[0].name
 
     def value(self, name: str) -> float | None:
         """A contender's value, or None where it did not take part."""
@@ -136,7 +137,7 @@ class Line:
             return []
         rivals = [
             contender.name
-            for contender in self.field
+            for contender in self.entrants
             if contender.name != "juggler" and not contender.informative
         ]
         values = {name: self.value(name) for name in rivals}
@@ -153,15 +154,15 @@ def quantile(samples: Sequence[float], q: float) -> float:
 
 
 def order(names: Sequence[str], turn: int) -> list[str]:
-    """Who follows whom in a round: rotated by one each time, and every other round reversed."""
-    start = turn % len(names)
+    """Who follows whom in a round: everybody goes first once, then again in reverse."""
+    lap, start = divmod(turn, len(names))
     rotated = [*names[start:], *names[:start]]
-    return rotated[::-1] if turn % 2 else rotated
+    return rotated[::-1] if lap % 2 else rotated
 
 
 def run(bench: Bench, usual: Sequence[Contender], effort: Effort) -> list[Line]:
     """Measures one bench, all of its contenders in one interleaved run."""
-    taking_part = bench.field or tuple(usual)
+    taking_part = bench.entrants or tuple(usual)
     rounds = min(effort.rounds, bench.most_rounds or effort.rounds)
     lines = [Line(bench.group, metric, taking_part, rounds) for metric in bench.metrics]
     turns: dict[str, Turn] = {}
@@ -184,10 +185,10 @@ def run(bench: Bench, usual: Sequence[Contender], effort: Effort) -> list[Line]:
 
     for contender in taking_part:
         if contender.has(bench.needs):
-            attempt(contender.name, lambda c=contender: _warm(bench, c, effort, turns))  # type: ignore[misc]
+            attempt(contender.name, partial(_warm, bench, contender, effort, turns))
     for turn in range(rounds):
         for name in order(list(turns), turn) if turns else ():
-            attempt(name, lambda n=name: _take(turns[n], n, lines))  # type: ignore[misc]
+            attempt(name, partial(_take, turns[name], name, lines))
     return lines
 
 
@@ -224,7 +225,7 @@ def as_json(line: Line) -> Mapping[str, object]:
         "baseline": line.baseline,
         "not_ahead_of": line.ahead_of_juggler(),
         "contenders": {
-            contender.name: _contender_json(line, contender.name) for contender in line.field
+            contender.name: _contender_json(line, contender.name) for contender in line.entrants
         },
     }
 

@@ -59,7 +59,7 @@ def _full_cell(line: Line, name: str) -> str:
 def _narrow_cells(line: Line) -> list[str]:
     """The terminal's: the baseline's and juggler's values, everybody's ratio."""
     cells = [line.metric.name]
-    for contender in line.field:
+    for contender in line.entrants:
         name = contender.name
         value = line.value(name)
         missing = _missing(line, name)
@@ -74,7 +74,7 @@ def _narrow_cells(line: Line) -> list[str]:
 
 def _narrow_titles(line: Line) -> list[str]:
     titles = [line.group]
-    for contender in line.field:
+    for contender in line.entrants:
         name = contender.name
         if name == line.baseline or name.startswith("juggler"):
             titles.append(name)
@@ -144,7 +144,7 @@ def markdown(facts: Mapping[str, str], lines: Sequence[Line]) -> str:
     parts = ["| | |\n|---|---|"]
     parts[0] += "".join(f"\n| {name} | {fact} |" for name, fact in facts.items())
     for members in groups(lines):
-        names = [contender.name for contender in members[0].field]
+        names = [contender.name for contender in members[0].entrants]
         rows = [
             f"| {members[0].group} | {' | '.join(names)} | behind |",
             f"|---|{'---:|' * len(names)}---|",

@@ -15,6 +15,9 @@ from harness.measure import Effort
 UNROLL = 10
 """Copies of the statement in the loop's body, so that the loop itself weighs next to nothing."""
 
+REPEATS = 5
+"""A turn is the best of so many short repeats: what disturbs a repeat only ever adds time."""
+
 _TEMPLATE = """\
 def timed(loops, clock):
 {setup}
@@ -33,7 +36,7 @@ def compiled(source: str, setup: str, names: Mapping[str, Any]) -> Callable[...,
         body=textwrap.indent("\n".join([source] * UNROLL), " " * 8),
     )
     scope: dict[str, Any] = {"repeat": itertools.repeat, **names}
-    exec(compile(text, "<statement>", "exec"), scope)  # noqa: S102 - the benches' own text
+    exec(compile(text, "<statement>", "exec"), scope)
     timed: Callable[..., float] = scope["timed"]
     return timed
 
@@ -56,10 +59,16 @@ def statement(
         timed = compiled(contender.spell(source), contender.spell(setup), scope)
         clock = time.perf_counter
         loops = 1
-        while (took := timed(loops, clock)) < effort.seconds / 4:
+        wanted = effort.seconds / REPEATS
+        while (took := timed(loops, clock)) < wanted / 4:
             loops *= 4
-        loops = max(1, round(loops * effort.seconds / took))
-        return lambda: timed(loops, clock) / (loops * UNROLL)
+        loops = max(1, round(loops * wanted / took))
+
+        def sample() -> float:
+            best = min(timed(loops, clock) for _ in range(REPEATS))
+            return best / (loops * UNROLL)
+
+        return sample
 
     return prepare
 

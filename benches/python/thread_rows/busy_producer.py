@@ -55,9 +55,7 @@ def _produce(put: Callable[[float], Any], items: int, spins: int) -> float:
 def _prepare(
     period: float, items: int
 ) -> Callable[[Contender, Effort], Callable[[], Sequence[Sequence[float]]]]:
-    def prepare(
-        contender: Contender, effort: Effort
-    ) -> Callable[[], Sequence[Sequence[float]]]:
+    def prepare(contender: Contender, effort: Effort) -> Callable[[], Sequence[Sequence[float]]]:
         count, spins = effort.count(items), _spins(period)
 
         def turn() -> Sequence[Sequence[float]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 
 from harness.contenders import MAKERS, Contender
@@ -28,12 +27,10 @@ _NAMES = (
     "Queue: 1 producer, 1 consumer",
 )
 
-_SOURCES = {
-    source.metrics[0].name: source for source in (*uncontended.ROWS, *contended.ROWS)
-}
+_SOURCES = {source.metrics[0].name: source for source in (*uncontended.ROWS, *contended.ROWS)}
 
 
-def _field() -> tuple[Contender, ...]:
+def _entrants() -> tuple[Contender, ...]:
     """Off is the baseline; the standard library shows what a program had before."""
     off = replace(MAKERS["juggler"](), name="juggler, off")
     on = replace(off, name="juggler, on", classes=off.classes if _can_detect() else {})
@@ -47,7 +44,7 @@ def _can_detect() -> bool:
         return False
 
 
-def _bench(name: str, field: tuple[Contender, ...]) -> Bench:
+def _bench(name: str, entrants: tuple[Contender, ...]) -> Bench:
     def prepare(contender: Contender, effort: Effort) -> Turn:
         arguments = (
             "thread_rows.detection",
@@ -59,13 +56,13 @@ def _bench(name: str, field: tuple[Contender, ...]) -> Bench:
         return lambda: [[ask(*arguments)]]
 
     source = _SOURCES[name]
-    return Bench(GROUP, (Metric(name),), source.needs, prepare, field=field)
+    return Bench(GROUP, (Metric(name),), source.needs, prepare, entrants=entrants)
 
 
 def rows() -> tuple[Bench, ...]:
     """The benches, against what this build of juggler has."""
-    field = _field()
-    return tuple(_bench(name, field) for name in _NAMES)
+    entrants = _entrants()
+    return tuple(_bench(name, entrants) for name in _NAMES)
 
 
 def _sample(chosen: str, name: str, seconds: str, share: str) -> float:
@@ -74,9 +71,9 @@ def _sample(chosen: str, name: str, seconds: str, share: str) -> float:
     if detection == "on":
         importlib.import_module("juggler.threading").detect_deadlocks()
     effort = Effort(seconds=float(seconds), share=float(share))
-    turn: Callable[[], object] = _SOURCES[name].prepare(contender, effort)
+    turn = _SOURCES[name].prepare(contender, effort)
     turn()  # the first pays for specialisation and caches
-    [[sample]] = _SOURCES[name].prepare(contender, effort)()
+    [[sample]] = turn()
     return sample
 
 

@@ -49,14 +49,11 @@ def _bench(name: str) -> Bench:
         arguments = ("thread_rows.memory", contender.name, name, str(count))
         return lambda: [[ask(*arguments)]]
 
-    return Bench(
-        GROUP, (Metric(f"{name}, one idle", unit="B"),), (name,), prepare, most_rounds=3
-    )
+    return Bench(GROUP, (Metric(f"{name}, one idle", unit="B"),), (name,), prepare, most_rounds=3)
 
 
 ROWS = tuple(
-    _bench(name)
-    for name in ("Lock", "RLock", "Semaphore", "Event", "Condition", "Queue", "Future")
+    _bench(name) for name in ("Lock", "RLock", "Semaphore", "Event", "Condition", "Queue", "Future")
 )
 
 

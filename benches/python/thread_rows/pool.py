@@ -196,9 +196,7 @@ ROWS: tuple[Bench, ...] = (
         (*_POOL, "wait"),
         _with_pool(200, _wait_first),
     ),
-    bench(
-        GROUP, "as_completed of 10,000 done", ("Future", "as_completed"), _as_completed_done
-    ),
+    bench(GROUP, "as_completed of 10,000 done", ("Future", "as_completed"), _as_completed_done),
     bench(GROUP, "wait of 10,000 done", ("Future", "wait"), _wait_done),
     bench(GROUP, "1,000 timers: start, fire", ("Timer",), _timers_fire),
     bench(GROUP, "1,000 timers: start, cancel", ("Timer",), _timers_cancelled),
