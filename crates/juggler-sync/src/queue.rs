@@ -11,8 +11,8 @@
 //!
 //! Comparing items of a priority queue does run foreign code. Whoever needs to compare takes the heap out of the state
 //! ([`Items::Heap`] holds `None` then), compares without the lock, and brings it back. Others that need the heap
-//! meanwhile wait in a fourth line; the same thread coming again (from a comparison or a destructor) gets
-//! [`Refusal::Reentered`] where it would wait for itself.
+//! meanwhile wait in a fourth line, as they would for a lock: also those whose deadline has passed. The same thread coming
+//! again (from a comparison or a destructor) gets [`Refusal::Reentered`] where it would wait for itself.
 //!
 //! # Opening
 //!
@@ -155,6 +155,11 @@ impl<T> State<T> {
     fn went_out(&mut self) -> Option<Arc<Waiter>> {
         self.len -= 1;
         if self.putters.is_empty() { None } else { self.putters.notify_one() }
+    }
+
+    /// Whether a thread compares, and has the heap.
+    fn heap_is_away(&self) -> bool {
+        matches!(self.items, Items::Heap(None))
     }
 
     fn line(&mut self, line: Line) -> &mut WaitList {
@@ -312,34 +317,43 @@ impl<T> Queue<T> {
                 state.came_in()
             }
             Items::Heap(home) => {
-                let mut heap = home.take().expect("the caller saw the heap at home");
-                state.comparing = context.me();
-                drop(state);
-                let pushed = heap::push(&mut heap, item, |a, b| context.less(a, b));
-                let comparers;
-                (state, comparers) = self.bring_home(heap);
-                let outcome = match pushed {
-                    Ok(()) => Ok(state.came_in()),
-                    // The room that this putter may have been woken for is left to the next.
-                    Err(failed) => Err((failed, state.putters.notify_one())),
-                };
-                drop(state);
-                wake_all(&comparers);
-                match outcome {
-                    Ok(woken) => woken,
-                    Err(((item, error), next)) => {
-                        if let Some(next) = next {
-                            next.wake();
-                        }
-                        return Err(PutError::Failed(item, error));
-                    }
-                }
+                let heap = home.take().expect("the caller saw the heap at home");
+                return self.push(state, heap, context, item);
             }
         };
+        drop(state);
         if let Some(waiter) = &woken {
             waiter.wake();
         }
         Ok(woken)
+    }
+
+    /// Puts into a heap that has just been taken out of the state.
+    fn push<'a, C: Context<T>>(
+        &'a self,
+        mut state: Guard<'a, State<T>>,
+        mut heap: Vec<T>,
+        context: &C,
+        item: T,
+    ) -> Result<Option<Arc<Waiter>>, PutError<T, C::Error>> {
+        state.comparing = context.me();
+        drop(state);
+        let pushed = heap::push(&mut heap, item, |a, b| context.less(a, b));
+        let (mut state, mut woken) = self.bring_home(heap);
+        let getter = match pushed {
+            Ok(()) => Ok(state.came_in()),
+            Err((item, error)) => {
+                // The room that this putter may have been woken for is left to the next.
+                woken.extend(state.putters.notify_one());
+                Err(PutError::Failed(item, error))
+            }
+        };
+        drop(state);
+        wake_all(&woken);
+        if let Ok(Some(waiter)) = &getter {
+            waiter.wake();
+        }
+        getter
     }
 
     /// Takes an item, waiting for one until `deadline`. Returns the putter that was woken, if one was.
@@ -413,23 +427,8 @@ impl<T> Queue<T> {
             Items::Fifo(items) => items.pop_front(),
             Items::Lifo(items) => items.pop(),
             Items::Heap(home) => {
-                let mut heap = home.take().expect("the caller saw the heap at home");
-                state.comparing = context.me();
-                drop(state);
-                let popped = heap::pop(&mut heap, |a, b| context.less(a, b));
-                state = self.bring_home(heap);
-                match popped {
-                    Ok(item) => item,
-                    Err(error) => {
-                        // Whoever woke this getter for an item must have woken somebody who can use it.
-                        let woken = state.getters.notify_one();
-                        drop(state);
-                        if let Some(waiter) = woken {
-                            waiter.wake();
-                        }
-                        return Err(GetError::Failed(error));
-                    }
-                }
+                let heap = home.take().expect("the caller saw the heap at home");
+                return self.pop(state, heap, context);
             }
         };
         let item = item.expect("the caller saw an item");
@@ -441,23 +440,46 @@ impl<T> Queue<T> {
         Ok((item, woken))
     }
 
-    /// Ends a comparison: the heap is back, and those who wait for it go on.
-    fn bring_home(&self, heap: Vec<T>) -> Guard<'_, State<T>> {
+    /// Takes from a heap that has just been taken out of the state, and holds something.
+    fn pop<'a, C: Context<T>>(
+        &'a self,
+        mut state: Guard<'a, State<T>>,
+        mut heap: Vec<T>,
+        context: &C,
+    ) -> Result<(T, Option<Arc<Waiter>>), GetError<C::Error>> {
+        state.comparing = context.me();
+        drop(state);
+        let popped = heap::pop(&mut heap, |a, b| context.less(a, b));
+        let (mut state, mut woken) = self.bring_home(heap);
+        let taken = match popped {
+            Ok(item) => Ok((item.expect("the caller saw an item"), state.went_out())),
+            Err(error) => {
+                // The item that this getter may have been woken for is left to the next.
+                woken.extend(state.getters.notify_one());
+                Err(GetError::Failed(error))
+            }
+        };
+        drop(state);
+        wake_all(&woken);
+        if let Ok((_, Some(waiter))) = &taken {
+            waiter.wake();
+        }
+        taken
+    }
+
+    /// Ends a comparison: the heap is back. The state stays locked until the caller has booked what it did, so that nobody
+    /// sees a length that is not the heap's; then the caller wakes those who wait for the heap.
+    fn bring_home(&self, heap: Vec<T>) -> (Guard<'_, State<T>>, Vec<Arc<Waiter>>) {
         let mut state = self.state.lock();
         state.comparing = 0;
         state.items = Items::Heap(Some(heap));
-        if !state.comparers.is_empty() {
-            let woken = state.comparers.notify_all();
-            drop(state);
-            wake_all(&woken);
-            state = self.state.lock();
-        }
-        state
+        let woken = state.comparers.notify_all();
+        (state, woken)
     }
 
     /// Waits in `line`: the state, locked again, when it may be worth another look; `None` at `deadline`.
     ///
-    /// A notified waiter that leaves with an error passes the notification on.
+    /// A waiter that leaves with an error passes on the notification that it may have had.
     fn wait<'a, C: Context<T>>(
         &'a self,
         mut state: Guard<'a, State<T>>,
@@ -479,11 +501,18 @@ impl<T> Queue<T> {
             }
             Err((error, notified)) => {
                 state.line(line).remove(&waiter);
-                let next = if notified && state.can_go_on(line) { state.line(line).notify_one() } else { None };
+                let lines: &[Line] = match line {
+                    // Before it came here it may have been notified of an item or of room.
+                    Line::Comparers => &[Line::Getters, Line::Putters],
+                    _ if notified => &[line],
+                    _ => &[],
+                };
+                let next: Vec<_> = lines
+                    .iter()
+                    .filter_map(|&line| if state.can_go_on(line) { state.line(line).notify_one() } else { None })
+                    .collect();
                 drop(state);
-                if let Some(next) = next {
-                    next.wake();
-                }
+                wake_all(&next);
                 Err(error)
             }
         }
@@ -578,7 +607,7 @@ impl<T> Queue<T> {
             if state.opened {
                 return Err(GetError::Refused(Refusal::Opened));
             }
-            if !matches!(state.items, Items::Heap(None)) {
+            if !state.heap_is_away() {
                 return Ok(state);
             }
             if state.comparing == context.me() {
