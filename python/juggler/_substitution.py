@@ -93,7 +93,8 @@ def install() -> None:
     for ours, family in _STDLIB.items():
         if any(stdlib in sys.modules for stdlib in family):
             __import__(ours)
-            _replace(ours, everywhere=True)
+            _replace(ours)
+    _replace_taken()
 
 
 def uninstall() -> None:
@@ -158,10 +159,9 @@ def _with_stock_pool(execute: "Callable[[], None]") -> None:
         namespace["ThreadPoolExecutor"] = ours
 
 
-def _replace(module: str, *, everywhere: bool = False) -> None:
-    """Replace the names of one of our modules: in its family, and `everywhere` else."""
+def _replace(module: str) -> None:
+    """Replace the names of one of our modules in its family."""
     ours = sys.modules[module]
-    swaps: dict[int, tuple[object, object]] = {}  # by the identity of the stock object: it, ours
     with _lock:
         if not _installed:
             return
@@ -174,16 +174,17 @@ def _replace(module: str, *, everywhere: bool = False) -> None:
                 stock, mine = namespace[name], getattr(ours, name)
                 if mine is not stock:
                     _put(namespace, name, stock, mine)
-                    swaps[id(stock)] = stock, mine
-        if everywhere:
-            _replace_taken({key: swap for key, swap in swaps.items() if callable(swap[0])})
 
 
-def _replace_taken(swaps: "dict[int, tuple[object, object]]") -> None:
-    for namespace in _other_namespaces():
-        for name, value in list(namespace.items()):
-            if id(value) in swaps:
-                _put(namespace, name, *swaps[id(value)])
+def _replace_taken() -> None:
+    """Replace what other modules took from the families by name, before `install`."""
+    with _lock:
+        # Not constants such as FIRST_COMPLETED: an equal text need not be meant as one.
+        ours = {id(stock): mine for mine, stock in _stock.values() if callable(stock)}
+        for namespace in _other_namespaces():
+            for name, value in list(namespace.items()):
+                if id(value) in ours:
+                    _put(namespace, name, value, ours[id(value)])
 
 
 def _put(namespace: "dict[str, Any]", name: str, stock: object, mine: object) -> None:

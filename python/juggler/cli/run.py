@@ -5,8 +5,9 @@ with the same options of the interpreter, and puts in front of ``PYTHONPATH`` a 
 ``sitecustomize`` that installs juggler and removes every sign of the detour before the program
 starts. Everything that a program can see of how it was started is then CPython's own work, on
 every version: ``sys.argv``, ``__main__``, the exit status, tracebacks, signals, and the stack,
-which a program run by ``exec`` would find our frames at the bottom of. The price is one bare start
-of the interpreter; ``benches/python/startup.py`` measures it.
+which a program run by ``exec`` would find our frames at the bottom of. The price is one more start
+of the interpreter (and of a ``sitecustomize`` of the user's, which runs in both);
+``benches/python/startup.py`` measures it.
 """
 
 import os
@@ -120,7 +121,7 @@ def _python_command(words: "list[str]") -> "list[str]":
     if not words:
         raise _UsageError("which program?")
     inherited, _ = split_command_line(sys.orig_argv[1:])
-    options, rest = split_command_line(words)
+    options, _ = split_command_line(words)
     letters = {*"".join(_letters(option) for option in options if option.startswith("-"))}
     if letters & {"E", "I", "S"} or sys.flags.ignore_environment or sys.flags.no_site:
         # `sitecustomize` would not be found, and the program would quietly run on the stdlib.
@@ -128,7 +129,7 @@ def _python_command(words: "list[str]") -> "list[str]":
             "python's options -E, -I and -S keep juggler out;"
             " call juggler.install() in the program instead"
         )
-    return [sys.executable, *inherited, *options, *rest]
+    return [sys.executable, *inherited, *words]
 
 
 def split_command_line(words: "Sequence[str]") -> "tuple[list[str], list[str]]":
