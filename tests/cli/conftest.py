@@ -19,7 +19,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """A function that runs a command in an empty folder and captures what it prints, without addresses."""
+    """A function that runs a command in an empty folder and captures what it prints."""
 
     def run(
         command: list[str], *, stdin: str = "", env: dict[str, str] | None = None

@@ -149,7 +149,11 @@ def test_run_loads_nothing(run: Run, options: list[str]) -> None:
     done = run([*JUGGLER, "run", *options, "-c", code])
     ours = ["_import_hooks", "_program", "_substitution"]
     # `atexit` is a part of the interpreter that is not set up until it is asked for.
-    added = {"juggler", *({"atexit"} if "--report" in options else ()), *(f"juggler.{name}" for name in ours)}
+    added = {
+        "juggler",
+        *({"atexit"} if "--report" in options else ()),
+        *(f"juggler.{name}" for name in ours),
+    }
     assert {*done.stdout.split()} - {*plain.stdout.split()} == added
 
 

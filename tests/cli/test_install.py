@@ -166,19 +166,19 @@ print("restored")
 def test_is_idempotent_and_does_not_nest(check: Check) -> None:
     program = """
 import sys, threading, juggler
-stock = threading.Lock
+stock = {"Lock": threading.Lock}  # not in a name, which would be replaced as well
 juggler.uninstall()  # nothing to undo
-assert threading.Lock is stock
+assert threading.Lock is stock["Lock"]
 finders = len(sys.meta_path)
 juggler.install(), juggler.install()
-assert threading.Lock is juggler.threading.Lock is not stock
+assert threading.Lock is juggler.threading.Lock is not stock["Lock"]
 assert len(sys.meta_path) == finders + 1
 juggler.uninstall()
-assert threading.Lock is stock and len(sys.meta_path) == finders
+assert threading.Lock is stock["Lock"] and len(sys.meta_path) == finders
 juggler.install()
 assert threading.Lock is juggler.threading.Lock
 juggler.uninstall(), juggler.uninstall()
-assert threading.Lock is stock
+assert threading.Lock is stock["Lock"]
 print("fine")
 """
     assert check(program) == "fine\n"
@@ -266,7 +266,8 @@ def test_real_packages(check: Check, order: str, juggler: bool) -> None:
     # records from one; asyncio runs blocking calls in a pool.
     imports = "import asyncio, concurrent.futures, logging.handlers, queue, requests, threading\n"
     install = "" if juggler else "import juggler; juggler.install()\n"
-    program = (imports + install if order == "before" else install + imports) + """
+    head = imports + install if order == "before" else install + imports
+    program = """
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Handler(BaseHTTPRequestHandler):
@@ -326,7 +327,7 @@ print(pages == [f"/{n}" for n in range(40)], len(records), type(channel).__modul
 import juggler
 print(queue.Queue is juggler.queue.Queue)
 """
-    first, second, third = check(program, juggler=juggler).splitlines()
+    first, second, third = check(head + program, juggler=juggler).splitlines()
     assert first == "/a/b/c"
     assert second.startswith("True 43 ")
     assert third == "True"
@@ -338,7 +339,8 @@ def test_processes_stay_the_stdlibs_and_work(check: Check, method: str, order: s
     imports = "import multiprocessing, concurrent.futures, threading, queue\n"
     imports += "from concurrent.futures import ProcessPoolExecutor\n"
     install = "import juggler; juggler.install()\n"
-    program = (imports + install if order == "before" else install + imports) + f"""
+    head = imports + install if order == "before" else install + imports
+    program = f"""
 import operator, warnings
 warnings.simplefilter("ignore")  # of fork in a process with threads
 
@@ -373,7 +375,7 @@ if __name__ == "__main__":
         process.join()
 """
     expected = "[0, 1, 4, 9, 16]\n1.0 ZeroDivisionError\n[0, 1, 4] 81\nchild\nmanaged\n"
-    assert check(program) == expected
+    assert check(head + program) == expected
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="InterpreterPoolExecutor is of 3.14")

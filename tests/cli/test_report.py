@@ -58,9 +58,8 @@ def test_table(tmp_path: Path) -> None:
     text = render([POOL, LOCK, QUEUE], tmp_path / "report")
     summary, _, heading, _, *rows = (line.strip() for line in text.splitlines())
     assert summary == "juggler: ran 2.00 s; 1,002 primitives, 9 waits, 1.75 s in all"
-    assert heading.split() == (
-        "primitive name made at made uses waits waited longest deepest busy".split()
-    )
+    headings = "primitive name made at made uses waits waited longest deepest busy"
+    assert " ".join(heading.split()) == headings
     # By time waited; whole, however long; brackets are no markup.
     assert rows[0].split() == [
         "Queue", QUEUE["site"], "1", "123,456", "2", "1.50", "s", "1.25", "s", "64",

@@ -342,9 +342,7 @@ def test_interpreter_options_of_the_command_reach_the_program(run: Run) -> None:
 
 def test_program_of_a_blocked_main_thread_dies_of_sigint(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    program.write_text(
-        "import threading\nprint('waiting', flush=True)\nthreading.Event().wait()\n"
-    )
+    program.write_text("import threading\nprint('waiting', flush=True)\nthreading.Event().wait()\n")
     process = subprocess.Popen(
         [*JUGGLER_RUN, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -16,6 +16,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
 _HELP = """\
 usage: juggler run [options] program.py [arguments]
@@ -70,6 +71,11 @@ def main(words: "list[str]") -> int:
     except _UsageError as error:
         print(f"juggler run: {error}\nmore: juggler run --help", file=sys.stderr)
         return 2
+    return _become(command, settings)
+
+
+def _become(command: "list[str]", settings: "dict[str, str]") -> "NoReturn":
+    """Go on as another command in this process, with the folder of `sitecustomize` in its path."""
     environment = {**os.environ, **settings}
     path = environment.get("PYTHONPATH")
     if path is not None:
