@@ -202,7 +202,7 @@ def main() -> None:
     report = Report(log, options.timeout)
     suite = SUITES[options.suite]
     environment = Environment(*overlay.install(options.package, options.path, options.extra_tests))
-    if module := missing(suite.needs):
+    if module := missing([f"{options.package}.{suite.layer}", *suite.needs]):
         report.emit(event="unavailable", module=module)
     else:
         report.emit(event="substituted", names=environment.substituted(suite.layer))

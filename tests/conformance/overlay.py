@@ -115,7 +115,7 @@ def install(
     """Put the overlays of `package` into `sys.modules`.
 
     Args:
-        package: a package with the submodules `threading`, `queue` and `futures`.
+        package: a package with any of the submodules `threading`, `queue` and `futures`.
         paths: directories put before `sys.path`.
         extra_tests: directories with what the interpreter's own `test` package lacks.
 
@@ -126,10 +126,14 @@ def install(
     if extra_tests:
         add_tests(extra_tests)
 
-    layers = {layer: importlib.import_module(f"{package}.{layer}") for layer in LAYERS}
+    layers = {
+        layer: importlib.import_module(f"{package}.{layer}")
+        for layer in LAYERS
+        if importlib.util.find_spec(f"{package}.{layer}")
+    }
     overlays: dict[str, Overlay] = {}
-    for layer, (main, *others) in LAYERS.items():
-        over = layers[layer]
+    for layer, over in layers.items():
+        main, *others = LAYERS[layer]
         top = importlib.import_module(main)
         names = exported(over)
         overlays[main] = Overlay(top, over, names)

@@ -1,8 +1,8 @@
 """Run CPython's own tests, unmodified, against a replacement package, on this interpreter.
 
 Each suite runs in a child interpreter (child.py).  A test that crashes or hangs it costs one test:
-it counts as failed, and a new child goes on after it.  These are failures too: a suite that is not
-installed, a layer in which nothing was substituted, an entry of the known lists that is stale.
+it counts as failed, and a new child goes on after it.  These are failures too: a suite whose
+modules cannot be found, a layer in which nothing was substituted, a stale entry of the known lists.
 
     python tests/conformance/run.py juggler --path python --suite queue --match shutdown -v
     python tests/conformance/run.py baseline --path tests/conformance/baseline --baseline
@@ -59,7 +59,7 @@ class SuiteResult:
                 continue
             match event["event"]:
                 case "unavailable":
-                    reason = f"{event['module']} is not installed with this interpreter"
+                    reason = f"{event['module']} cannot be found"
                     self.tests["(suite)"] = Outcome("failed", reason)
                     finished = True
                 case "substituted":
