@@ -260,3 +260,26 @@ def test_report_of_a_program_that_uses_nothing(run: Run) -> None:
 def test_report_without_stderr(run: Run, tmp_path: Path) -> None:
     done = run(["sh", "-c", f"{' '.join(JUGGLER)} run --report -c 'print(1)' 2>&-"])
     assert (done.returncode, done.stdout) == (0, "1\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ([], []),
+        (["program.py", "-O"], []),
+        (["-"], []),
+        (["-O", "-u", "-", "-x"], ["-O", "-u"]),
+        (["-OW", "error", "-Wdefault", "x.py"], ["-OW", "error", "-Wdefault"]),
+        (["-X", "-m", "-m", "x", "-O"], ["-X", "-m"]),
+        (["-Om", "juggler"], ["-O"]),
+        (["-uOcprint()", "-b"], ["-uO"]),
+        (["-O", "-mjuggler"], ["-O"]),
+        (["--check-hash-based-pycs", "never", "-b", "--", "-O"],
+         ["--check-hash-based-pycs", "never", "-b"]),
+        (["-W"], ["-W"]),
+    ],
+)  # fmt: skip
+def test_interpreter_options(words: list[str], options: list[str]) -> None:
+    from juggler.cli.run import interpreter_options
+
+    assert interpreter_options(words) == options

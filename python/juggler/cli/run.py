@@ -93,7 +93,7 @@ def _take_settings(words: "list[str]") -> "tuple[dict[str, str], list[str]]":
     """Separate our options, as the variables that `sitecustomize` reads, from python's words."""
     settings = {"JUGGLER_RUN_DETECT": "1"}
     words = list(words)
-    while words and words[0].startswith("--"):
+    while words and words[0].startswith("--") and words[0] != "--":
         option, equals, value = words.pop(0).partition("=")
         if option == "--no-detect" and not equals:
             settings["JUGGLER_RUN_DETECT"] = "0"
@@ -126,8 +126,7 @@ def _python_command(words: "list[str]") -> "list[str]":
     """The command that runs `words` in an interpreter like this one."""
     if not words:
         raise _UsageError("which program?")
-    inherited, _ = split_command_line(sys.orig_argv[1:])
-    options, _ = split_command_line(words)
+    options = interpreter_options(words)
     letters = {*"".join(_letters(option) for option in options if option.startswith("-"))}
     if letters & {"E", "I", "S"} or sys.flags.ignore_environment or sys.flags.no_site:
         # `sitecustomize` would not be found, and the program would quietly run on the stdlib.
@@ -135,35 +134,30 @@ def _python_command(words: "list[str]") -> "list[str]":
             "python's options -E, -I and -S keep juggler out;"
             " call juggler.install() in the program instead"
         )
-    return [sys.executable, *inherited, *words]
+    return [sys.executable, *interpreter_options(sys.orig_argv[1:]), *words]
 
 
-def split_command_line(words: "Sequence[str]") -> "tuple[list[str], list[str]]":
-    """Split what follows ``python`` on a command line as the interpreter itself does.
+def interpreter_options(words: "Sequence[str]") -> "list[str]":
+    """The options among the words after ``python``: those that come before what it is to run.
 
-    Returns:
-        The interpreter's options, and the rest from the program on: its file, ``-``, or a word
-        with the letter ``c`` or ``m``. Options packed into one word with that letter are
-        options still: ``-Om module`` gives ``-O`` and ``-m module``.
+    An option packed into one word with what to run stands alone in the result: of ``-Om module``
+    it is ``-O``.
     """
     options: list[str] = []
     position = 0
     while position < len(words) and len(words[position]) > 1 and words[position][0] == "-":
         word = words[position]
+        letters = _letters(word)
         if word == "--":
             break
-        letters = _letters(word)
-        last = letters[-1:]
-        if last in ("c", "m"):
-            if len(letters) > 1:
-                options.append(f"-{letters[:-1]}")
-            return options, [f"-{word[len(letters) :]}", *words[position + 1 :]]
-        takes_next = word.startswith("--check") or (
-            last in ("W", "X") and len(word) == len(letters) + 1
-        )
-        options += words[position : position + 1 + takes_next]
-        position += 1 + takes_next
-    return options, list(words[position:])
+        if letters[-1:] in ("c", "m"):
+            return [*options, f"-{letters[:-1]}"] if len(letters) > 1 else options
+        # The value of -W and -X may follow in the same word or in the next.
+        apart = letters[-1:] in ("W", "X") and len(word) == len(letters) + 1
+        width = 2 if apart or word.startswith("--check-hash") else 1
+        options += words[position : position + width]
+        position += width
+    return options
 
 
 def _letters(word: str) -> str:
