@@ -4,6 +4,9 @@
 //! engine, attaches again, and, if a signal ended the sleep, runs Python's signal handlers. A handler that raises (as
 //! `KeyboardInterrupt` does) ends the wait; after any other the engine waits on for what is left of its deadline.
 //!
+//! When the interpreter is finalizing, no other thread can run Python any more and so nobody can end a wait without a
+//! timeout: it raises `PythonFinalizationError` (a `RuntimeError` before 3.13) instead of hanging.
+//!
 //! # A busy producer
 //!
 //! Under the GIL, a thread that is woken must get the GIL, and a thread that computes gives it up only when its switch
@@ -19,6 +22,7 @@ use juggler_sync::queue::Context;
 use juggler_sync::rlock::ThreadId;
 use juggler_sync::sys::{Futex, FutexWait};
 use juggler_sync::{Deadline, Gate, Waited};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -42,6 +46,9 @@ impl Gate for PyGate<'_> {
     type Error = Raised;
 
     fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+        if deadline.is_never() && is_finalizing() {
+            return Err(finalizing(self.py));
+        }
         match self.py.detach(|| futex.wait(expected, deadline)) {
             FutexWait::Woken => Ok(Waited::Woken),
             FutexWait::TimedOut => Ok(Waited::TimedOut),
@@ -70,6 +77,34 @@ impl Context<Obj> for PyGate<'_> {
             -1 => Err(Raised),
             less => Ok(less != 0),
         }
+    }
+}
+
+fn is_finalizing() -> bool {
+    #[cfg(Py_3_13)]
+    // SAFETY: always safe to call.
+    return unsafe { ffi::Py_IsFinalizing() } != 0;
+    #[cfg(not(Py_3_13))]
+    {
+        unsafe extern "C" {
+            // Exported by every CPython before 3.13 gave it its public name.
+            fn _Py_IsFinalizing() -> std::os::raw::c_int;
+        }
+        // SAFETY: always safe to call.
+        unsafe { _Py_IsFinalizing() != 0 }
+    }
+}
+
+#[cold]
+fn finalizing(py: Python<'_>) -> Raised {
+    let message = "cannot wait at interpreter finalization: no other thread can end this wait";
+    // The class is there from 3.13.
+    match py.import("builtins").and_then(|builtins| builtins.getattr_opt("PythonFinalizationError")) {
+        Ok(Some(class)) => match class.call1((message,)) {
+            Ok(error) => Raised::from_err(py, PyErr::from_value(error)),
+            Err(error) => Raised::from_err(py, error),
+        },
+        _ => Raised::new::<PyRuntimeError>(py, message),
     }
 }
 

@@ -6,6 +6,7 @@
 mod barrier;
 mod condition;
 mod event;
+mod fork;
 mod gate;
 mod lock;
 mod obj;
@@ -43,6 +44,7 @@ mod _juggler {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
+        fork::install();
         condition::finish(py)?;
         event::finish(py)?;
         lock::finish(py)?;
