@@ -1,7 +1,7 @@
 """Threads and their primitives: stands in for the standard library's ``threading``.
 
 Native: `Lock`, `RLock`, `Condition`, `Semaphore`, `BoundedSemaphore`, `Event`, `Barrier`. Beyond the standard
-library: `ReadWriteLock`, `acquire_all`, and `statistics()` on every primitive. Everything else, whatever the
+library: `ReadWriteLock`, `acquire_all`, `detect_deadlocks`, and `statistics()` on every primitive. Everything else, whatever the
 running version has, is the standard library's own object.
 
 Blocking, for all of them: an uncontended call never gives the GIL up; a wait gives it up, answers signals
@@ -20,18 +20,28 @@ from juggler._juggler import (
     Barrier,
     BoundedSemaphore,
     Condition,
+    DeadlockError,
     Event,
     Lock,
+    LockOrderWarning,
     ReadWriteLock,
     RLock,
     Semaphore,
+    trace_start,
+    trace_stop,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from threading import *  # noqa: F403
 
-_EXTRAS = ("ReadWriteLock", "acquire_all")
+_EXTRAS = (
+    "DeadlockError",
+    "LockOrderWarning",
+    "ReadWriteLock",
+    "acquire_all",
+    "detect_deadlocks",
+)
 
 __all__ = [*_stdlib.__all__, *_EXTRAS]  # noqa: PLE0604
 
@@ -43,6 +53,23 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *dir(_stdlib)})
+
+
+def detect_deadlocks(enabled: bool = True) -> None:
+    """Turn the detection of deadlocks on or off, for all threads.
+
+    While it is on, a wait without a timeout that closes a cycle raises `DeadlockError` in one of the cycle's
+    threads instead of hanging all of them; it knows locks, conditions, ``Thread.join`` and the futures of
+    `juggler.futures.ThreadPoolExecutor`. Two locks that are taken in both orders are warned of once, with a
+    `LockOrderWarning`, even if they never hung. A lock that a thread holds when detection is turned on is not
+    known to be held.
+
+    Off, it costs nothing that can be measured; on, about a microsecond for each lock that is taken.
+    """
+    if enabled:
+        trace_start(report=False, detect=True)
+    else:
+        trace_stop()
 
 
 class _Acquirable(Protocol):

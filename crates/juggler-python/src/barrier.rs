@@ -2,7 +2,9 @@
 
 use crate::gate::PyGate;
 use crate::timeout;
+use crate::trace::{self, CounterCell, Target};
 use juggler_sync::{Deadline, barrier};
+use juggler_trace::Kind;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -23,6 +25,7 @@ struct Settings {
 pub struct Barrier {
     /// Set by `__init__`.
     settings: OnceLock<Settings>,
+    counter: CounterCell,
 }
 
 fn broken(py: Python<'_>) -> PyErr {
@@ -34,6 +37,11 @@ fn broken(py: Python<'_>) -> PyErr {
 }
 
 impl Barrier {
+    fn target(&self) -> Target<'_> {
+        let id = std::ptr::from_ref(self) as usize;
+        Target { id, kind: Kind::Barrier, class: "Barrier", name: None, counter: &self.counter }
+    }
+
     fn settings(&self) -> PyResult<&Settings> {
         self.settings.get().ok_or_else(|| PyRuntimeError::new_err("Barrier.__init__() was not called"))
     }
@@ -42,9 +50,11 @@ impl Barrier {
 #[pymethods]
 impl Barrier {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { settings: OnceLock::new() }
+    #[pyo3(signature = (*args, **_kwargs))]
+    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        let counter = CounterCell::new();
+        trace::created(args.py(), "Barrier", None, &counter);
+        Self { settings: OnceLock::new(), counter }
     }
 
     #[pyo3(signature = (parties, action=None, timeout=None))]
@@ -76,7 +86,10 @@ impl Barrier {
             Some(timeout) => timeout::of_wait(py, timeout.as_ptr()).map_err(|raised| raised.fetch(py))?,
             None => Deadline::NEVER,
         };
-        let arrival = settings.engine.arrive(&PyGate::new(py), deadline).map_err(|raised| raised.fetch(py))?;
+        // Counted only: to the deadlock detector a thread in a barrier is one that may go on.
+        self.target().count(py, |counter| counter.used(1));
+        let arrival = trace::timed(py, self.target(), || settings.engine.arrive(&PyGate::new(py), deadline))
+            .map_err(|raised| raised.fetch(py))?;
         match arrival {
             Ok(barrier::Arrival::Passed(index)) => Ok(index),
             Ok(barrier::Arrival::Last(index)) => {

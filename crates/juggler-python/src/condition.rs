@@ -2,12 +2,15 @@
 #![allow(unsafe_code)]
 
 use crate::gate::{PyGate, current_thread};
-use crate::lock::Lock;
+use crate::lock::{self, Lock};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
-use crate::rlock::RLock;
+use crate::rlock::{self, RLock};
 use crate::timeout;
+use crate::trace::{self, CounterCell, SavedHold, Target};
+use juggler_sync::park::Waiter;
 use juggler_sync::{Deadline, condition};
+use juggler_trace::Kind as TraceKind;
 use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -28,8 +31,13 @@ enum Kind {
     Foreign,
 }
 
-/// How a lock was held before `wait` let go of it.
-enum Saved {
+/// How a lock was held before `wait` let go of it, and what the tracer knew of that.
+struct Saved {
+    state: SavedState,
+    hold: Option<SavedHold>,
+}
+
+enum SavedState {
     Lock,
     Depth(u64),
     Foreign(Obj),
@@ -87,37 +95,47 @@ impl LockRef {
         Ok(true)
     }
 
-    fn release_save(&self, py: Python<'_>) -> Result<Saved, Raised> {
+    /// The lock as the tracer sees it; a foreign one reports to nobody.
+    fn target<'a>(&'a self, py: Python<'_>) -> Option<Target<'a>> {
         match self.kind {
-            Kind::Lock => match self.as_lock(py).engine.release() {
-                Ok(()) => Ok(Saved::Lock),
-                Err(_) => Err(Raised::new::<PyRuntimeError>(py, "cannot wait on un-acquired lock")),
-            },
-            Kind::RLock => match self.as_rlock(py).engine.release_save(current_thread()) {
-                Ok(depth) => Ok(Saved::Depth(depth)),
-                Err(_) => Err(Raised::new::<PyRuntimeError>(py, "cannot wait on un-acquired lock")),
-            },
+            Kind::Lock => Some(self.as_lock(py).into_ref().target()),
+            Kind::RLock => Some(self.as_rlock(py).into_ref().target()),
+            Kind::Foreign => None,
+        }
+    }
+
+    /// Frees the lock, which the caller has checked to be held.
+    fn release_save(&self, py: Python<'_>) -> Result<Saved, Raised> {
+        let hold = if trace::on() { self.target(py).and_then(|lock| trace::release_save(lock.id)) } else { None };
+        let state = match self.kind {
+            Kind::Lock => self.as_lock(py).engine.release().map(|()| SavedState::Lock).map_err(drop),
+            Kind::RLock => self.as_rlock(py).engine.release_save(current_thread()).map(SavedState::Depth).map_err(drop),
             Kind::Foreign => {
                 let saved = match self.object.bind(py).getattr_opt("_release_save") {
                     Ok(Some(release_save)) => release_save.call0(),
                     Ok(None) => self.call(py, "release"),
                     Err(error) => Err(error),
                 };
-                saved.map(|saved| Saved::Foreign(saved.into())).map_err(|error| Raised::from_err(py, error))
+                Ok(SavedState::Foreign(saved.map_err(|error| Raised::from_err(py, error))?.into()))
             }
+        };
+        match state {
+            Ok(state) => Ok(Saved { state, hold }),
+            // Another thread released it since the check.
+            Err(()) => Err(Raised::new::<PyRuntimeError>(py, "cannot wait on un-acquired lock")),
         }
     }
 
     /// Takes the lock back. The caller of `wait` holds the lock afterwards whatever happens, so a signal handler that
     /// raises does not end this wait; its exception comes when the lock is back.
-    fn restore(&self, py: Python<'_>, saved: &Saved) -> Result<(), Raised> {
+    fn restore(&self, py: Python<'_>, saved: Saved) -> Result<(), Raised> {
         let gate = PyGate::new(py);
         let mut pending: Option<PyErr> = None;
-        loop {
-            let taken = match saved {
-                Saved::Lock => self.as_lock(py).engine.acquire(&gate, Deadline::NEVER).map(drop),
-                Saved::Depth(depth) => self.as_rlock(py).engine.restore(&gate, current_thread(), *depth),
-                Saved::Foreign(state) => {
+        let mut take = || loop {
+            let taken = match &saved.state {
+                SavedState::Lock => self.as_lock(py).engine.acquire(&gate, Deadline::NEVER).map(drop),
+                SavedState::Depth(depth) => self.as_rlock(py).engine.restore(&gate, current_thread(), *depth),
+                SavedState::Foreign(state) => {
                     return self.restore_foreign(py, state).map_err(|error| Raised::from_err(py, error));
                 }
             };
@@ -126,6 +144,20 @@ impl LockRef {
                 (Ok(()), Some(error)) => return Err(Raised::from_err(py, error)),
                 (Err(raised), _) => pending = Some(raised.fetch(py)),
             }
+        };
+        match self.target(py) {
+            Some(lock) if saved.hold.is_some() => {
+                trace::acquire_restore(py, lock, saved.hold, || self.is_locked(py), take)
+            }
+            _ => take(),
+        }
+    }
+
+    fn is_locked(&self, py: Python<'_>) -> bool {
+        match self.kind {
+            Kind::Lock => self.as_lock(py).engine.is_locked(),
+            Kind::RLock => self.as_rlock(py).engine.is_locked(),
+            Kind::Foreign => true,
         }
     }
 
@@ -146,9 +178,15 @@ pub struct Condition {
     engine: condition::Condition,
     /// Set by `__init__`.
     lock: OnceLock<LockRef>,
+    counter: CounterCell,
 }
 
 impl Condition {
+    fn target(&self) -> Target<'_> {
+        let id = std::ptr::from_ref(&self.engine) as usize;
+        Target { id, kind: TraceKind::Condition, class: "Condition", name: None, counter: &self.counter }
+    }
+
     #[inline(always)]
     fn lock(&self, py: Python<'_>) -> Result<&LockRef, Raised> {
         match self.lock.get() {
@@ -161,9 +199,11 @@ impl Condition {
 #[pymethods]
 impl Condition {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { engine: condition::Condition::new(), lock: OnceLock::new() }
+    #[pyo3(signature = (*args, **_kwargs))]
+    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        let counter = CounterCell::new();
+        trace::created(args.py(), "Condition", None, &counter);
+        Self { engine: condition::Condition::new(), lock: OnceLock::new(), counter }
     }
 
     #[pyo3(signature = (lock=None))]
@@ -294,14 +334,8 @@ fn enter(this: This<'_, '_, Condition>) -> RawResult {
     let py = this.py();
     let lock = this.lock(py)?;
     match lock.kind {
-        Kind::Lock => {
-            lock.as_lock(py).engine.acquire(&PyGate::new(py), Deadline::NEVER)?;
-            Ok(raw::bool(true))
-        }
-        Kind::RLock => {
-            lock.as_rlock(py).engine.acquire(&PyGate::new(py), current_thread(), Deadline::NEVER)?;
-            Ok(raw::bool(true))
-        }
+        Kind::Lock => lock::enter(lock.as_lock(py)),
+        Kind::RLock => rlock::enter(lock.as_rlock(py)),
         Kind::Foreign => {
             // SAFETY: an empty vectorcall.
             call_lock(this, c"__enter__", unsafe { Args::new(std::ptr::null(), 0, std::ptr::null_mut()) })
@@ -314,14 +348,8 @@ fn release(this: This<'_, '_, Condition>) -> RawResult {
     let py = this.py();
     let lock = this.lock(py)?;
     match lock.kind {
-        Kind::Lock => match lock.as_lock(py).engine.release() {
-            Ok(()) => Ok(raw::none()),
-            Err(_) => Err(Raised::new::<PyRuntimeError>(py, "release unlocked lock")),
-        },
-        Kind::RLock => match lock.as_rlock(py).engine.release(current_thread()) {
-            Ok(_) => Ok(raw::none()),
-            Err(_) => Err(Raised::new::<PyRuntimeError>(py, "cannot release un-acquired lock")),
-        },
+        Kind::Lock => lock::release(lock.as_lock(py)),
+        Kind::RLock => rlock::release(lock.as_rlock(py)),
         Kind::Foreign => {
             // SAFETY: an empty vectorcall.
             call_lock(this, c"release", unsafe { Args::new(std::ptr::null(), 0, std::ptr::null_mut()) })
@@ -352,13 +380,14 @@ fn wait_until(this: This<'_, '_, Condition>, deadline: Deadline) -> Result<bool,
             return Err(raised);
         }
     };
-    let parked = waiter.park(&PyGate::new(py), deadline);
+    let parked =
+        if trace::on() { park_traced(this, &waiter, deadline) } else { waiter.park(&PyGate::new(py), deadline) };
     if !matches!(parked, Ok(true)) {
         this.engine.leave(&waiter);
     }
     match parked {
         Ok(notified) => {
-            lock.restore(py, &saved)?;
+            lock.restore(py, saved)?;
             Ok(notified)
         }
         Err((raised, notified)) => {
@@ -367,12 +396,27 @@ fn wait_until(this: This<'_, '_, Condition>, deadline: Deadline) -> Result<bool,
                 this.engine.notify(1);
             }
             // An exception of this second wait would hide the first one, which is the reason for both.
-            if let Err(second) = lock.restore(py, &saved) {
+            if let Err(second) = lock.restore(py, saved) {
                 drop(second.fetch(py));
             }
             Err(Raised::from_err(py, error))
         }
     }
+}
+
+#[cold]
+fn park_traced(this: This<'_, '_, Condition>, waiter: &Waiter, deadline: Deadline) -> Result<bool, (Raised, bool)> {
+    let py = this.py();
+    this.target().count(py, |counter| counter.used(1));
+    let parked = trace::wait(
+        py,
+        this.target(),
+        deadline,
+        || waiter.is_waiting(),
+        || Ok(waiter.park(&PyGate::new(py), deadline)),
+    );
+    // A deadlock: the thread did not park, and gives up its place.
+    parked.unwrap_or_else(|raised| Err((raised, !waiter.cancel())))
 }
 
 fn wait(this: This<'_, '_, Condition>, args: Args<'_>) -> RawResult {
@@ -392,6 +436,7 @@ fn notify_count(this: This<'_, '_, Condition>, count: usize) -> RawResult {
         return Err(Raised::new::<PyRuntimeError>(py, "cannot notify on un-acquired lock"));
     }
     this.engine.notify(count);
+    trace::signalled(this.target().id);
     Ok(raw::none())
 }
 

@@ -3,7 +3,9 @@
 use crate::gate::PyGate;
 use crate::raw::{self, Args, RawResult, This, methods};
 use crate::timeout;
+use crate::trace::{self, CounterCell, Target};
 use juggler_sync::{Deadline, event};
+use juggler_trace::Kind;
 use pyo3::exceptions::PyDeprecationWarning;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -14,14 +16,24 @@ use pyo3::types::{PyDict, PyTuple};
 #[pyclass(frozen, weakref, dict, subclass, module = "threading")]
 pub struct Event {
     engine: event::Event,
+    counter: CounterCell,
+}
+
+impl Event {
+    fn target(&self) -> Target<'_> {
+        let id = std::ptr::from_ref(&self.engine) as usize;
+        Target { id, kind: Kind::Event, class: "Event", name: None, counter: &self.counter }
+    }
 }
 
 #[pymethods]
 impl Event {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { engine: event::Event::new() }
+    #[pyo3(signature = (*args, **_kwargs))]
+    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        let counter = CounterCell::new();
+        trace::created(args.py(), "Event", None, &counter);
+        Self { engine: event::Event::new(), counter }
     }
 
     #[expect(
@@ -80,6 +92,7 @@ fn is_set(this: This<'_, '_, Event>) -> RawResult {
 
 fn set(this: This<'_, '_, Event>) -> RawResult {
     this.engine.set();
+    trace::signalled(this.target().id);
     Ok(raw::none())
 }
 
@@ -95,7 +108,22 @@ fn wait(this: This<'_, '_, Event>, args: Args<'_>) -> RawResult {
         let [timeout] = args.parse(this.py(), "wait", [c"timeout"], 0)?;
         timeout::of_wait(this.py(), timeout)?
     };
+    if trace::on() {
+        return wait_traced(this, deadline);
+    }
     Ok(raw::bool(this.engine.wait(&PyGate::new(this.py()), deadline)?))
+}
+
+#[cold]
+fn wait_traced(this: This<'_, '_, Event>, deadline: Deadline) -> RawResult {
+    let (py, engine) = (this.py(), &this.engine);
+    this.target().count(py, |counter| counter.used(1));
+    if engine.is_set() || deadline == Deadline::PASSED {
+        return Ok(raw::bool(engine.is_set()));
+    }
+    let is_set =
+        trace::wait(py, this.target(), deadline, || !engine.is_set(), || engine.wait(&PyGate::new(py), deadline))?;
+    Ok(raw::bool(is_set))
 }
 
 methods! { add_methods for Event {

@@ -9,8 +9,9 @@
 pub fn install() {
     unsafe extern "C" fn in_child() {
         juggler_sync::park::process_forked();
+        crate::trace::after_fork_in_child();
     }
-    // SAFETY: the handler does one atomic addition, which is safe in a forked child; registering fails only for want of
+    // SAFETY: the handler does one atomic addition, and if tracing is on frees memory, as Python's own child does; registering fails only for want of
     // memory, and then a child's waker may choose a waiter that stayed behind, as the standard library's does.
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
 }

@@ -53,6 +53,8 @@ impl Gate for PyGate<'_> {
             FutexWait::Woken => Ok(Waited::Woken),
             FutexWait::TimedOut => Ok(Waited::TimedOut),
             FutexWait::Interrupted => {
+                // The handler may do anything: until it waits anew, this thread counts as running.
+                crate::trace::stopped_waiting();
                 // SAFETY: the thread is attached again.
                 if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(Waited::Woken) } else { Err(Raised) }
             }

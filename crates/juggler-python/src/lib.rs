@@ -16,6 +16,7 @@ mod rlock;
 mod rwlock;
 mod semaphore;
 mod timeout;
+mod trace;
 
 use pyo3::prelude::*;
 
@@ -40,6 +41,9 @@ mod _juggler {
     use super::rwlock::{ReadWriteLock, ReadWriteLockSide, ReadWriteLockStatistics};
     #[pymodule_export]
     use super::semaphore::{BoundedSemaphore, Semaphore, SemaphoreStatistics};
+
+    #[pymodule_export]
+    use super::trace::{DeadlockError, LockOrderWarning, trace_join, trace_report, trace_start, trace_stop};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -5,7 +5,9 @@ use crate::gate::PyGate;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
+use crate::trace::{self, CounterCell, Target};
 use juggler_sync::{Deadline, lock};
+use juggler_trace::Kind;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -18,14 +20,38 @@ use pyo3::prelude::*;
 pub struct Lock {
     pub engine: lock::Lock,
     name: Option<Obj>,
+    counter: CounterCell,
+}
+
+impl Lock {
+    fn make(py: Python<'_>, name: Option<Obj>) -> Self {
+        let counter = CounterCell::new();
+        trace::created(py, "Lock", name.as_ref(), &counter);
+        Self { engine: lock::Lock::new(), name, counter }
+    }
+
+    pub fn trace_id(&self) -> usize {
+        std::ptr::from_ref(&self.engine) as usize
+    }
+
+    pub fn target(&self) -> Target<'_> {
+        let (id, name) = (self.trace_id(), self.name.as_ref());
+        Target { id, kind: Kind::Lock, class: "Lock", name, counter: &self.counter }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        trace::forget(self.trace_id());
+    }
 }
 
 #[pymethods]
 impl Lock {
     #[new]
     #[pyo3(signature = (*, name=None))]
-    fn new(name: Option<Bound<'_, PyAny>>) -> Self {
-        Self { engine: lock::Lock::new(), name: name.map(Obj::from) }
+    fn new(py: Python<'_>, name: Option<Bound<'_, PyAny>>) -> Self {
+        Self::make(py, name.map(Obj::from))
     }
 
     #[getter]
@@ -38,6 +64,7 @@ impl Lock {
     }
 
     fn _at_fork_reinit(&self) {
+        trace::forget(self.trace_id());
         self.engine.reset_after_fork();
     }
 
@@ -70,23 +97,47 @@ impl LockStatistics {
 
 fn acquire(this: This<'_, '_, Lock>, args: Args<'_>) -> RawResult {
     if args.is_empty() {
-        return enter(this);
+        return take(this, Deadline::NEVER, false);
     }
     let [blocking, timeout] = args.parse(this.py(), "acquire", [c"blocking", c"timeout"], 0)?;
     let deadline = timeout::of_lock(this.py(), blocking, timeout)?;
+    take(this, deadline, false)
+}
+
+/// Takes the lock; `scoped` if that is the beginning of a `with` statement.
+#[inline(always)]
+fn take(this: This<'_, '_, Lock>, deadline: Deadline, scoped: bool) -> RawResult {
+    if trace::on() {
+        return take_traced(this, deadline, scoped);
+    }
     Ok(raw::bool(this.engine.acquire(&PyGate::new(this.py()), deadline)?))
 }
 
-#[inline(always)]
-fn enter(this: This<'_, '_, Lock>) -> RawResult {
-    if !this.engine.try_acquire() {
-        this.engine.acquire(&PyGate::new(this.py()), Deadline::NEVER)?;
-    }
-    Ok(raw::bool(true))
+#[cold]
+fn take_traced(this: This<'_, '_, Lock>, deadline: Deadline, scoped: bool) -> RawResult {
+    let engine = &this.engine;
+    let taken = trace::acquire(
+        this.py(),
+        this.target(),
+        deadline,
+        scoped,
+        || engine.try_acquire(),
+        || engine.is_locked(),
+        || engine.acquire(&PyGate::new(this.py()), deadline),
+    )?;
+    Ok(raw::bool(taken))
 }
 
 #[inline(always)]
-fn release(this: This<'_, '_, Lock>) -> RawResult {
+pub fn enter(this: This<'_, '_, Lock>) -> RawResult {
+    take(this, Deadline::NEVER, true)
+}
+
+#[inline(always)]
+pub fn release(this: This<'_, '_, Lock>) -> RawResult {
+    if trace::on() && this.engine.is_locked() {
+        trace::released(this.trace_id());
+    }
     match this.engine.release() {
         Ok(()) => Ok(raw::none()),
         Err(lock::NotLocked) => Err(Raised::new::<PyRuntimeError>(this.py(), "release unlocked lock")),
@@ -128,7 +179,7 @@ unsafe extern "C" fn construct(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython calls constructors attached and with the arguments of a vectorcall.
-    unsafe { raw::construct(class, args, flags, names, |_py| Lock { engine: lock::Lock::new(), name: None }) }
+    unsafe { raw::construct(class, args, flags, names, |py| Lock::make(py, None)) }
 }
 
 /// Adds what PyO3 does not to the class.

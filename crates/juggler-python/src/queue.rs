@@ -15,9 +15,13 @@ use crate::lock::Lock;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
+use crate::trace::{self, CounterCell, Target};
 use juggler_sync::Deadline;
 use juggler_sync::guarded::Guarded;
+use juggler_sync::park::Waiter;
 use juggler_sync::queue::{self, GetError, Order, PutError, Refusal};
+use juggler_sync::sync::Arc;
+use juggler_trace::Kind;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -49,6 +53,7 @@ pub struct Queue {
     parts: OnceLock<Parts>,
     /// The container of an open queue.
     container: Guarded<Option<Obj>>,
+    counter: CounterCell,
 }
 
 /// A last-in-first-out queue between threads.
@@ -140,14 +145,30 @@ fn parse_maxsize(maxsize: &Bound<'_, PyAny>) -> PyResult<i64> {
     })
 }
 
+fn class_name(order: Order) -> &'static str {
+    match order {
+        Order::Fifo => "Queue",
+        Order::Lifo => "LifoQueue",
+        Order::Priority => "PriorityQueue",
+    }
+}
+
 impl Queue {
-    fn with_order(order: Order) -> Self {
+    fn target(&self) -> Target<'_> {
+        let id = std::ptr::from_ref(&self.engine) as usize;
+        Target { id, kind: Kind::Queue, class: class_name(self.order), name: None, counter: &self.counter }
+    }
+
+    fn with_order(py: Python<'_>, order: Order) -> Self {
+        let counter = CounterCell::new();
+        trace::created(py, class_name(order), None, &counter);
         Self {
             engine: queue::Queue::new(order, 0),
             order,
             maxsize: AtomicI64::new(0),
             parts: OnceLock::new(),
             container: Guarded::new(None),
+            counter,
         }
     }
 
@@ -230,9 +251,9 @@ impl Queue {
 #[pymethods]
 impl Queue {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self::with_order(Order::Fifo)
+    #[pyo3(signature = (*args, **_kwargs))]
+    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self::with_order(args.py(), Order::Fifo)
     }
 
     #[pyo3(signature = (maxsize=None))]
@@ -425,9 +446,9 @@ impl Queue {
 #[pymethods]
 impl LifoQueue {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(Queue::with_order(Order::Lifo)).add_subclass(Self)
+    #[pyo3(signature = (*args, **_kwargs))]
+    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Queue::with_order(args.py(), Order::Lifo)).add_subclass(Self)
     }
 
     fn _init(slf: &Bound<'_, Self>, maxsize: Bound<'_, PyAny>) -> PyResult<()> {
@@ -442,9 +463,9 @@ impl LifoQueue {
 #[pymethods]
 impl PriorityQueue {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(Queue::with_order(Order::Priority)).add_subclass(Self)
+    #[pyo3(signature = (*args, **_kwargs))]
+    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Queue::with_order(args.py(), Order::Priority)).add_subclass(Self)
     }
 
     fn _init(slf: &Bound<'_, Self>, maxsize: Bound<'_, PyAny>) -> PyResult<()> {
@@ -494,13 +515,63 @@ impl QueueStatistics {
 fn put_by(this: This<'_, '_, Queue>, item: *mut ffi::PyObject, deadline: Deadline) -> Result<(), PutFailure> {
     // SAFETY: `item` is a live argument.
     let item = unsafe { Obj::from_borrowed(item) };
-    match this.engine.put(&PyGate::new(this.py()), item, deadline) {
+    let put = if trace::on() {
+        put_traced(this, item, deadline)
+    } else {
+        this.engine.put(&PyGate::new(this.py()), item, deadline)
+    };
+    match put {
         Ok(woken) => {
             gate::yield_to(this.py(), woken);
             Ok(())
         }
         Err(error) => Err(put_failed(this, error)),
     }
+}
+
+/// As the engine's `put`, telling the tracer.
+#[cold]
+fn put_traced(
+    this: This<'_, '_, Queue>,
+    item: Obj,
+    deadline: Deadline,
+) -> Result<Option<Arc<Waiter>>, PutError<Obj, Raised>> {
+    let (py, engine, gate) = (this.py(), &this.engine, PyGate::new(this.py()));
+    let put = match engine.put(&gate, item, Deadline::PASSED) {
+        Err(PutError::Refused(item, Refusal::NotNow)) if deadline != Deadline::PASSED => {
+            let item = std::cell::Cell::new(Some(item));
+            let take = || item.take().expect("the item is taken once");
+            trace::wait(py, this.target(), deadline, || engine.is_full(), || Ok(engine.put(&gate, take(), deadline)))
+                .unwrap_or_else(|raised| Err(PutError::Failed(take(), raised)))
+        }
+        put => put,
+    };
+    if put.is_ok() {
+        trace::signalled(this.target().id);
+        this.target().count(py, |counter| {
+            counter.used(1);
+            counter.depth(engine.statistics().deepest as u64);
+        });
+    }
+    put
+}
+
+/// As the engine's `get`, telling the tracer.
+#[cold]
+fn get_traced(this: This<'_, '_, Queue>, deadline: Deadline) -> Result<(Obj, Option<Arc<Waiter>>), GetError<Raised>> {
+    let (py, engine, gate) = (this.py(), &this.engine, PyGate::new(this.py()));
+    let got = match engine.get(&gate, Deadline::PASSED) {
+        Err(GetError::Refused(Refusal::NotNow)) if deadline != Deadline::PASSED => {
+            trace::wait(py, this.target(), deadline, || engine.is_empty(), || Ok(engine.get(&gate, deadline)))
+                .unwrap_or_else(|raised| Err(GetError::Failed(raised)))
+        }
+        got => got,
+    };
+    if got.is_ok() {
+        trace::signalled(this.target().id);
+        this.target().count(py, |counter| counter.used(1));
+    }
+    got
 }
 
 enum PutFailure {
@@ -580,7 +651,8 @@ fn get_by(
     timeout: *mut ffi::PyObject,
 ) -> RawResult {
     let py = this.py();
-    match this.engine.get(&PyGate::new(py), deadline) {
+    let got = if trace::on() { get_traced(this, deadline) } else { this.engine.get(&PyGate::new(py), deadline) };
+    match got {
         Ok((item, woken)) => {
             gate::yield_to(py, woken);
             Ok(item.into_ptr())

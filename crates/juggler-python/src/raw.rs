@@ -69,28 +69,26 @@ impl<'a, 'py, T: PyClass<Frozen = True> + Sync> This<'a, 'py, T> {
         Self { borrowed: unsafe { pyo3::Borrowed::from_ptr(py, ptr).cast_unchecked() } }
     }
 
+    /// The value, for as long as the object is borrowed.
+    #[inline(always)]
+    pub fn into_ref(self) -> &'a T
+    where
+        T: 'a,
+    {
+        // SAFETY: the object lives for `'a`, and a frozen class only gives out shared references.
+        unsafe { &*std::ptr::from_ref::<T>(self.borrowed.get()) }
+    }
+
     /// The token.
     #[inline(always)]
     pub fn py(&self) -> Python<'py> {
         self.borrowed.py()
     }
 
-    /// The object.
-    #[inline(always)]
-    pub fn as_ptr(&self) -> *mut ffi::PyObject {
-        self.borrowed.as_ptr()
-    }
-
     /// The object, for PyO3.
     #[inline(always)]
     pub fn as_any(&self) -> &Bound<'py, PyAny> {
         self.borrowed.as_any()
-    }
-
-    /// The address that stands for this object in traces.
-    #[inline(always)]
-    pub fn address(&self) -> usize {
-        self.as_ptr() as usize
     }
 }
 

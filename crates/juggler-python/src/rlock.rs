@@ -5,7 +5,9 @@ use crate::gate::{PyGate, current_thread};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
+use crate::trace::{self, CounterCell, Target};
 use juggler_sync::{Deadline, rlock};
+use juggler_trace::Kind;
 use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -20,14 +22,38 @@ pub struct RLock {
     pub engine: rlock::RLock,
     /// Set by `__init__`.
     name: OnceLock<Obj>,
+    counter: CounterCell,
+}
+
+impl RLock {
+    fn make(py: Python<'_>) -> Self {
+        let counter = CounterCell::new();
+        trace::created(py, "RLock", None, &counter);
+        Self { engine: rlock::RLock::new(), name: OnceLock::new(), counter }
+    }
+
+    pub fn trace_id(&self) -> usize {
+        std::ptr::from_ref(&self.engine) as usize
+    }
+
+    pub fn target(&self) -> Target<'_> {
+        let (id, name) = (self.trace_id(), self.name.get());
+        Target { id, kind: Kind::RLock, class: "RLock", name, counter: &self.counter }
+    }
+}
+
+impl Drop for RLock {
+    fn drop(&mut self) {
+        trace::forget(self.trace_id());
+    }
 }
 
 #[pymethods]
 impl RLock {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { engine: rlock::RLock::new(), name: OnceLock::new() }
+    #[pyo3(signature = (*args, **_kwargs))]
+    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self::make(args.py())
     }
 
     #[pyo3(signature = (*args, name=None, **kwargs))]
@@ -75,6 +101,9 @@ impl RLock {
 
     fn _release_save(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
         let me = current_thread();
+        if trace::on() && self._is_owned() {
+            trace::forget(self.trace_id());
+        }
         match self.engine.release_save(me) {
             Ok(depth) => Ok((depth, me)),
             Err(rlock::NotOwner) => Err(not_owner(py).fetch(py)),
@@ -86,6 +115,7 @@ impl RLock {
     }
 
     fn _at_fork_reinit(&self) {
+        trace::forget(self.trace_id());
         self.engine.reset_after_fork();
     }
 
@@ -146,25 +176,49 @@ fn not_owner(py: Python<'_>) -> Raised {
 
 fn acquire(this: This<'_, '_, RLock>, args: Args<'_>) -> RawResult {
     if args.is_empty() {
-        return enter(this);
+        return take(this, Deadline::NEVER, false);
     }
     let [blocking, timeout] = args.parse(this.py(), "acquire", [c"blocking", c"timeout"], 0)?;
     let deadline = timeout::of_lock(this.py(), blocking, timeout)?;
+    take(this, deadline, false)
+}
+
+/// Takes the lock; `scoped` if that is the beginning of a `with` statement.
+#[inline(always)]
+fn take(this: This<'_, '_, RLock>, deadline: Deadline, scoped: bool) -> RawResult {
+    if trace::on() {
+        return take_traced(this, deadline, scoped);
+    }
     Ok(raw::bool(this.engine.acquire(&PyGate::new(this.py()), current_thread(), deadline)?))
 }
 
-#[inline(always)]
-fn enter(this: This<'_, '_, RLock>) -> RawResult {
-    let me = current_thread();
-    if !this.engine.try_acquire(me) {
-        this.engine.acquire(&PyGate::new(this.py()), me, Deadline::NEVER)?;
-    }
-    Ok(raw::bool(true))
+#[cold]
+fn take_traced(this: This<'_, '_, RLock>, deadline: Deadline, scoped: bool) -> RawResult {
+    let (engine, me) = (&this.engine, current_thread());
+    let taken = trace::acquire(
+        this.py(),
+        this.target(),
+        deadline,
+        scoped,
+        || engine.try_acquire(me),
+        || engine.is_locked(),
+        || engine.acquire(&PyGate::new(this.py()), me, deadline),
+    )?;
+    Ok(raw::bool(taken))
 }
 
 #[inline(always)]
-fn release(this: This<'_, '_, RLock>) -> RawResult {
-    match this.engine.release(current_thread()) {
+pub fn enter(this: This<'_, '_, RLock>) -> RawResult {
+    take(this, Deadline::NEVER, true)
+}
+
+#[inline(always)]
+pub fn release(this: This<'_, '_, RLock>) -> RawResult {
+    let me = current_thread();
+    if trace::on() && this.engine.is_owned_by(me) {
+        trace::released(this.trace_id());
+    }
+    match this.engine.release(me) {
         Ok(_) => Ok(raw::none()),
         Err(rlock::NotOwner) => Err(not_owner(this.py())),
     }
@@ -196,9 +250,7 @@ unsafe extern "C" fn construct(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython calls constructors attached and with the arguments of a vectorcall.
-    unsafe {
-        raw::construct(class, args, flags, names, |_py| RLock { engine: rlock::RLock::new(), name: OnceLock::new() })
-    }
+    unsafe { raw::construct(class, args, flags, names, |py| RLock::make(py)) }
 }
 
 /// Adds what PyO3 does not to the class.

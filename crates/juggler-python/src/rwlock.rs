@@ -3,7 +3,9 @@
 use crate::gate::PyGate;
 use crate::obj::Obj;
 use crate::timeout;
+use crate::trace::{self, CounterCell, Target};
 use juggler_sync::{Deadline, rwlock};
+use juggler_trace::Kind;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -16,14 +18,27 @@ use pyo3::prelude::*;
 pub struct ReadWriteLock {
     engine: rwlock::RwLock,
     name: Option<Obj>,
+    counter: CounterCell,
 }
 
 impl ReadWriteLock {
+    fn target(&self) -> Target<'_> {
+        let (id, name) = (std::ptr::from_ref(&self.engine) as usize, self.name.as_ref());
+        Target { id, kind: Kind::ReadWriteLock, class: "ReadWriteLock", name, counter: &self.counter }
+    }
+
     fn enter(&self, py: Python<'_>, mode: Mode, deadline: Deadline) -> PyResult<bool> {
         let gate = PyGate::new(py);
-        let entered = match mode {
+        let enter = |deadline| match mode {
             Mode::Read => self.engine.read(&gate, deadline),
             Mode::Write => self.engine.write(&gate, deadline),
+        };
+        let target = self.target();
+        // Counted only: to the deadlock detector a thread that waits here is one that may go on.
+        target.count(py, |counter| counter.used(1));
+        let entered = match enter(Deadline::PASSED) {
+            Ok(false) if deadline != Deadline::PASSED => trace::timed(py, target, || enter(deadline)),
+            entered => entered,
         };
         entered.map_err(|raised| raised.fetch(py))
     }
@@ -55,8 +70,10 @@ fn deadline(py: Python<'_>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<Deadl
 impl ReadWriteLock {
     #[new]
     #[pyo3(signature = (*, name=None))]
-    fn new(name: Option<Bound<'_, PyAny>>) -> Self {
-        Self { engine: rwlock::RwLock::default(), name: name.map(Obj::from) }
+    fn new(py: Python<'_>, name: Option<Bound<'_, PyAny>>) -> Self {
+        let (name, counter) = (name.map(Obj::from), CounterCell::new());
+        trace::created(py, "ReadWriteLock", name.as_ref(), &counter);
+        Self { engine: rwlock::RwLock::default(), name, counter }
     }
 
     #[getter]

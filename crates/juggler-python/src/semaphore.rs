@@ -4,7 +4,9 @@
 use crate::gate::PyGate;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
+use crate::trace::{self, CounterCell, Target};
 use juggler_sync::{Deadline, semaphore};
+use juggler_trace::Kind;
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -20,6 +22,14 @@ const UNBOUNDED: u64 = u64::MAX;
 #[pyclass(frozen, weakref, dict, subclass, module = "threading")]
 pub struct Semaphore {
     engine: semaphore::Semaphore,
+    counter: CounterCell,
+}
+
+impl Semaphore {
+    fn target(&self) -> Target<'_> {
+        let id = std::ptr::from_ref(&self.engine) as usize;
+        Target { id, kind: Kind::Semaphore, class: "Semaphore", name: None, counter: &self.counter }
+    }
 }
 
 fn permits(value: Option<Bound<'_, PyAny>>) -> PyResult<u64> {
@@ -38,9 +48,11 @@ fn permits(value: Option<Bound<'_, PyAny>>) -> PyResult<u64> {
 #[pymethods]
 impl Semaphore {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { engine: semaphore::Semaphore::new(1, UNBOUNDED) }
+    #[pyo3(signature = (*args, **_kwargs))]
+    fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        let counter = CounterCell::new();
+        trace::created(args.py(), "Semaphore", None, &counter);
+        Self { engine: semaphore::Semaphore::new(1, UNBOUNDED), counter }
     }
 
     #[pyo3(signature = (value=None))]
@@ -134,12 +146,35 @@ fn acquire(this: This<'_, '_, Semaphore>, args: Args<'_>) -> RawResult {
         let [blocking, timeout] = args.parse(this.py(), "acquire", [c"blocking", c"timeout"], 0)?;
         timeout::of_semaphore(this.py(), blocking, timeout)?
     };
+    take(this, deadline)
+}
+
+#[inline(always)]
+fn take(this: This<'_, '_, Semaphore>, deadline: Deadline) -> RawResult {
+    if trace::on() {
+        return take_traced(this, deadline);
+    }
     Ok(raw::bool(this.engine.acquire(&PyGate::new(this.py()), deadline)?))
 }
 
+#[cold]
+fn take_traced(this: This<'_, '_, Semaphore>, deadline: Deadline) -> RawResult {
+    let (py, engine) = (this.py(), &this.engine);
+    this.target().count(py, |counter| counter.used(1));
+    let taken = engine.try_acquire()
+        || (deadline != Deadline::PASSED
+            && trace::wait(
+                py,
+                this.target(),
+                deadline,
+                || engine.permits() == 0,
+                || engine.acquire(&PyGate::new(py), deadline),
+            )?);
+    Ok(raw::bool(taken))
+}
+
 fn enter(this: This<'_, '_, Semaphore>) -> RawResult {
-    this.engine.acquire(&PyGate::new(this.py()), Deadline::NEVER)?;
-    Ok(raw::bool(true))
+    take(this, Deadline::NEVER)
 }
 
 fn release(this: This<'_, '_, Semaphore>, args: Args<'_>) -> RawResult {
@@ -165,7 +200,10 @@ fn parse_count(py: Python<'_>, args: Args<'_>) -> Result<u64, Raised> {
 #[inline(always)]
 fn give_back(this: This<'_, '_, Semaphore>, count: u64) -> RawResult {
     match this.engine.release(count) {
-        Ok(()) => Ok(raw::none()),
+        Ok(()) => {
+            trace::signalled(this.target().id);
+            Ok(raw::none())
+        }
         Err(semaphore::Overflow) => Err(Raised::new::<PyValueError>(this.py(), "Semaphore released too many times")),
     }
 }

@@ -151,6 +151,11 @@ impl Waiter {
         self.state.wake(1);
     }
 
+    /// Whether nobody has chosen it yet and it has not given up.
+    pub fn is_waiting(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == WAITING
+    }
+
     /// Gives up; `false` if a waker has chosen this waiter already.
     pub fn cancel(&self) -> bool {
         self.state.word.compare_exchange(WAITING, CANCELLED, Ordering::AcqRel, Ordering::Acquire).is_ok()

@@ -1,0 +1,477 @@
+//! What the primitives tell `juggler-trace`, when somebody asked for it.
+//!
+//! Tracing has two halves: `DETECT` finds deadlocks and contradicting lock orders, `REPORT` counts uses and waits. Every
+//! traced operation begins with one look at [`on`]; while that is false, which is the rule, it is all that tracing costs.
+//! A primitive is known to the tracer by the address of its engine part ([`Target::id`]), which is the same for everybody
+//! who uses it and which its `Drop` reports with [`forget`].
+#![allow(unsafe_code)]
+
+use crate::gate::current_thread;
+use crate::obj::Obj;
+use crate::raw::Raised;
+use juggler_sync::Deadline;
+use juggler_sync::sys::monotonic_nanos;
+use juggler_trace::{Counter, Deadlock, Graph, Kind, Live, LockOrder, Registry, Resource, Site, Wait};
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyCode, PyDict, PyFrame, PyList};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+
+pyo3::create_exception!(
+    juggler.threading,
+    DeadlockError,
+    PyRuntimeError,
+    "A wait that could never have ended: the message draws the cycle of threads that wait for each other."
+);
+pyo3::create_exception!(
+    juggler.threading,
+    LockOrderWarning,
+    PyRuntimeWarning,
+    "Two locks are taken in both orders, which will deadlock when two threads do so at once."
+);
+
+const REPORT: u8 = 1;
+const DETECT: u8 = 2;
+
+static FLAGS: AtomicU8 = AtomicU8::new(0);
+
+struct Tracer {
+    graph: Graph,
+    order: LockOrder,
+    registry: Registry,
+}
+
+static TRACER: LazyLock<Tracer> =
+    LazyLock::new(|| Tracer { graph: Graph::new(), order: LockOrder::new(), registry: Registry::new() });
+
+/// Whether anything is traced.
+#[inline(always)]
+pub fn on() -> bool {
+    FLAGS.load(Ordering::Relaxed) != 0
+}
+
+fn reporting() -> bool {
+    FLAGS.load(Ordering::Relaxed) & REPORT != 0
+}
+
+fn detecting() -> bool {
+    FLAGS.load(Ordering::Relaxed) & DETECT != 0
+}
+
+/// Where a primitive keeps its counter, made at its first traced use.
+pub type CounterCell = OnceLock<Arc<Counter>>;
+
+/// A primitive, as the tracer sees it.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    pub id: usize,
+    pub kind: Kind,
+    pub class: &'static str,
+    pub name: Option<&'a Obj>,
+    pub counter: &'a CounterCell,
+}
+
+impl Target<'_> {
+    fn resource(&self, py: Python<'_>) -> Resource {
+        let resource = Resource::new(self.kind, self.id);
+        match self.name(py) {
+            Some(name) => resource.named(name),
+            None => resource,
+        }
+    }
+
+    fn name(&self, py: Python<'_>) -> Option<Arc<str>> {
+        let name = self.name?.bind(py).str().ok()?;
+        Some(Arc::from(name.to_string_lossy().as_ref()))
+    }
+
+    /// Calls `record` with the counter, if there is a report.
+    pub fn count(&self, py: Python<'_>, record: impl FnOnce(&Counter)) {
+        if reporting() {
+            record(self.counter.get_or_init(|| TRACER.registry.counter(self.class, self.name(py), None)));
+        }
+    }
+}
+
+/// Gives a primitive that has just been made its counter, which remembers where that was.
+#[inline(always)]
+pub fn created(py: Python<'_>, class: &'static str, name: Option<&Obj>, cell: &CounterCell) {
+    if on() {
+        created_slow(py, class, name, cell);
+    }
+}
+
+#[cold]
+fn created_slow(py: Python<'_>, class: &'static str, name: Option<&Obj>, cell: &CounterCell) {
+    if !reporting() || cell.get().is_some() {
+        return;
+    }
+    let name = name.and_then(|name| name.bind(py).str().ok()).map(|name| Arc::from(name.to_string_lossy().as_ref()));
+    let _ = cell.set(TRACER.registry.counter(class, name, Some(site(py))));
+}
+
+/// The lock at this address is gone.
+#[inline(always)]
+pub fn forget(id: usize) {
+    if on() {
+        TRACER.graph.forget(id);
+        TRACER.order.forget(id);
+    }
+}
+
+/// Something that threads wait for in `target` has happened.
+#[inline(always)]
+pub fn signalled(id: usize) {
+    if detecting() {
+        TRACER.graph.signalled(id);
+    }
+}
+
+/// The calling thread is about to run a signal handler in the middle of a wait, or has ended a wait.
+pub fn stopped_waiting() {
+    if detecting() {
+        TRACER.graph.stopped_waiting(current_thread());
+    }
+}
+
+/// Takes a lock, telling the tracer: `try_acquire` takes it if that needs no waiting, `is_blocked` looks whether it still
+/// would, `acquire` waits for it.
+pub fn acquire(
+    py: Python<'_>,
+    target: Target<'_>,
+    deadline: Deadline,
+    scoped: bool,
+    try_acquire: impl Fn() -> bool,
+    is_blocked: impl FnOnce() -> bool,
+    acquire: impl FnOnce() -> Result<bool, Raised>,
+) -> Result<bool, Raised> {
+    target.count(py, |counter| counter.used(1));
+    if !detecting() {
+        if try_acquire() {
+            return Ok(true);
+        }
+        return if deadline == Deadline::PASSED { Ok(false) } else { timed(py, target, acquire) };
+    }
+    let (me, resource, site) = (watch_thread(), target.resource(py), site(py));
+    if deadline != Deadline::PASSED
+        && let Some(inversion) = TRACER.order.wanted(me, &resource, &site)
+    {
+        // Before the lock is taken: a filter may turn the warning into an error.
+        warn(py, &inversion.to_string())?;
+    }
+    let taken = if try_acquire() {
+        Ok(true)
+    } else if deadline == Deadline::PASSED {
+        Ok(false)
+    } else {
+        let wait = Wait { timed: !deadline.is_never(), ..Wait::new(resource.clone(), site_with_stack(py, &site)) };
+        begin_wait(py, me, wait, is_blocked)?;
+        timed(py, target, acquire)
+    };
+    if matches!(taken, Ok(true)) {
+        TRACER.graph.acquired(me, &resource, &site, scoped);
+        TRACER.order.acquired(me, &resource, &site, false);
+    } else {
+        TRACER.graph.stopped_waiting(me);
+    }
+    taken
+}
+
+/// The calling thread is about to release the lock at this address, which it may.
+pub fn released(id: usize) {
+    if detecting() {
+        let me = current_thread();
+        TRACER.graph.released(me, id);
+        TRACER.order.released(me, id);
+    }
+}
+
+/// Waits for something that any thread may bring about, telling the tracer.
+pub fn wait<T>(
+    py: Python<'_>,
+    target: Target<'_>,
+    deadline: Deadline,
+    is_blocked: impl FnOnce() -> bool,
+    wait: impl FnOnce() -> Result<T, Raised>,
+) -> Result<T, Raised> {
+    if !detecting() {
+        return timed(py, target, wait);
+    }
+    let me = watch_thread();
+    let record = Wait { timed: !deadline.is_never(), ..Wait::new(target.resource(py), site_with_stack(py, &site(py))) };
+    begin_wait(py, me, record, is_blocked)?;
+    let result = timed(py, target, wait);
+    TRACER.graph.stopped_waiting(me);
+    result
+}
+
+/// Waits for the end of a thread or of a task: as [`wait`], for what has no counter.
+pub fn wait_for<T>(
+    py: Python<'_>,
+    make: impl FnOnce(Site) -> Wait,
+    is_blocked: impl FnOnce() -> bool,
+    wait: impl FnOnce() -> Result<T, Raised>,
+) -> Result<T, Raised> {
+    if !detecting() {
+        return wait();
+    }
+    let me = watch_thread();
+    begin_wait(py, me, make(site_with_stack(py, &site(py))), is_blocked)?;
+    let result = wait();
+    TRACER.graph.stopped_waiting(me);
+    result
+}
+
+/// What a condition remembers of its lock while it waits.
+pub struct SavedHold {
+    hold: Option<juggler_trace::Hold>,
+    depth: usize,
+}
+
+/// A condition is about to release its lock altogether, to wait.
+pub fn release_save(id: usize) -> Option<SavedHold> {
+    detecting().then(|| SavedHold {
+        hold: TRACER.graph.release_save(id),
+        depth: TRACER.order.release_save(current_thread(), id),
+    })
+}
+
+/// A condition takes its lock back with `acquire`, which is not to fail.
+pub fn acquire_restore(
+    py: Python<'_>,
+    lock: Target<'_>,
+    saved: Option<SavedHold>,
+    is_blocked: impl FnOnce() -> bool,
+    acquire: impl FnOnce() -> Result<(), Raised>,
+) -> Result<(), Raised> {
+    let Some(SavedHold { hold, depth }) = saved else { return acquire() };
+    let (me, resource, site) = (watch_thread(), lock.resource(py), site(py));
+    let wait = Wait { may_fail: false, ..Wait::new(resource.clone(), site.clone()) };
+    begin_wait(py, me, wait, is_blocked)?;
+    let result = acquire();
+    match hold {
+        Some(hold) => TRACER.graph.acquire_restore(hold),
+        None => TRACER.graph.stopped_waiting(me),
+    }
+    // An inversion was warned of when the locks were first taken, or will be when they are next.
+    TRACER.order.acquire_restore(me, &resource, &site, depth);
+    result
+}
+
+/// Runs `wait` and counts how long that took.
+pub fn timed<T>(py: Python<'_>, target: Target<'_>, wait: impl FnOnce() -> Result<T, Raised>) -> Result<T, Raised> {
+    if !reporting() {
+        return wait();
+    }
+    let begin = monotonic_nanos();
+    let result = wait();
+    target.count(py, |counter| counter.waited(monotonic_nanos() - begin));
+    result
+}
+
+/// Announces a wait; a deadlock is an error.
+fn begin_wait(py: Python<'_>, me: u64, wait: Wait, is_blocked: impl FnOnce() -> bool) -> Result<(), Raised> {
+    match TRACER.graph.waiting(me, wait, is_blocked, || live(py)) {
+        None => Ok(()),
+        Some(deadlock) => Err(deadlocked(py, deadlock)),
+    }
+}
+
+#[cold]
+fn deadlocked(py: Python<'_>, deadlock: Deadlock) -> Raised {
+    let named = deadlock.named(|thread| python_side(py).call_method1("thread_name", (thread,)).ok()?.extract().ok());
+    Raised::from_err(py, DeadlockError::new_err(named.to_string()))
+}
+
+#[cold]
+fn warn(py: Python<'_>, message: &str) -> Result<(), Raised> {
+    let message = std::ffi::CString::new(message.replace('\0', " ")).unwrap_or_default();
+    PyErr::warn(py, &py.get_type::<LockOrderWarning>(), &message, 1).map_err(|error| Raised::from_err(py, error))
+}
+
+/// Which threads there are; when that can't be told, others may run.
+fn live(py: Python<'_>) -> Live {
+    python_side(py)
+        .call_method0("live")
+        .and_then(|live| live.extract::<(Vec<u64>, bool)>())
+        .map(|(threads, outside)| Live { threads, outside })
+        .unwrap_or_else(|_| Live { threads: Vec::new(), outside: true })
+}
+
+/// The module `juggler._tracing`, which [`trace_start`] imported.
+fn python_side(py: Python<'_>) -> Bound<'_, PyAny> {
+    static MODULE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    MODULE
+        .get_or_init(py, || match py.import("juggler._tracing") {
+            Ok(module) => module.into_any().unbind(),
+            // Every use of the result reports its own failure.
+            Err(_) => py.None(),
+        })
+        .bind(py)
+        .clone()
+}
+
+/// The calling thread's identity; the tracer learns when the thread ends.
+fn watch_thread() -> u64 {
+    struct Watch(u64);
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            TRACER.graph.thread_ended(self.0);
+            TRACER.order.thread_ended(self.0);
+        }
+    }
+    thread_local!(static WATCH: Watch = Watch(current_thread()));
+    // During the thread's own end the value is gone, and so is what it held.
+    WATCH.try_with(|watch| watch.0).unwrap_or_else(|_| current_thread())
+}
+
+/// Places that were seen, by code object and instruction. The code objects stay alive, so that no address comes to mean
+/// another; the number of places is that of calls in the program's text.
+static SITES: LazyLock<Mutex<HashMap<(usize, i32), (Obj, Site)>>> = LazyLock::new(Mutex::default);
+
+/// Files of which a call is not what a reader looks for.
+const INTERNAL: [&str; 4] = ["/threading.py", "/juggler/", "/concurrent/futures/", "/contextlib.py"];
+
+/// The innermost place in the program's own code.
+fn site(py: Python<'_>) -> Site {
+    let mut frame = current_frame(py);
+    let mut first = None;
+    while let Some(this) = frame {
+        let place = site_of(&this);
+        if !INTERNAL.iter().any(|part| place.file().contains(part)) {
+            return place;
+        }
+        first.get_or_insert(place);
+        frame = caller(&this);
+    }
+    first.unwrap_or_else(|| Site::new("<unknown>", 0, "<unknown>"))
+}
+
+/// `site` with the calling thread's stack.
+fn site_with_stack(py: Python<'_>, site: &Site) -> Site {
+    const DEEPEST: usize = 32;
+    let mut callers = Vec::new();
+    let mut frame = current_frame(py);
+    let mut seen = false;
+    while let Some(this) = frame.take_if(|_| callers.len() < DEEPEST) {
+        let place = site_of(&this);
+        if seen {
+            callers.push(place);
+        } else {
+            seen = place == *site;
+        }
+        frame = caller(&this);
+    }
+    site.with_callers(callers)
+}
+
+fn current_frame(py: Python<'_>) -> Option<Bound<'_, PyFrame>> {
+    // SAFETY: the thread is attached; the frame is borrowed, or null when no Python runs.
+    unsafe {
+        Bound::from_borrowed_ptr_or_opt(py, ffi::PyEval_GetFrame().cast()).map(|frame| frame.cast_into_unchecked())
+    }
+}
+
+fn caller<'py>(frame: &Bound<'py, PyFrame>) -> Option<Bound<'py, PyFrame>> {
+    // SAFETY: a live frame; the result is owned, or null for the outermost.
+    unsafe {
+        Bound::from_owned_ptr_or_opt(frame.py(), ffi::PyFrame_GetBack(frame.as_ptr().cast()).cast())
+            .map(|frame| frame.cast_into_unchecked())
+    }
+}
+
+fn site_of(frame: &Bound<'_, PyFrame>) -> Site {
+    let py = frame.py();
+    let frame_ptr = frame.as_ptr().cast();
+    // SAFETY: a live frame; its code is owned.
+    let (code, instruction) = unsafe {
+        (
+            Bound::from_owned_ptr(py, ffi::PyFrame_GetCode(frame_ptr).cast()).cast_into_unchecked::<PyCode>(),
+            ffi::PyFrame_GetLasti(frame_ptr),
+        )
+    };
+    let key = (code.as_ptr() as usize, instruction);
+    if let Some((_, site)) = SITES.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return site.clone();
+    }
+    // SAFETY: a live frame.
+    let line = unsafe { ffi::PyFrame_GetLineNumber(frame_ptr) };
+    let text = |attribute| code.getattr(attribute).and_then(|text| text.extract::<String>()).unwrap_or_default();
+    let site = Site::new(text("co_filename"), u32::try_from(line).unwrap_or(0), text("co_qualname"));
+    SITES.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (code.into_any().into(), site.clone()));
+    site
+}
+
+/// Begins to trace: to count for a report, to detect deadlocks, or both. What is on stays on.
+#[pyfunction]
+pub fn trace_start(py: Python<'_>, report: bool, detect: bool) -> PyResult<()> {
+    if detect {
+        // Imported now, not in the middle of a wait.
+        python_side(py).call_method0("watch_joins")?;
+    }
+    FLAGS.fetch_or((u8::from(report) * REPORT) | (u8::from(detect) * DETECT), Ordering::Relaxed);
+    Ok(())
+}
+
+/// Ends what [`trace_start`] began.
+#[pyfunction]
+pub fn trace_stop(py: Python<'_>) -> PyResult<()> {
+    if FLAGS.swap(0, Ordering::Relaxed) & DETECT != 0 {
+        python_side(py).call_method0("unwatch_joins")?;
+        TRACER.graph.after_fork_in_child();
+        TRACER.order.after_fork_in_child();
+    }
+    Ok(())
+}
+
+/// What was counted: a dictionary for each class, name and place of creation, the longest waits first.
+#[pyfunction]
+pub fn trace_report(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    let rows = PyList::empty(py);
+    for row in TRACER.registry.snapshot() {
+        let entry = PyDict::new(py);
+        entry.set_item("kind", row.class)?;
+        entry.set_item("name", row.name.as_deref())?;
+        entry.set_item("site", row.site.as_ref().map(|site| format!("{}:{}", site.file(), site.line())))?;
+        entry.set_item("instances", row.instances)?;
+        entry.set_item("uses", row.uses)?;
+        entry.set_item("waits", row.waits)?;
+        entry.set_item("wait_seconds", row.wait_ns as f64 / 1e9)?;
+        entry.set_item("longest_wait", row.longest_ns as f64 / 1e9)?;
+        entry.set_item("deepest", (row.deepest > 0).then_some(row.deepest))?;
+        let busy = (row.capacity_ns > 0).then_some(row.busy_ns as f64 / 1e9);
+        entry.set_item("busy_seconds", busy)?;
+        entry.set_item("capacity_seconds", busy.map(|_| row.capacity_ns as f64 / 1e9))?;
+        rows.append(entry)?;
+    }
+    Ok(rows)
+}
+
+/// Waits for the end of `thread` by calling `join`, unless that would be a deadlock.
+#[pyfunction]
+pub fn trace_join<'py>(thread: Bound<'py, PyAny>, join: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = thread.py();
+    let ident: u64 = thread.getattr("ident")?.extract()?;
+    let name: String = thread.getattr("name")?.extract()?;
+    let resource = Resource::new(Kind::Join, thread.as_ptr() as usize).named(name);
+    wait_for(
+        py,
+        |site| Wait::join(ident, resource, site),
+        || thread.call_method0("is_alive").and_then(|alive| alive.is_truthy()).unwrap_or(false),
+        || join.call1((&thread,)).map_err(|error| Raised::from_err(py, error)),
+    )
+    .map_err(|raised| raised.fetch(py))
+}
+
+/// Forgets what the parent's threads did; for a forked child.
+pub fn after_fork_in_child() {
+    if on() {
+        TRACER.graph.after_fork_in_child();
+        TRACER.order.after_fork_in_child();
+        TRACER.registry.after_fork_in_child();
+    }
+}

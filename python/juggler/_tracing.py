@@ -1,0 +1,59 @@
+"""What the tracer asks of Python: which threads there are, and to be told when one is joined."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+from juggler import _juggler
+
+_stdlib_join = threading.Thread.join
+
+
+def live() -> tuple[list[int], bool]:
+    """The identities of all threads, and whether Python code may run outside them.
+
+    A thread that is being started is not among them yet, and a signal handler runs whenever a signal comes:
+    while either is possible, no wait that any thread could end is hopeless.
+    """
+    starting = bool(getattr(threading, "_limbo", None))
+    return list(sys._current_frames()), starting or _has_signal_handlers()
+
+
+def _has_signal_handlers() -> bool:
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler) and handler is not signal.default_int_handler:
+            return True
+    return False
+
+
+def thread_name(ident: int) -> str | None:
+    """The name of the thread with this identity."""
+    for thread in threading.enumerate():
+        if thread.ident == ident:
+            return thread.name
+    return None
+
+
+def _join(self: threading.Thread, timeout: float | None = None) -> None:
+    if timeout is None and self.ident is not None and self is not threading.current_thread():
+        _juggler.trace_join(self, _stdlib_join)
+    else:
+        _stdlib_join(self, timeout)
+
+
+_join.__name__ = "join"
+_join.__qualname__ = "Thread.join"
+_join.__doc__ = _stdlib_join.__doc__
+
+
+def watch_joins() -> None:
+    """Have `threading.Thread.join` tell the tracer whom it waits for."""
+    threading.Thread.join = _join  # type: ignore[method-assign]
+
+
+def unwatch_joins() -> None:
+    """Give `threading.Thread.join` back."""
+    threading.Thread.join = _stdlib_join  # type: ignore[method-assign]
