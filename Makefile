@@ -15,6 +15,8 @@ PYTHONS ?=
 # Further arguments for the program that a target ends in.
 ARGS ?=
 
+# Whoever develops may change dependencies; what CI builds is what Cargo.lock says.
+LOCKED := $(if $(CI),--locked)
 ENGINE := -p juggler-sync -p juggler-trace
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property process typing examples))
@@ -54,7 +56,7 @@ $(VENV)/.setup: pyproject.toml | toolchain
 
 # The Python sources are used where they are, so only Rust's make a new build necessary.
 $(VENV)/.built: $(VENV)/.setup $(RUST_SOURCES)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release --locked --quiet
+	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release $(LOCKED) --quiet
 	@touch $@
 
 .PHONY: setup
@@ -75,9 +77,9 @@ test: test-engine test-loom test-python conformance ## run all the tests
 .PHONY: test-engine
 test-engine: ## the engine's crates by themselves, without Python
 	if cargo nextest --version >/dev/null 2>&1; \
-	  then cargo nextest run --locked $(ENGINE) $(ARGS); \
-	  else cargo test --locked $(ENGINE) --lib --tests $(ARGS); fi
-	cargo test --locked $(ENGINE) --doc
+	  then cargo nextest run $(LOCKED) $(ENGINE) $(ARGS); \
+	  else cargo test $(LOCKED) $(ENGINE) --lib --tests $(ARGS); fi
+	cargo test $(LOCKED) $(ENGINE) --doc
 
 # Loom replaces the atomics, so everything is compiled anew: apart, and without the slow link.
 .PHONY: test-loom
@@ -85,7 +87,7 @@ test-loom: export RUSTFLAGS := --cfg loom
 test-loom: export CARGO_PROFILE_RELEASE_LTO := off
 test-loom: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 test-loom: ## every interleaving of the primitives and queues, by loom
-	cargo test --locked --release -p juggler-sync --test 'loom*' --target-dir target/loom $(ARGS)
+	cargo test $(LOCKED) --release -p juggler-sync --test 'loom*' --target-dir target/loom $(ARGS)
 
 .PHONY: test-python
 test-python: build ## the Python package: units, command line, properties, processes, examples
@@ -98,15 +100,24 @@ conformance: setup ## CPython's own tests on every CPython; PYTHONS="3.13 3.14" 
 # ---------------------------------------------------------------- checks
 
 .PHONY: check
-check: build ## formats, lints, types, stubs, and which layer may use which
+check: check-rust check-python check-layers ## formats, lints, types, stubs, and which layer may use which
+
+.PHONY: check-rust
+check-rust: $(VENV)/.setup
 	cargo fmt --all --check
-	PYO3_PYTHON=$(abspath $(PY)) cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTFLAGS='--cfg loom' cargo clippy --locked -p juggler-sync --all-targets --target-dir target/loom -- -D warnings
+	PYO3_PYTHON=$(abspath $(PY)) cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	RUSTFLAGS='--cfg loom' cargo clippy $(LOCKED) -p juggler-sync --all-targets --target-dir target/loom -- -D warnings
+
+.PHONY: check-python
+check-python: build
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy $(TYPED_FOLDERS)
 	$(PY) -m mypy tests/conformance
 	$(PY) -m mypy.stubtest juggler juggler._juggler
+
+.PHONY: check-layers
+check-layers: $(VENV)/.setup
 	$(PY) tools/check_layers.py
 
 .PHONY: fmt
@@ -122,8 +133,8 @@ bench-threads: setup ## threads, queues, futures: ratios against the standard li
 	tools/get-python $(BENCH_VERSION)
 	test -x $(BENCH_VENV)/bin/python || $(BENCH_PYTHON) -m venv --without-pip $(BENCH_VENV)
 	$(PY) -m pip --python $(BENCH_VENV)/bin/python install --quiet -r benches/python/requirements.txt
-	VIRTUAL_ENV=$(abspath $(BENCH_VENV)) CARGO_TARGET_DIR=.cache/bench/target \
-	  $(PY) -m maturin develop --release --locked --quiet --pip-path $(abspath $(VENV))/bin/pip
+	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(BENCH_VENV)) CARGO_TARGET_DIR=.cache/bench/target \
+	  $(PY) -m maturin develop --release $(LOCKED) --quiet --pip-path $(abspath $(VENV))/bin/pip
 	$(BENCH_VENV)/bin/python benches/python/threads.py $(ARGS)
 
 .PHONY: clean

@@ -47,7 +47,7 @@ UNIT_TESTS = re.compile(r"^#\[cfg\((?:all\()?test\b", re.MULTILINE)
 
 def metadata(root: Path) -> dict[str, Any]:
     """What cargo knows of the workspace and everything it depends on."""
-    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--all-features"]
+    command = ["cargo", "metadata", "--format-version", "1", "--all-features"]
     output = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE).stdout
     result: dict[str, Any] = json.loads(output)
     return result

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from interpreters import ROOT, VERSIONS, Interpreter, find
 from suites import SUITES
 
 HERE = Path(__file__).parent
+COUNTS = re.compile(r"^\d+ passed, \d+ failed, \d+ skipped\n", re.MULTILINE)
 CACHE = ROOT / ".cache" / "conformance"
 
 
@@ -65,7 +67,7 @@ def build(interpreter: Interpreter, home: Path) -> None:
     for directory in (package, wheels):
         shutil.rmtree(directory, ignore_errors=True)
     environment = {**os.environ, "CARGO_TARGET_DIR": str(home / "target")}
-    command = [sys.executable, "-m", "maturin", "build", "--release", "--locked", "--quiet"]
+    command = [sys.executable, "-m", "maturin", "build", "--release", "--quiet"]
     command += ["--interpreter", str(interpreter.executable), "--out", str(wheels)]
     with (home / "build.log").open("w") as log:
         subprocess.run(
@@ -138,7 +140,9 @@ def show(rows: list[Row], names: list[str]) -> None:
     """Print the failures, then the table: passed/failed/skipped by interpreter and suite."""
     for row in rows:
         if row.count()["failed"] and row.log:
-            print(f"\n===== {row.version}: {row.log.relative_to(ROOT)}\n{row.log.read_text()}")
+            # Without its counts: only the last line of all is to have any.
+            text = COUNTS.sub("", row.log.read_text())
+            print(f"\n===== {row.version}: {row.log.relative_to(ROOT)}\n{text}")
     print("\npassed/failed/skipped")
     print("CPython " + "".join(f"{name:>15}" for name in names))
     for row in rows:
