@@ -1,4 +1,4 @@
-use crate::model;
+use crate::{Cell, model};
 use juggler_sync::ThreadGate;
 use juggler_sync::deadline::Deadline;
 use juggler_sync::guarded::Guarded;
@@ -37,6 +37,24 @@ fn try_lock_excludes_as_lock_does() {
         *guarded.lock() += 1;
         let entered = other.join().unwrap();
         assert_eq!(*guarded.lock(), 1 + i32::from(entered));
+    });
+}
+
+#[test]
+fn what_the_waker_did_is_visible_to_the_woken() {
+    model(|| {
+        let shared = Arc::new((Waiter::new(), Cell::new()));
+        let woken = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                assert_eq!(shared.0.park(&ThreadGate, Deadline::NEVER), Ok(true));
+                assert_eq!(shared.1.get(), 1);
+            }
+        });
+        shared.1.add(1);
+        assert!(shared.0.notify());
+        shared.0.wake();
+        woken.join().unwrap();
     });
 }
 
