@@ -81,7 +81,7 @@ def test_atomics_outside_the_facade_are_found(
     module = tmp_path / "crates" / "juggler-sync" / "src" / "lock.rs"
     module.parent.mkdir(parents=True)
     module.write_text(line)
-    (problem,) = layers.misplaced(tmp_path, layers.STD_ATOMICS, {})
+    (problem,) = layers.misplaced(tmp_path, "**/*.rs", layers.STD_ATOMICS, {})
     assert problem.startswith("crates/juggler-sync/src/lock.rs: ")
 
 
@@ -89,7 +89,7 @@ def test_unit_tests_may_use_atomics(layers: ModuleType, tmp_path: Path) -> None:
     module = tmp_path / "crates" / "a" / "src" / "lib.rs"
     module.parent.mkdir(parents=True)
     module.write_text("fn f() {}\n\n#[cfg(test)]\nmod tests { use std::sync::atomic::AtomicU8; }\n")
-    assert list(layers.misplaced(tmp_path, layers.STD_ATOMICS, {})) == []
+    assert list(layers.misplaced(tmp_path, "**/*.rs", layers.STD_ATOMICS, {})) == []
 
 
 def test_list_is_kept_true(layers: ModuleType, tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_list_is_kept_true(layers: ModuleType, tmp_path: Path) -> None:
     module.parent.mkdir(parents=True)
     module.write_text("#![allow(unsafe_code)]\n")
     listed = {"a/src/raw.rs": "needs it", "a/src/gone.rs": "needed it once"}
-    (problem,) = layers.misplaced(tmp_path, layers.ALLOW_UNSAFE, listed)
+    (problem,) = layers.misplaced(tmp_path, "**/*.rs", layers.ALLOW_UNSAFE, listed)
     assert problem.startswith("a/src/gone.rs: listed")
-    (problem,) = layers.misplaced(tmp_path, layers.ALLOW_UNSAFE, {})
+    (problem,) = layers.misplaced(tmp_path, "**/*.rs", layers.ALLOW_UNSAFE, {})
     assert "'allow(unsafe_code)' in a module that is not listed" in problem
 
 
