@@ -77,6 +77,9 @@ pub enum GetError<E> {
     Failed(E),
 }
 
+/// What a get returns: the item, and the putter that was woken, if one was.
+pub type Taken<T, E> = Result<(T, Option<Arc<Waiter>>), GetError<E>>;
+
 /// [`Queue::task_done`] was called more often than items were put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyDone;
@@ -361,11 +364,7 @@ impl<T> Queue<T> {
     /// # Errors
     /// [`GetError`].
     #[inline(always)]
-    pub fn get<C: Context<T>>(
-        &self,
-        context: &C,
-        deadline: Deadline,
-    ) -> Result<(T, Option<Arc<Waiter>>), GetError<C::Error>> {
+    pub fn get<C: Context<T>>(&self, context: &C, deadline: Deadline) -> Taken<T, C::Error> {
         let mut state = self.state.lock();
         if state.may_get().is_ok() {
             let item = match &mut state.items {
@@ -391,7 +390,7 @@ impl<T> Queue<T> {
         mut state: Guard<'a, State<T>>,
         context: &C,
         deadline: Deadline,
-    ) -> Result<(T, Option<Arc<Waiter>>), GetError<C::Error>> {
+    ) -> Taken<T, C::Error> {
         let mut in_front = false;
         loop {
             let (line, until) = match state.may_get() {
@@ -418,11 +417,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes from a queue that holds something and whose items are at home.
-    fn get_now<'a, C: Context<T>>(
-        &'a self,
-        mut state: Guard<'a, State<T>>,
-        context: &C,
-    ) -> Result<(T, Option<Arc<Waiter>>), GetError<C::Error>> {
+    fn get_now<'a, C: Context<T>>(&'a self, mut state: Guard<'a, State<T>>, context: &C) -> Taken<T, C::Error> {
         let item = match &mut state.items {
             Items::Fifo(items) => items.pop_front(),
             Items::Lifo(items) => items.pop(),
@@ -446,7 +441,7 @@ impl<T> Queue<T> {
         mut state: Guard<'a, State<T>>,
         mut heap: Vec<T>,
         context: &C,
-    ) -> Result<(T, Option<Arc<Waiter>>), GetError<C::Error>> {
+    ) -> Taken<T, C::Error> {
         state.comparing = context.me();
         drop(state);
         let popped = heap::pop(&mut heap, |a, b| context.less(a, b));

@@ -108,7 +108,7 @@ impl User {
     }
 
     fn one_in(&self, n: u64) -> bool {
-        self.next().is_multiple_of(n)
+        self.next() % n == 0
     }
 
     /// Never, at once, or up to 200 µs from now.
@@ -305,7 +305,7 @@ fn condition() {
             for number in 1..=THREADS {
                 let (user, stock) = (run.user(number + rounds * THREADS), &stock);
                 // As many turns of the one kind as of the other, so that everybody gets all of his.
-                let full = number.is_multiple_of(2);
+                let full = number % 2 == 0;
                 scope.spawn(move || {
                     for _ in 0..200 {
                         while !stock.turn(&user, full, user.deadline()) {}
