@@ -32,7 +32,7 @@ mod _juggler {
     #[pymodule_export]
     use super::event::{Event, EventStatistics};
     #[pymodule_export]
-    use super::lock::{Lock, LockStatistics};
+    use super::lock::{Lock, LockStatistics, allocate_lock};
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
     #[pymodule_export]
