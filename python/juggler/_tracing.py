@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -14,11 +15,14 @@ _stdlib_join = threading.Thread.join
 def live() -> tuple[list[int], bool]:
     """The identities of all threads, and whether Python code may run outside them.
 
-    A thread that is being started is not among them yet, and a signal handler runs whenever a signal comes:
-    while either is possible, no wait that any thread could end is hopeless.
+    A thread that is being started is not among them yet, a signal handler runs whenever a signal comes, and a
+    thread of a C library may call Python: while any of these is possible, no wait that any thread could end is
+    hopeless.
     """
     starting = bool(getattr(threading, "_limbo", None))
-    return list(sys._current_frames()), starting or _has_signal_handlers()
+    threads = list(sys._current_frames())
+    foreign = len(os.listdir("/proc/self/task")) > len(threads)
+    return threads, starting or foreign or _has_signal_handlers()
 
 
 def _has_signal_handlers() -> bool:

@@ -11,6 +11,7 @@ finds the primitives as the standard library's would be: held ones stay held, wa
 
 from __future__ import annotations
 
+import sys as _sys
 import threading as _stdlib
 import time as _time
 from contextlib import contextmanager as _contextmanager
@@ -22,7 +23,6 @@ from juggler._juggler import (
     Condition,
     DeadlockError,
     Event,
-    Lock,
     LockOrderWarning,
     ReadWriteLock,
     RLock,
@@ -30,6 +30,14 @@ from juggler._juggler import (
     trace_start,
     trace_stop,
 )
+
+if TYPE_CHECKING or _sys.version_info >= (3, 13):
+    from juggler._juggler import Lock
+else:
+    # A function before 3.13, here as there; the class of what it returns can't be called.
+    from juggler._juggler import allocate_lock as Lock
+
+    Lock.__module__ = "threading"
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -43,7 +43,7 @@ mod _juggler {
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
     #[pymodule_export]
-    use super::lock::{Lock, LockStatistics};
+    use super::lock::{Lock, LockStatistics, allocate_lock};
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
     #[pymodule_export]

@@ -24,7 +24,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    fn make(py: Python<'_>, name: Option<Obj>) -> Self {
+    /// A lock that nobody holds.
+    pub fn make(py: Python<'_>, name: Option<Obj>) -> Self {
         let counter = CounterCell::new();
         trace::created(py, "Lock", name.as_ref(), &counter);
         Self { engine: lock::Lock::new(), name, counter }
@@ -182,9 +183,20 @@ unsafe extern "C" fn construct(
     unsafe { raw::construct(class, args, flags, names, |py| Lock::make(py, None)) }
 }
 
+/// Makes a `Lock`: what `threading.Lock` is before 3.13, where the class can't be called.
+#[pyfunction]
+#[pyo3(signature = (*, name=None))]
+pub fn allocate_lock(py: Python<'_>, name: Option<Bound<'_, PyAny>>) -> Lock {
+    Lock::make(py, name.map(Obj::from))
+}
+
 /// Adds what PyO3 does not to the class.
 pub fn finish(py: Python<'_>) -> PyResult<()> {
     add_methods(py)?;
-    raw::set_constructor::<Lock>(py, construct);
+    if py.version_info() >= (3, 13) {
+        raw::set_constructor::<Lock>(py, construct);
+    } else {
+        raw::forbid_construction::<Lock>(py);
+    }
     Ok(())
 }

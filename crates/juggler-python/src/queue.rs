@@ -199,7 +199,7 @@ impl Queue {
         if this.parts.get().is_some() {
             return Ok(());
         }
-        let mutex = py.get_type::<Lock>().call0()?;
+        let mutex = Bound::new(py, Lock::make(py, None))?.into_any();
         let condition = || py.get_type::<Condition>().call1((&mutex,)).map(Obj::from);
         let parts = Parts {
             not_empty: condition()?,

@@ -313,6 +313,13 @@ pub fn set_constructor<T: PyTypeInfo>(
     unsafe { (*class).tp_vectorcall = Some(construct) };
 }
 
+/// Makes calling the class `T` a `TypeError`.
+pub fn forbid_construction<T: PyTypeInfo>(py: Python<'_>) {
+    let class = T::type_object(py).as_type_ptr();
+    // SAFETY: the type object is live and not in use by other threads yet; CPython checks the field before it uses it.
+    unsafe { (*class).tp_new = None };
+}
+
 /// `None`, owned.
 #[inline(always)]
 pub fn none() -> *mut ffi::PyObject {

@@ -173,7 +173,7 @@ pub fn acquire(
         timed(py, target, acquire)
     };
     if matches!(taken, Ok(true)) {
-        TRACER.graph.acquired(me, &resource, &site, scoped);
+        TRACER.graph.acquired(me, &resource, &site, scoped && ends_where_it_began(py));
         TRACER.order.acquired(me, &resource, &site, false);
     } else {
         TRACER.graph.stopped_waiting(me);
@@ -367,6 +367,17 @@ fn site_with_stack(py: Python<'_>, site: &Site) -> Site {
         frame = caller(&this);
     }
     site.with_callers(callers)
+}
+
+/// Whether a `with` statement that the running frame has entered will be left by the same thread: another one may close a
+/// generator or a coroutine, or an `ExitStack` that was passed on.
+fn ends_where_it_began(py: Python<'_>) -> bool {
+    const CO_SUSPENDABLE: i32 = 0x20 | 0x80 | 0x200;
+    let Some(frame) = current_frame(py) else { return false };
+    // SAFETY: a live frame; its code is owned.
+    let code = unsafe { Bound::from_owned_ptr(py, ffi::PyFrame_GetCode(frame.as_ptr().cast()).cast()) };
+    let flags = code.getattr("co_flags").and_then(|flags| flags.extract::<i32>()).unwrap_or(CO_SUSPENDABLE);
+    flags & CO_SUSPENDABLE == 0 && !site_of(&frame).file().ends_with("/contextlib.py")
 }
 
 fn current_frame(py: Python<'_>) -> Option<Bound<'_, PyFrame>> {

@@ -17,8 +17,8 @@
 //! # When the answer is taken
 //! A false alarm breaks a correct program, so whatever is in doubt counts as moving:
 //! - A wait counts only once its thread has *looked again* after the graph knew of it (`blocked` in
-//!   [`Graph::waiting`]). Whoever wakes a waiter first changes the primitive and then calls [`Graph::signalled`]: either
-//!   the look sees the change, or the signal sees the wait (two fences, the scheme of Dekker's algorithm).
+//!   [`Graph::waiting`]). Whoever wakes a waiter first changes the primitive and then calls [`Graph::signalled`]:
+//!   either the look sees the change, or the signal sees the wait (two fences, the scheme of Dekker's algorithm).
 //! - A lock's holder is recorded after it has the lock, and struck out before it lets go: a recorded holder really
 //!   holds, and a lock that changes hands has none, which counts as moving.
 //! - What the graph can't know, it asks with its mutex released: which worker runs a task, which threads there are. An
@@ -284,7 +284,8 @@ impl Graph {
     /// `blocked` looks at the primitive once more: whether the wait is still needed. `live` tells which threads there
     /// are; it is called rarely, more than once at times. Both run without any lock of this crate.
     ///
-    /// A thread that runs a signal handler while it waits reports [`Graph::stopped_waiting`] before, and waits anew after.
+    /// A thread that runs a signal handler while it waits reports [`Graph::stopped_waiting`] before it, and waits anew
+    /// after it.
     pub fn waiting(
         &self,
         thread: ThreadId,
@@ -329,8 +330,8 @@ impl Graph {
     }
 
     /// Something that threads wait for in `resource` has happened: an event was set, a condition notified, an item put
-    /// or taken, a permit or a shared lock released, a barrier passed or broken. To be called by the thread that did it,
-    /// after it. Not needed for locks, joins and futures.
+    /// or taken, a permit or a shared lock released, a barrier passed or broken. To be called by the thread that did
+    /// it, after it. Not needed for locks, joins and futures.
     pub fn signalled(&self, resource: ResourceId) {
         // Partner: the fence in `waiting`.
         fence(Ordering::SeqCst);

@@ -97,8 +97,8 @@ impl LockOrder {
         self.state.lock().note(thread, lock, site)
     }
 
-    /// `thread` took `lock`, a [`Lock`](Kind::Lock) or an [`RLock`](Kind::RLock), at `site`; what contradicts that order,
-    /// the first time. `waits` tells whether it would have waited, for any time; false for an attempt.
+    /// `thread` took `lock`, a [`Lock`](Kind::Lock) or an [`RLock`](Kind::RLock), at `site`; what contradicts that
+    /// order, the first time. `waits` tells whether it would have waited, for any time; false for an attempt.
     pub fn acquired(&self, thread: ThreadId, lock: &Resource, site: &Site, waits: bool) -> Option<Inversion> {
         let mut state = self.state.lock();
         let inversion = if waits { state.note(thread, lock, site) } else { None };
@@ -121,8 +121,8 @@ impl LockOrder {
         self.state.lock().release(thread, lock, true)
     }
 
-    /// A condition has `lock` back, at the depth that it had. It had to wait for it like anyone, so what the thread held
-    /// meanwhile comes before `lock` now, even if it was taken after it at first.
+    /// A condition has `lock` back, at the depth that it had. It had to wait for it like anyone, so what the thread
+    /// held meanwhile comes before `lock` now, even if it was taken after it at first.
     pub fn acquire_restore(&self, thread: ThreadId, lock: &Resource, site: &Site, depth: usize) -> Option<Inversion> {
         if depth == 0 {
             return None;

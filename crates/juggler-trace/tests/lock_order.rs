@@ -217,7 +217,10 @@ proptest! {
     #[test]
     fn one_order_for_all_is_never_told(
         rank in Just((0..8usize).collect::<Vec<_>>()).prop_shuffle(),
-        programs in prop::collection::vec(prop::collection::vec(prop::collection::btree_set(0..8usize, 0..5), 1..6), 2..4),
+        programs in prop::collection::vec(
+            prop::collection::vec(prop::collection::btree_set(0..8usize, 0..5), 1..6),
+            2..4,
+        ),
         schedule in prop::collection::vec(any::<prop::sample::Index>(), 0..200),
     ) {
         let order = LockOrder::new();

@@ -3,9 +3,13 @@
 use crate::queue::{INCOMPARABLE, Numbers, User, drain, get, put};
 use crate::{Raised, Signalled, model, soon};
 use juggler_sync::deadline::Deadline;
-use juggler_sync::queue::{GetError, Order, PutError, Refusal};
+use juggler_sync::park::{Gate, Waited};
+use juggler_sync::queue::{Context, GetError, Order, PutError, Refusal};
+use juggler_sync::rlock::ThreadId;
 use juggler_sync::sync::Arc;
+use juggler_sync::sys::Futex;
 use loom::thread;
+use std::cell::Cell;
 
 fn holding(maxsize: usize, items: &[u32]) -> Arc<Numbers> {
     let queue = Arc::new(Numbers::new(Order::Priority, maxsize));
@@ -154,9 +158,84 @@ fn a_putter_whose_comparison_fails_leaves_the_room_to_the_next() {
     });
 }
 
-/// One item comes in; the getter woken for it may find the heap away, and give up there.
+/// A user who gets a signal in his second wait.
+struct Later {
+    user: User,
+    waited: Cell<bool>,
+}
+
+impl Gate for Later {
+    type Error = Raised;
+
+    fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+        if self.waited.replace(true) { Err(Raised) } else { self.user.wait(futex, expected, deadline) }
+    }
+}
+
+impl Context<u32> for Later {
+    fn me(&self) -> ThreadId {
+        self.user.me
+    }
+
+    fn less(&self, a: &u32, b: &u32) -> Result<bool, Raised> {
+        self.user.less(a, b)
+    }
+}
+
+/// A user who can't compare anything.
+struct Unable(User);
+
+impl Gate for Unable {
+    type Error = Raised;
+
+    fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+        self.0.wait(futex, expected, deadline)
+    }
+}
+
+impl Context<u32> for Unable {
+    fn me(&self) -> ThreadId {
+        self.0.me
+    }
+
+    fn less(&self, _: &u32, _: &u32) -> Result<bool, Raised> {
+        Err(Raised)
+    }
+}
+
+/// One item comes in; the getter woken for it finds the heap away with a put that will fail, and gives up there.
 #[test]
-fn a_getter_with_a_signal_while_another_compares_leaves_the_item_to_the_next() {
+fn a_getter_that_gives_up_while_another_compares_leaves_the_item_to_the_next() {
+    model(|| {
+        let queue = holding(0, &[]);
+        let signalled = thread::spawn({
+            let queue = queue.clone();
+            move || {
+                let later = Later { user: User::new(1), waited: Cell::new(false) };
+                match queue.get(&later, Deadline::NEVER) {
+                    Ok((item, _)) => put(&queue, User::new(1), item, Deadline::NEVER).unwrap(),
+                    Err(error) => assert!(matches!(error, GetError::Failed(Raised))),
+                }
+            }
+        });
+        let stays = thread::spawn({
+            let queue = queue.clone();
+            move || get(&queue, User::new(2), Deadline::NEVER).unwrap()
+        });
+        put(&queue, User::new(3), 1, Deadline::NEVER).unwrap();
+        // It fails where it has to compare, and adds an item where it has not.
+        let added = queue.put(&Unable(User::new(3)), 1, Deadline::NEVER).is_ok();
+        assert_eq!(stays.join().unwrap(), 1);
+        // The other may still wait, if this one came before it.
+        put(&queue, User::new(3), 1, Deadline::NEVER).unwrap();
+        signalled.join().unwrap();
+        assert_eq!(drain(&queue).len(), 1 + usize::from(added));
+    });
+}
+
+/// Two items come in; the getter woken for one of them gets a signal with its wake-up.
+#[test]
+fn a_getter_with_a_signal_when_woken_leaves_the_item_to_the_next() {
     model(|| {
         let queue = holding(0, &[]);
         let signalled = thread::spawn({
