@@ -250,7 +250,7 @@ unsafe extern "C" fn construct(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython calls constructors attached and with the arguments of a vectorcall.
-    unsafe { raw::construct(class, args, flags, names, |py| RLock::make(py)) }
+    unsafe { raw::construct(class, args, flags, names, RLock::make) }
 }
 
 /// Adds what PyO3 does not to the class.

@@ -329,9 +329,12 @@ fn watch_thread() -> u64 {
     WATCH.try_with(|watch| watch.0).unwrap_or_else(|_| current_thread())
 }
 
-/// Places that were seen, by code object and instruction. The code objects stay alive, so that no address comes to mean
-/// another; the number of places is that of calls in the program's text.
-static SITES: LazyLock<Mutex<HashMap<(usize, i32), (Obj, Site)>>> = LazyLock::new(Mutex::default);
+/// Places that were seen, by the address of the code object and the instruction.
+type Sites = HashMap<(usize, i32), (Obj, Site)>;
+
+/// The code objects stay alive, so that no address comes to mean another; there are no more places than calls in the
+/// program's text.
+static SITES: LazyLock<Mutex<Sites>> = LazyLock::new(Mutex::default);
 
 /// Files of which a call is not what a reader looks for.
 const INTERNAL: [&str; 4] = ["/threading.py", "/juggler/", "/concurrent/futures/", "/contextlib.py"];
