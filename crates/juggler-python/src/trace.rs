@@ -18,8 +18,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCode, PyDict, PyFrame, PyList};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 pyo3::create_exception!(
     juggler.threading,
@@ -62,8 +62,50 @@ fn detecting() -> bool {
     FLAGS.load(Ordering::Relaxed) & DETECT != 0
 }
 
-/// Where a primitive keeps its counter, made at its first traced use.
-pub type CounterCell = OnceLock<Arc<Counter>>;
+/// Where a primitive keeps its counter, made at its first traced use: one word, null until then.
+#[derive(Debug, Default)]
+pub struct CounterCell(AtomicPtr<Counter>);
+
+impl CounterCell {
+    /// A cell without a counter.
+    pub const fn new() -> Self {
+        Self(AtomicPtr::new(std::ptr::null_mut()))
+    }
+
+    fn get(&self) -> Option<&Counter> {
+        // Acquire pairs with the exchange in `get_or_init`.
+        // SAFETY: the pointer is null or comes from `Arc::into_raw`, and that reference lives as long as the cell.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
+    }
+
+    fn get_or_init(&self, make: impl FnOnce() -> Arc<Counter>) -> &Counter {
+        if let Some(counter) = self.get() {
+            return counter;
+        }
+        let fresh = Arc::into_raw(make()).cast_mut();
+        match self.0.compare_exchange(std::ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: the cell owns the reference now.
+            Ok(_) => unsafe { &*fresh },
+            Err(first) => {
+                // SAFETY: `fresh` was not given away; `first` is the cell's.
+                unsafe {
+                    drop(Arc::from_raw(fresh));
+                    &*first
+                }
+            }
+        }
+    }
+}
+
+impl Drop for CounterCell {
+    fn drop(&mut self) {
+        let counter = *self.0.get_mut();
+        if !counter.is_null() {
+            // SAFETY: the reference that `get_or_init` gave to the cell.
+            drop(unsafe { Arc::from_raw(counter) });
+        }
+    }
+}
 
 /// A primitive, as the tracer sees it.
 #[derive(Clone, Copy)]
@@ -111,7 +153,7 @@ fn created_slow(py: Python<'_>, class: &'static str, name: Option<&Obj>, cell: &
         return;
     }
     let name = name.and_then(|name| name.bind(py).str().ok()).map(|name| Arc::from(name.to_string_lossy().as_ref()));
-    let _ = cell.set(TRACER.registry.counter(class, name, Some(site(py))));
+    cell.get_or_init(|| TRACER.registry.counter(class, name, Some(site(py))));
 }
 
 /// The lock at this address is gone.
