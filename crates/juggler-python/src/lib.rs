@@ -7,6 +7,7 @@ mod barrier;
 mod condition;
 mod event;
 mod fork;
+mod futures;
 mod gate;
 mod lock;
 mod obj;
@@ -32,6 +33,16 @@ mod _juggler {
     #[pymodule_export]
     use super::event::{Event, EventStatistics};
     #[pymodule_export]
+    use super::futures::completed::as_completed;
+    #[pymodule_export]
+    use super::futures::future::Future;
+    #[pymodule_export]
+    use super::futures::pool::{ThreadPoolExecutor, ThreadPoolExecutorStatistics};
+    #[pymodule_export]
+    use super::futures::wait::wait;
+    #[pymodule_export]
+    use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
+    #[pymodule_export]
     use super::lock::{Lock, LockStatistics, allocate_lock};
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
@@ -51,6 +62,7 @@ mod _juggler {
         fork::install();
         condition::finish(py)?;
         event::finish(py)?;
+        futures::finish(py)?;
         lock::finish(py)?;
         queue::finish(py)?;
         rlock::finish(py)?;

@@ -442,7 +442,7 @@ where
 /// # Safety
 /// As [`construct`].
 #[cold]
-unsafe fn construct_slow(
+pub unsafe fn construct_slow(
     class: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,

@@ -11,15 +11,20 @@
 //! | `Finished` | the value is there | final |
 //!
 //! The word also carries `SLEEPERS` while somebody sleeps on it. All changes happen under the guard of the rest of the
-//! state; readers look at the word alone: once it says `Finished` (Acquire pairs with the Release that wrote it), the
-//! value does not change any more and is read without the guard.
+//! state, as a [`Change`]; readers look at the word alone: once it says `Finished` (Acquire pairs with the Release that
+//! wrote it), the value does not change any more and is read without the guard.
+//!
+//! Programs also reach into the privates of a future. [`Change::force`] puts it into any state with any value, marks the
+//! word `FORCED` for ever, and the value is from then on one that may change: it is read and written under the guard.
+//! [`Change::expose`] is for an owner who has to do more with each change than the engine does: it asks
+//! [`Change::is_exposed`] under the guard, so that no change slips through between.
 //!
 //! Waiting for several futures goes through a [`Collector`] that is subscribed to each of them. As in
 //! `concurrent.futures`, a collector is told of `CancelledAndNotified` and `Finished`, not of `Cancelled`.
 #![allow(unsafe_code)]
 
 use crate::deadline::Deadline;
-use crate::guarded::Guarded;
+use crate::guarded::{Guard, Guarded};
 use crate::park::{Gate, Waited};
 use crate::sync::{Arc, Ordering, UnsafeCell};
 use crate::sys::Futex;
@@ -43,6 +48,7 @@ pub enum State {
 
 const STATE: u32 = 7;
 const SLEEPERS: u32 = 8;
+const FORCED: u32 = 16;
 
 impl State {
     #[inline(always)]
@@ -83,16 +89,19 @@ pub enum Started {
 }
 
 #[derive(Debug)]
-struct Followers<C> {
+struct Followers<V, C> {
     callbacks: Vec<C>,
     collectors: Vec<(Arc<Collector>, usize)>,
+    /// The value of a `FORCED` future.
+    forced: Option<Box<V>>,
+    exposed: bool,
 }
 
 /// A value of type `V` that will come, with callbacks of type `C`; see the [module](self).
 #[derive(Debug)]
 pub struct Future<V, C> {
     word: Futex,
-    followers: Guarded<Followers<C>>,
+    followers: Guarded<Followers<V, C>>,
     value: UnsafeCell<Option<V>>,
 }
 
@@ -111,7 +120,12 @@ impl<V, C> Future<V, C> {
         debug_assert!(state != State::Finished);
         Self {
             word: Futex::new(state as u32),
-            followers: Guarded::new(Followers { callbacks: Vec::new(), collectors: Vec::new() }),
+            followers: Guarded::new(Followers {
+                callbacks: Vec::new(),
+                collectors: Vec::new(),
+                forced: None,
+                exposed: false,
+            }),
             value: UnsafeCell::new(None),
         }
     }
@@ -122,80 +136,70 @@ impl<V, C> Future<V, C> {
         State::of(self.word.load(Ordering::Acquire))
     }
 
-    /// The value, once finished.
+    /// The value, once finished, unless the future was [forced](Change::force): see [`Future::with_forced`].
     #[inline(always)]
     pub fn value(&self) -> Option<&V> {
-        if self.state() != State::Finished {
+        if self.word.load(Ordering::Acquire) & (STATE | FORCED) != State::Finished as u32 {
             return None;
         }
         // SAFETY: the state is final, its writer stored the value before, and nobody writes it again.
         self.value.with(|value| unsafe { (*value).as_ref() })
     }
 
+    /// Looks at the value of a forced future, whatever its state; `look` must not run foreign code. `None` if the future
+    /// was not forced.
+    pub fn with_forced<R>(&self, look: impl FnOnce(Option<&V>) -> R) -> Option<R> {
+        if !self.is_forced() {
+            return None;
+        }
+        Some(look(self.followers.lock().forced.as_deref()))
+    }
+
+    /// Whether [`Change::force`] was used.
+    #[inline(always)]
+    pub fn is_forced(&self) -> bool {
+        self.word.load(Ordering::Acquire) & FORCED != 0
+    }
+
+    /// Begins a change: nobody else changes the future while the result lives.
+    #[inline(always)]
+    pub fn change(&self) -> Change<'_, V, C> {
+        Change { future: self, followers: self.followers.lock() }
+    }
+
     /// Begins the computation, or settles a cancelled future.
     ///
     /// # Errors
     /// [`WrongState`] if it was started or is settled already.
+    #[inline]
     pub fn start(&self) -> Result<Started, WrongState> {
-        let mut followers = self.followers.lock();
-        match self.state() {
-            State::Pending => {
-                self.advance(State::Running);
-                Ok(Started::Run)
-            }
-            State::Cancelled => {
-                self.advance(State::CancelledAndNotified);
-                let collectors = std::mem::take(&mut followers.collectors);
-                drop(followers);
-                tell(collectors);
-                Ok(Started::Cancelled)
-            }
-            state => Err(WrongState(state)),
-        }
+        self.change().start()
     }
 
     /// Cancels a pending future: the callbacks for the caller to run; empty and no error if it was cancelled before.
     ///
     /// # Errors
     /// [`WrongState`] if it runs or is finished.
+    #[inline]
     pub fn cancel(&self) -> Result<Vec<C>, WrongState> {
-        let mut followers = self.followers.lock();
-        match self.state() {
-            State::Pending => {
-                self.advance(State::Cancelled);
-                Ok(std::mem::take(&mut followers.callbacks))
-            }
-            State::Cancelled | State::CancelledAndNotified => Ok(Vec::new()),
-            state => Err(WrongState(state)),
-        }
+        self.change().cancel()
     }
 
     /// Gives the future its value and returns the callbacks for the caller to run, in the order in which they came.
     ///
     /// # Errors
     /// [`WrongState`] with the value, if it is done already.
+    #[inline]
     pub fn finish(&self, value: V) -> Result<Vec<C>, (WrongState, V)> {
-        let mut followers = self.followers.lock();
-        let state = self.state();
-        if state.is_done() {
-            return Err((WrongState(state), value));
-        }
-        // SAFETY: the guard is held and the state is not final, so nobody reads or writes the value.
-        self.value.with_mut(|place| unsafe { *place = Some(value) });
-        self.advance(State::Finished);
-        let callbacks = std::mem::take(&mut followers.callbacks);
-        let collectors = std::mem::take(&mut followers.collectors);
-        drop(followers);
-        tell(collectors);
-        Ok(callbacks)
+        self.change().finish(value)
     }
 
     /// Changes the state; the guard is held. Release pairs with the Acquire in [`Future::state`].
     #[inline(always)]
-    fn advance(&self, to: State) {
+    fn advance(&self, to: State, mark: u32) {
         // A sleeper sets its mark under the guard too, so plain load and store lose nothing.
         let word = self.word.load(Ordering::Relaxed);
-        self.word.word.store(to as u32, Ordering::Release);
+        self.word.word.store(to as u32 | (word & FORCED) | mark, Ordering::Release);
         if word & SLEEPERS != 0 {
             self.word.wake(u32::MAX);
         }
@@ -258,18 +262,138 @@ impl<V, C> Future<V, C> {
         self.followers.lock().collectors.retain(|(other, _)| !Arc::ptr_eq(other, collector));
     }
 
-    /// Looks at the callbacks, unless the future is being changed right now; `look` must not run foreign code.
-    pub fn with_callbacks<R>(&self, look: impl FnOnce(&mut Vec<C>) -> R) -> Option<R> {
-        self.followers.try_lock().map(|mut followers| look(&mut followers.callbacks))
+    /// Looks at all that the future holds, unless it is being changed right now: for a garbage collector. `value` and
+    /// `callback` must not run foreign code.
+    ///
+    /// # Errors
+    /// Those of `value` and `callback`.
+    pub fn visit<E>(
+        &self,
+        mut value: impl FnMut(&V) -> Result<(), E>,
+        callback: impl FnMut(&C) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(followers) = self.followers.try_lock() else { return Ok(()) };
+        let finished = self.word.load(Ordering::Acquire) & STATE == State::Finished as u32;
+        // SAFETY: a value is only written under the guard, which is held.
+        if finished && let Some(held) = self.value.with(|value| unsafe { (*value).as_ref() }) {
+            value(held)?;
+        }
+        if let Some(held) = &followers.forced {
+            value(held)?;
+        }
+        followers.callbacks.iter().try_for_each(callback)
     }
 
-    /// Puts a future that nobody else uses into another state, as tests and pickling shims do.
-    pub fn force(&mut self, state: State, value: Option<V>) {
-        self.value.with_mut(|place| {
-            // SAFETY: `&mut self` excludes everybody else.
-            unsafe { *place = value }
-        });
-        self.word.word.store(state as u32, Ordering::Release);
+    /// Takes out all that the future holds, for the caller to drop: for a garbage collector that breaks a cycle.
+    ///
+    /// # Safety
+    /// Nobody reads the value meanwhile: the future is only reachable from garbage.
+    pub unsafe fn clear(&self) -> (Option<V>, Option<Box<V>>, Vec<C>) {
+        let mut followers = self.followers.lock();
+        // SAFETY: the guard excludes writers, the caller's promise readers.
+        let value = self.value.with_mut(|value| unsafe { (*value).take() });
+        (value, followers.forced.take(), std::mem::take(&mut followers.callbacks))
+    }
+}
+
+/// The right to change a [`Future`], as long as it lives.
+#[derive(Debug)]
+pub struct Change<'a, V, C> {
+    future: &'a Future<V, C>,
+    followers: Guard<'a, Followers<V, C>>,
+}
+
+impl<V, C> Change<'_, V, C> {
+    /// See [`Future::start`].
+    ///
+    /// # Errors
+    /// [`WrongState`] if it was started or is settled already.
+    #[inline]
+    pub fn start(mut self) -> Result<Started, WrongState> {
+        match self.future.state() {
+            State::Pending => {
+                self.future.advance(State::Running, 0);
+                Ok(Started::Run)
+            }
+            State::Cancelled => {
+                self.future.advance(State::CancelledAndNotified, 0);
+                let collectors = std::mem::take(&mut self.followers.collectors);
+                drop(self);
+                tell(collectors);
+                Ok(Started::Cancelled)
+            }
+            state => Err(WrongState(state)),
+        }
+    }
+
+    /// See [`Future::cancel`].
+    ///
+    /// # Errors
+    /// [`WrongState`] if it runs or is finished.
+    pub fn cancel(mut self) -> Result<Vec<C>, WrongState> {
+        match self.future.state() {
+            State::Pending => {
+                self.future.advance(State::Cancelled, 0);
+                Ok(std::mem::take(&mut self.followers.callbacks))
+            }
+            State::Cancelled | State::CancelledAndNotified => Ok(Vec::new()),
+            state => Err(WrongState(state)),
+        }
+    }
+
+    /// See [`Future::finish`].
+    ///
+    /// # Errors
+    /// [`WrongState`] with the value, if it is done already.
+    #[inline]
+    pub fn finish(mut self, value: V) -> Result<Vec<C>, (WrongState, V)> {
+        let word = self.future.word.load(Ordering::Relaxed);
+        if State::of(word).is_done() {
+            return Err((WrongState(State::of(word)), value));
+        }
+        let stale = if word & FORCED == 0 {
+            // SAFETY: the guard is held and the state is not final, so nobody reads or writes the value.
+            self.future.value.with_mut(|place| unsafe { *place = Some(value) });
+            None
+        } else {
+            self.followers.forced.replace(Box::new(value))
+        };
+        self.future.advance(State::Finished, 0);
+        let callbacks = std::mem::take(&mut self.followers.callbacks);
+        let collectors = std::mem::take(&mut self.followers.collectors);
+        drop(self);
+        drop(stale);
+        tell(collectors);
+        Ok(callbacks)
+    }
+
+    /// Puts the future into `state` with `value`, and returns the value that an earlier `force` gave it. Wakes who waits
+    /// for it, but tells no collector.
+    pub fn force(mut self, state: State, value: Option<V>) -> Option<Box<V>> {
+        let stale = std::mem::replace(&mut self.followers.forced, value.map(Box::new));
+        self.future.advance(state, FORCED);
+        stale
+    }
+
+    /// Where the future stands.
+    pub fn state(&self) -> State {
+        self.future.state()
+    }
+
+    /// Marks the future as exposed, for ever.
+    pub fn expose(&mut self) {
+        self.followers.exposed = true;
+    }
+
+    /// Whether it was exposed.
+    #[inline(always)]
+    pub fn is_exposed(&self) -> bool {
+        self.followers.exposed
+    }
+
+    /// The callbacks.
+    pub fn callbacks(&mut self) -> &mut Vec<C> {
+        &mut self.followers.callbacks
     }
 }
 
@@ -361,6 +485,27 @@ mod tests {
         assert_eq!(future.value(), Some(&1));
         assert_eq!(future.add_callback(8), Some(8));
         assert_eq!(future.cancel(), Err(WrongState(State::Finished)));
+    }
+
+    #[test]
+    fn a_forced_value_may_change() {
+        let future = TestFuture::default();
+        future.finish(1).unwrap();
+        assert!(future.change().force(State::Finished, Some(2)).is_none());
+        assert_eq!(future.value(), None);
+        assert_eq!(future.with_forced(|value| value.copied()), Some(Some(2)));
+        assert_eq!(future.change().force(State::Pending, None).as_deref(), Some(&2));
+        assert_eq!(future.state(), State::Pending);
+        future.finish(3).unwrap();
+        assert_eq!(future.with_forced(|value| value.copied()), Some(Some(3)));
+    }
+
+    #[test]
+    fn an_exposed_future_says_so_to_each_change() {
+        let future = TestFuture::default();
+        assert!(!future.change().is_exposed());
+        future.change().expose();
+        assert!(future.change().is_exposed());
     }
 
     #[test]

@@ -22,6 +22,7 @@ struct State<T> {
     waking: bool,
     closed: bool,
     deepest: usize,
+    max_workers: usize,
 }
 
 impl<T> State<T> {
@@ -65,7 +66,6 @@ pub struct PoolStatistics {
 /// A scheduler for tasks of type `T`; see the [module](self).
 #[derive(Debug)]
 pub struct Scheduler<T> {
-    max_workers: usize,
     state: Guarded<State<T>>,
 }
 
@@ -73,7 +73,6 @@ impl<T> Scheduler<T> {
     /// A scheduler that asks for up to `max_workers` threads.
     pub fn new(max_workers: usize) -> Self {
         Self {
-            max_workers,
             state: Guarded::new(State {
                 tasks: VecDeque::new(),
                 idle: Vec::new(),
@@ -81,6 +80,7 @@ impl<T> Scheduler<T> {
                 waking: false,
                 closed: false,
                 deepest: 0,
+                max_workers,
             }),
         }
     }
@@ -100,14 +100,14 @@ impl<T> Scheduler<T> {
             state.deepest = state.tasks.len();
         }
         if state.idle.is_empty() {
-            if state.workers < self.max_workers {
+            if state.workers < state.max_workers {
                 state.workers += 1;
                 return Ok(Submitted::StartWorker);
             }
             return Ok(Submitted::Queued(None));
         }
         let woken = state.summon();
-        if woken.is_none() && !state.waking && state.workers < self.max_workers {
+        if woken.is_none() && !state.waking && state.workers < state.max_workers {
             // The idle ones are all about to end with an error.
             state.workers += 1;
             return Ok(Submitted::StartWorker);
@@ -194,7 +194,12 @@ impl<T> Scheduler<T> {
 
     /// The most threads it asks for.
     pub fn max_workers(&self) -> usize {
-        self.max_workers
+        self.state.lock().max_workers
+    }
+
+    /// Changes how many threads it asks for. Those above the number stay.
+    pub fn set_max_workers(&self, max_workers: usize) {
+        self.state.lock().max_workers = max_workers;
     }
 
     /// A snapshot.

@@ -1,0 +1,36 @@
+//! `concurrent.futures`: the future, the thread pool, and waiting for several futures.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`future`] | the class `Future` |
+//! | [`layout`] | how a future is made and freed without PyO3's detours |
+//! | [`exposed`] | what happens to futures whose privates a program uses |
+//! | [`stdlib`] | what is taken from the standard library: its exceptions and its logger |
+//! | [`task`] | a call that waits for a worker |
+//! | [`pool`], [`worker`] | the class `ThreadPoolExecutor`, and what its threads do |
+//! | [`map`] | the iterator of `ThreadPoolExecutor.map` |
+//! | [`follow`], [`wait`], [`completed`] | futures of any kind watched together, `wait`, `as_completed` |
+
+pub mod completed;
+mod exposed;
+mod follow;
+pub mod future;
+mod layout;
+mod map;
+pub mod pool;
+mod stdlib;
+mod task;
+pub mod wait;
+mod worker;
+
+use pyo3::prelude::*;
+
+pub use layout::set_future_class;
+pub use worker::{close_pools, forget_workers, set_worker_starter};
+
+/// Adds what PyO3 does not to the classes.
+pub fn finish(py: Python<'_>) -> PyResult<()> {
+    future::finish_class(py)?;
+    layout::finish(py)?;
+    pool::finish(py)
+}

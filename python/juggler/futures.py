@@ -1,0 +1,128 @@
+"""Futures and executors: stands in for the standard library's ``concurrent.futures``.
+
+Native: `Future`, `ThreadPoolExecutor`, `wait`, `as_completed`. `Future` and `ThreadPoolExecutor` also are
+subclasses of the standard library's, so ``isinstance`` holds, asyncio takes them, and each library's `wait` and
+`as_completed` accept the other's futures. Everything else is the standard library's own object.
+
+Beyond the running version's standard library: ``ThreadPoolExecutor.map(buffersize=)`` and a default
+``max_workers`` that counts the processors this process may use, on every version; and
+``ThreadPoolExecutor.statistics()``.
+
+Blocking: `submit` does not give the GIL up, but for at most 0.2 ms to a worker that had slept for a millisecond
+or more. A wait gives it up, answers signals (Ctrl-C ends it at once in the main thread) and measures its timeout
+on the monotonic clock. Calls begin in the order in which they were submitted; the worker that worked last takes
+the next one.
+
+Deviations:
+
+* The arguments of a call are let go of before its future has the result, not after.
+* ``shutdown(cancel_futures=True)`` also tells whoever waits for the cancelled futures in `wait` or
+  `as_completed`, who would wait for ever in the standard library.
+* A worker outlives a callback that raises what is no ``Exception``; it is logged.
+* Futures that are queued when an initializer fails get their exception even if the executor is gone.
+* After a fork, the child's executors start new workers; the calls that were queued are the parent's to make,
+  and the child finds their futures cancelled.
+* ``Future._done_callbacks`` gives a copy; setting it works.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as _stdlib
+import os as _os
+import threading as _threading
+import weakref as _weakref
+from concurrent.futures import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    FIRST_EXCEPTION,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    InvalidStateError,
+    TimeoutError,
+)
+from concurrent.futures import thread as _thread
+from concurrent.futures.thread import BrokenThreadPool
+from typing import TYPE_CHECKING, Any
+
+from juggler import _juggler
+from juggler._juggler import as_completed, wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [  # noqa: PLE0604
+    *_stdlib.__all__,
+    *({"InvalidStateError"} - {*_stdlib.__all__}),  # 3.11 forgot to export it
+]
+
+
+class Future(_juggler.Future, _stdlib.Future):  # type: ignore[misc]
+    """The result of a call that may still be running.
+
+    Native, and a `concurrent.futures.Future`: none of that class's own code runs, unless a program uses the
+    private `_condition` or `_waiters`; then every change is made holding the condition, as there.
+    """
+
+    __slots__ = ()
+
+
+class ThreadPoolExecutor(_juggler.ThreadPoolExecutor, _thread.ThreadPoolExecutor):  # type: ignore[misc]
+    """A pool of threads that make calls.
+
+    Args:
+        max_workers: the most threads. They are started as calls come in and none is idle. By default
+            ``min(32, os.process_cpu_count() + 4)``.
+        thread_name_prefix: the threads are named ``PREFIX_0``, ``PREFIX_1`` ...
+        initializer: called first in every thread. If it raises, the pool is broken: queued and later calls
+            get `BrokenThreadPool`.
+        initargs: its arguments.
+
+    The threads end when `shutdown` is called, when the executor is garbage, and at interpreter exit; in each
+    case after they have made the calls that are queued.
+    """
+
+    __slots__ = ()
+
+
+_juggler._set_future_class(Future)
+
+# Who has to be joined at exit.
+_workers: _weakref.WeakSet[_threading.Thread] = _weakref.WeakSet()
+
+
+def _start_worker(worker: Callable[[], None], name: str, threads: set[_threading.Thread]) -> None:
+    thread = _threading.Thread(name=name, target=worker)
+    thread.start()
+    threads.add(thread)
+    _workers.add(thread)
+
+
+_juggler._set_worker_starter(_start_worker)
+
+
+def _at_exit() -> None:
+    _juggler._close_pools()
+    for thread in list(_workers):
+        thread.join()
+
+
+# Before the interpreter joins the threads that are no daemons, and before `atexit`, as the standard library does.
+_threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+
+
+def _after_fork_in_child() -> None:
+    _workers.clear()
+    _juggler._forget_workers()
+
+
+_os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def __getattr__(name: str) -> Any:
+    # The standard library's other executors, which it imports when they are first used, and its private names.
+    return getattr(_stdlib, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(_stdlib)})
