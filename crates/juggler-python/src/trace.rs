@@ -58,7 +58,9 @@ fn reporting() -> bool {
     FLAGS.load(Ordering::Relaxed) & REPORT != 0
 }
 
-fn detecting() -> bool {
+/// Whether deadlocks are looked for.
+#[inline(always)]
+pub fn detecting() -> bool {
     FLAGS.load(Ordering::Relaxed) & DETECT != 0
 }
 

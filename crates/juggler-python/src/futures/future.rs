@@ -3,10 +3,12 @@
 
 use super::exposed::{self, Exposure};
 use super::stdlib::{self, CANCELLED_ERROR, INVALID_STATE_ERROR};
+use super::tracing;
 use crate::gate::PyGate;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
+use crate::trace;
 use juggler_sync::Deadline;
 use juggler_sync::future::{self, Started, State, WrongState};
 use juggler_sync::guarded::Guarded;
@@ -376,7 +378,11 @@ fn raise(py: Python<'_>, error: &Obj) -> Raised {
 fn await_outcome(this: This<'_, '_, Future>, deadline: Deadline) -> Result<Outcome, Raised> {
     let py = this.py();
     if !this.engine.state().is_done() {
-        this.engine.wait(&PyGate::new(py), deadline)?;
+        if trace::on() {
+            tracing::wait(this, deadline)?;
+        } else {
+            this.engine.wait(&PyGate::new(py), deadline)?;
+        }
         if this.engine.is_forced() {
             exposed::settle_pokes(py, &this)?;
         }

@@ -4,11 +4,13 @@
 use super::map;
 use super::stdlib::BROKEN_THREAD_POOL;
 use super::task::Task;
+use super::tracing;
 use super::worker::{self, Pool, Worker};
 use crate::gate;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods};
 use crate::semaphore::Semaphore;
+use crate::trace;
 use juggler_sync::pool::Submitted;
 use juggler_sync::sync::Arc;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -61,6 +63,7 @@ impl ThreadPoolExecutor {
     /// raises.
     #[inline(always)]
     fn enqueue(&self, py: Python<'_>, parts: &Parts, task: Task) -> Result<(), Raised> {
+        tracing::queued(&parts.pool, task.key());
         match parts.pool.scheduler.submit(task) {
             Ok(Submitted::Queued(woken)) => {
                 gate::yield_to(py, woken);
@@ -74,6 +77,7 @@ impl ThreadPoolExecutor {
                 })
             }
             Err(task) => {
+                tracing::ended(task.key());
                 drop(task);
                 Err(parts.pool.refusal(py))
             }
@@ -143,8 +147,10 @@ impl ThreadPoolExecutor {
             Some(prefix) if prefix.is_truthy()? => prefix,
             _ => format!("ThreadPoolExecutor-{}", slf.call_method0("_counter")?).into_pyobject(py)?.into_any(),
         };
+        let pool = worker::register(Pool::new(limit));
+        trace::created(py, "ThreadPoolExecutor", None, &pool.counter);
         let parts = Parts {
-            pool: worker::register(Pool::new(limit)),
+            pool,
             max_workers: max_workers.into(),
             prefix: prefix.into(),
             initializer: initializer.map(Obj::from),
