@@ -25,13 +25,18 @@ pyo3::create_exception!(
     juggler.threading,
     DeadlockError,
     PyRuntimeError,
-    "A wait that could never have ended: the message draws the cycle of threads that wait for each other."
+    "A wait that could never have ended; raised in one of the threads instead of hanging all of them.\n\n\
+    The message draws the cycle: which thread waits for what and where, and where its holder took it. The thread has not \
+    taken what it waited for, and may let go of what it holds and try again. Raised only while deadlocks are looked for: \
+    under `juggler run`, or after `juggler.threading.detect_deadlocks()`. The standard library has no counterpart."
 );
 pyo3::create_exception!(
     juggler.threading,
     LockOrderWarning,
     PyRuntimeWarning,
-    "Two locks are taken in both orders, which will deadlock when two threads do so at once."
+    "Two locks are taken in both orders, which will deadlock when two threads do so at once.\n\n\
+    Warned of once for each pair, with both places, even if the program never hung; only while deadlocks are looked for. \
+    The standard library has no counterpart."
 );
 
 const REPORT: u8 = 1;
