@@ -22,7 +22,7 @@ RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml
 PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property process typing examples))
 TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
 # What has a stub, and the modules that promise their names to type checkers.
-STUBBED := juggler._juggler juggler.threading juggler.queue
+STUBBED := juggler._juggler juggler.threading juggler.queue juggler.futures
 
 BENCH_VERSION := 3.14
 BENCH_PYTHON := .cache/python/$(BENCH_VERSION)/usr/bin/python$(BENCH_VERSION)
@@ -116,7 +116,7 @@ check-python: build
 	$(PY) -m ruff format --check
 	$(PY) -m mypy $(TYPED_FOLDERS)
 	$(PY) -m mypy tests/conformance
-	$(PY) -m mypy.stubtest $(STUBBED) --allowlist tests/typing/stubtest-allowlist.txt
+	$(PY) -m mypy.stubtest $(STUBBED) --allowlist tests/typing/stubtest-allowlist.txt --ignore-unused-allowlist
 
 .PHONY: check-layers
 check-layers: $(VENV)/.setup
@@ -127,6 +127,10 @@ fmt: setup ## format everything
 	cargo fmt --all
 	$(PY) -m ruff check --select I --fix
 	$(PY) -m ruff format
+
+.PHONY: reference
+reference: build ## write docs/reference anew from the docstrings
+	$(PY) tools/make_reference.py
 
 # ---------------------------------------------------------------- benchmarks
 

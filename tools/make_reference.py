@@ -24,7 +24,7 @@ from juggler.cli import run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Our module -> the standard library's that it stands in for.
-STAND_INS = {"threading": "threading", "queue": "queue"}
+STAND_INS = {"threading": "threading", "queue": "queue", "futures": "concurrent.futures"}
 BEGIN = "<!-- Written by tools/make_reference.py from the docstrings: change those. -->\n"
 # Google's sections, with the words that stand for them here.
 SECTIONS = {"Args": "Arguments", "Returns": "Returns", "Raises": "Raises"}
@@ -73,7 +73,7 @@ def module_page(module: ModuleType) -> str:
 def exports(module: ModuleType) -> Iterator[tuple[str, object]]:
     """What a module exports; of `Lock`, which is a function before 3.13, always the class."""
     for name in sorted(module.__all__):
-        yield name, getattr(_juggler, name, None) or getattr(module, name)
+        yield name, _juggler.Lock if name == "Lock" else getattr(module, name)
 
 
 def is_ours(value: object) -> bool:
@@ -82,8 +82,9 @@ def is_ours(value: object) -> bool:
 
 
 def members(owner: type) -> Iterator[tuple[str, object]]:
-    """The public attributes that `owner` defines itself, methods first."""
-    found = {name: member for name, member in vars(owner).items() if not name.startswith("_")}
+    """The public attributes that `owner`, or the native class behind it, defines; methods first."""
+    defined = {**vars(getattr(_juggler, owner.__name__, owner)), **vars(owner)}
+    found = {name: member for name, member in defined.items() if not name.startswith("_")}
     yield from sorted(found.items(), key=lambda item: (not callable(item[1]), item[0]))
 
 

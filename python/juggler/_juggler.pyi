@@ -1,14 +1,25 @@
 # The types of juggler's native core. What each class and method does, with its units, its blocking
-# and its errors, is in its docstring (`help(juggler.threading.Lock)`) and in docs/reference; here are
-# comments on the types only.
+# and its errors, is in its docstring (`help(juggler.threading.Lock)`) and in docs/reference; here
+# are comments on the types only.
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 from threading import Thread
 from types import GenericAlias, TracebackType
-from typing import Any, Generic, Protocol, TypedDict, TypeVar, final, type_check_only
+from typing import (
+    Any,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    final,
+    overload,
+    type_check_only,
+)
 
 from _typeshed import SupportsRichComparisonT
-from typing_extensions import deprecated, disjoint_base
+from typing_extensions import TypeVarTuple, deprecated, disjoint_base
 
 __all__ = [
     "Barrier",
@@ -19,6 +30,7 @@ __all__ = [
     "DeadlockError",
     "Event",
     "EventStatistics",
+    "Future",
     "LifoQueue",
     "Lock",
     "LockOrderWarning",
@@ -33,14 +45,25 @@ __all__ = [
     "ReadWriteLockStatistics",
     "Semaphore",
     "SemaphoreStatistics",
+    "ThreadPoolExecutor",
+    "ThreadPoolExecutorStatistics",
+    "_close_pools",
+    "_forget_workers",
+    "_set_future_class",
+    "_set_worker_starter",
     "allocate_lock",
+    "as_completed",
     "trace_join",
     "trace_report",
     "trace_start",
     "trace_stop",
+    "wait",
 ]
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
+_Ts = TypeVarTuple("_Ts")
+_AnyFuture = TypeVar("_AnyFuture", bound=futures.Future[Any])
 
 # ---------------------------------------------------------------- locks
 
@@ -279,6 +302,95 @@ class QueueStatistics:
     def getters(self) -> int: ...
     @property
     def putters(self) -> int: ...
+
+# ---------------------------------------------------------------- futures
+
+# To type checkers these two are what `juggler.futures` makes of them: subclasses of the standard
+# library's, which they get as a second base there.
+@disjoint_base
+class Future(futures.Future[_T]):
+    def __init__(self) -> None: ...
+    def cancel(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+    def running(self) -> bool: ...
+    def done(self) -> bool: ...
+    def add_done_callback(self, fn: Callable[[Future[_T]], object]) -> None: ...
+    def result(self, timeout: float | None = None) -> _T: ...
+    def exception(self, timeout: float | None = None) -> BaseException | None: ...
+    def set_running_or_notify_cancel(self) -> bool: ...
+    def set_result(self, result: _T) -> None: ...
+    def set_exception(self, exception: BaseException | None) -> None: ...
+
+@disjoint_base
+class ThreadPoolExecutor(futures.ThreadPoolExecutor):
+    @overload
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[[], object] | None = None,
+        initargs: tuple[()] = (),
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        *,
+        initializer: Callable[[*_Ts], object],
+        initargs: tuple[*_Ts],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        max_workers: int | None,
+        thread_name_prefix: str,
+        initializer: Callable[[*_Ts], object],
+        initargs: tuple[*_Ts],
+    ) -> None: ...
+    def submit(
+        self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> Future[_T]: ...
+    def map(
+        self,
+        fn: Callable[..., _T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[_T]: ...
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
+    def statistics(self) -> ThreadPoolExecutorStatistics: ...
+
+@final
+class ThreadPoolExecutorStatistics:
+    @property
+    def queued(self) -> int: ...
+    @property
+    def deepest(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def idle(self) -> int: ...
+    @property
+    def max_workers(self) -> int: ...
+
+def wait(
+    fs: Iterable[futures.Future[_T]],
+    timeout: float | None = None,
+    return_when: str = "ALL_COMPLETED",
+) -> futures._base.DoneAndNotDoneFutures[_T]: ...
+def as_completed(
+    fs: Iterable[_AnyFuture], timeout: float | None = None
+) -> Iterator[_AnyFuture]: ...
+
+# How `juggler.futures` and the native pool are tied together.
+def _set_future_class(class_: type[Future[Any]], /) -> None: ...
+def _set_worker_starter(
+    starter: Callable[[Callable[[], None], str, set[Thread]], None],
+) -> None: ...
+def _close_pools() -> None: ...
+def _forget_workers() -> None: ...
 
 # ---------------------------------------------------------------- tracing
 

@@ -2,7 +2,7 @@
 
 import queue as stdlib
 
-from juggler import queue, threading
+from juggler import futures, queue, threading
 
 threading.Lokc()  # type: ignore[attr-defined]
 threading.Lock("name")  # type: ignore[call-arg]
@@ -18,6 +18,9 @@ queue.Queue[int]().put("text")  # type: ignore[arg-type]
 queue.Queue[int]().mutex = threading.Lock()  # type: ignore[misc]
 queue.PriorityQueue[object]()  # type: ignore[type-var]
 ours: queue.Queue[int] = stdlib.Queue()  # type: ignore[assignment]
+futures.ThreadPoolExecutor().submit(len)  # type: ignore[call-arg]
+futures.Future[int]().set_result("text")  # type: ignore[arg-type]
+futures.ThreadPoolExecutor(initializer=len)  # type: ignore[arg-type]
 
 
 class Mine(threading.Lock):  # type: ignore[misc]

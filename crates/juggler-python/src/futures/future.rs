@@ -106,7 +106,7 @@ fn name_of<'py>(py: Python<'py>, state: State) -> &'py Bound<'py, PyString> {
 #[pymethods]
 impl Future {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "()")]
     fn py_new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self::new()
     }
@@ -496,11 +496,29 @@ fn done(this: This<'_, '_, Future>) -> RawResult {
 }
 
 const RESULT: &str = "($self, /, timeout=None)\n--\n\n\
-The result of the call, waited for up to `timeout` seconds (monotonic clock; None: for ever).\n\n\
-Raises what the call raised, CancelledError if the future was cancelled, TimeoutError if it is not done in time. \
-Waits with the GIL released; signal handlers run meanwhile, and one that raises ends the wait.";
+        The result of the call, waited for if need be; as `concurrent.futures.Future.result`.\n\
+        \n\
+        A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
+        \n\
+        Args:\n\
+        \x20   timeout: seconds on the monotonic clock to wait at most; None waits for ever.\n\
+        \n\
+        Raises:\n\
+        \x20   Exception: what the call raised, with the worker's frames in its traceback.\n\
+        \x20   CancelledError: the future was cancelled.\n\
+        \x20   TimeoutError: it was not done in time.\n\
+        \x20   DeadlockError: deadlocks are looked for, and every worker of the pool waits for calls that are queued in it.";
 const EXCEPTION: &str = "($self, /, timeout=None)\n--\n\n\
-What the call raised, None if it did not, waited for up to `timeout` seconds as `result` does.";
+        What the call raised, or None, waited for if need be; as `concurrent.futures.Future.exception`.\n\
+        \n\
+        A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
+        \n\
+        Args:\n\
+        \x20   timeout: seconds on the monotonic clock to wait at most; None waits for ever.\n\
+        \n\
+        Raises:\n\
+        \x20   CancelledError: the future was cancelled.\n\
+        \x20   TimeoutError: it was not done in time.";
 const ADD_DONE_CALLBACK: &str = "($self, /, fn)\n--\n\n\
 Call `fn` with this future when it is done, at once if it is.\n\n\
 Callbacks are called in the order in which they were added, by the thread that ends the future. An Exception that one \
