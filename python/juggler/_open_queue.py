@@ -1,7 +1,8 @@
 """Operations of an *open* queue: one whose parts the program uses, or whose class overrides a hook.
 
-The algorithms are those of the standard library's ``queue.Queue``: every operation holds ``mutex``, waits on the
-three conditions that share it, and reaches the items only through ``_init``, ``_qsize``, ``_put`` and ``_get``.
+The algorithms are those of the standard library's ``queue.Queue``: every operation holds ``mutex``,
+waits on the three conditions that share it, and reaches the items only through ``_init``,
+``_qsize``, ``_put`` and ``_get``.
 The native class calls these functions; nothing else does.
 """
 
@@ -45,7 +46,7 @@ def put(queue: Queue[Any], item: Any, block: object, timeout: float | None) -> N
 
 
 def get(queue: Queue[Any], block: object, timeout: float | None) -> Any:
-    """Take an item; Empty if none came in time, ShutDown if the queue was shut down and is empty."""
+    """Take an item; Empty if none came in time, ShutDown if the queue is shut down and empty."""
     with queue.not_empty:
         if queue.is_shutdown and not queue._qsize():
             raise ShutDown

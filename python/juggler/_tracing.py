@@ -15,9 +15,9 @@ _stdlib_join = threading.Thread.join
 def live() -> tuple[list[int], bool]:
     """The identities of all threads, and whether Python code may run outside them.
 
-    A thread that is being started is not among them yet, a signal handler runs whenever a signal comes, and a
-    thread of a C library may call Python: while any of these is possible, no wait that any thread could end is
-    hopeless.
+    A thread that is being started is not among them yet, a signal handler runs whenever a signal
+    comes, and a thread of a C library may call Python: while any of these is possible, no wait that
+    any thread could end is hopeless.
     """
     starting = bool(getattr(threading, "_limbo", None))
     threads = list(sys._current_frames())

@@ -1,17 +1,18 @@
 """Futures and executors: stands in for the standard library's ``concurrent.futures``.
 
-Native: `Future`, `ThreadPoolExecutor`, `wait`, `as_completed`. `Future` and `ThreadPoolExecutor` also are
-subclasses of the standard library's, so ``isinstance`` holds, asyncio takes them, and each library's `wait` and
-`as_completed` accept the other's futures. Everything else is the standard library's own object.
+Native: `Future`, `ThreadPoolExecutor`, `wait`, `as_completed`. `Future` and `ThreadPoolExecutor`
+also are subclasses of the standard library's, so ``isinstance`` holds, asyncio takes them, and
+each library's `wait` and `as_completed` accept the other's futures. Everything else is the
+standard library's own object.
 
-Beyond the running version's standard library: ``ThreadPoolExecutor.map(buffersize=)`` and a default
-``max_workers`` that counts the processors this process may use, on every version; and
+Beyond the running version's standard library: ``ThreadPoolExecutor.map(buffersize=)`` and a
+default ``max_workers`` that counts the processors this process may use, on every version; and
 ``ThreadPoolExecutor.statistics()``.
 
-Blocking: `submit` does not give the GIL up, but for at most 0.2 ms to a worker that had slept for a millisecond
-or more. A wait gives it up, answers signals (Ctrl-C ends it at once in the main thread) and measures its timeout
-on the monotonic clock. Calls begin in the order in which they were submitted; the worker that worked last takes
-the next one.
+Blocking: `submit` does not give the GIL up, but for at most 0.2 ms to a worker that had slept for
+a millisecond or more. A wait gives it up, answers signals (Ctrl-C ends it at once in the main
+thread) and measures its timeout on the monotonic clock. Calls begin in the order in which they
+were submitted; the worker that worked last takes the next one.
 
 Deviations:
 
@@ -19,9 +20,10 @@ Deviations:
 * ``shutdown(cancel_futures=True)`` also tells whoever waits for the cancelled futures in `wait` or
   `as_completed`, who would wait for ever in the standard library.
 * A worker outlives a callback that raises what is no ``Exception``; it is logged.
-* Futures that are queued when an initializer fails get their exception even if the executor is gone.
-* After a fork, the child's executors start new workers; the calls that were queued are the parent's to make,
-  and the child finds their futures cancelled.
+* Futures that are queued when an initializer fails get their exception even if the executor is
+  gone.
+* After a fork, the child's executors start new workers; the calls that were queued are the
+  parent's to make, and the child finds their futures cancelled.
 * ``Future._done_callbacks`` gives a copy; setting it works.
 """
 
@@ -42,47 +44,87 @@ from concurrent.futures import (
     TimeoutError,
 )
 from concurrent.futures import thread as _thread
-from concurrent.futures.thread import BrokenThreadPool
 from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
-from juggler._juggler import as_completed, wait
+from juggler._juggler import ThreadPoolExecutorStatistics, as_completed, wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [  # noqa: PLE0604
-    *_stdlib.__all__,
-    *({"InvalidStateError"} - {*_stdlib.__all__}),  # 3.11 forgot to export it
-]
+if TYPE_CHECKING:
+    # What follows at runtime from the standard library's module, spelled out: type checkers read
+    # literals only. tests/typing holds the two together on every version.
+    import sys
+    from concurrent.futures import ProcessPoolExecutor
+
+    __all__ = [
+        "ALL_COMPLETED",
+        "FIRST_COMPLETED",
+        "FIRST_EXCEPTION",
+        "BrokenExecutor",
+        "CancelledError",
+        "Executor",
+        "Future",
+        "InvalidStateError",
+        "ProcessPoolExecutor",
+        "ThreadPoolExecutor",
+        "ThreadPoolExecutorStatistics",
+        "TimeoutError",
+        "as_completed",
+        "wait",
+    ]
+    if sys.version_info >= (3, 14):
+        from concurrent.futures import InterpreterPoolExecutor
+
+        __all__ += ["InterpreterPoolExecutor"]
+else:
+    __all__ = [
+        *_stdlib.__all__,
+        *({"InvalidStateError"} - {*_stdlib.__all__}),  # 3.11 forgot to export it
+        "ThreadPoolExecutorStatistics",
+    ]
 
 
-class Future(_juggler.Future, _stdlib.Future):  # type: ignore[misc]
-    """The result of a call that may still be running.
+if TYPE_CHECKING:
+    from juggler._juggler import Future, ThreadPoolExecutor
+else:
 
-    Native, and a `concurrent.futures.Future`: none of that class's own code runs, unless a program uses the
-    private `_condition` or `_waiters`; then every change is made holding the condition, as there.
-    """
+    class Future(_juggler.Future, _stdlib.Future):
+        """The result of a call that may still be running.
 
-    __slots__ = ()
+        Stands in for `concurrent.futures.Future`, and is a subclass of it: none of that class's own
+        code runs, unless a program uses the private `_condition` or `_waiters`; then every change
+        is made holding the condition, as there.
 
+        Blocking: only `result` and `exception` do, and not when the future is done. Fork: a future
+        that is done is done in the child; see `ThreadPoolExecutor` for the others.
+        """
 
-class ThreadPoolExecutor(_juggler.ThreadPoolExecutor, _thread.ThreadPoolExecutor):  # type: ignore[misc]
-    """A pool of threads that make calls.
+        __slots__ = ()
 
-    Args:
-        max_workers: the most threads. They are started as calls come in and none is idle. By default
-            ``min(32, os.process_cpu_count() + 4)``.
-        thread_name_prefix: the threads are named ``PREFIX_0``, ``PREFIX_1`` ...
-        initializer: called first in every thread. If it raises, the pool is broken: queued and later calls
-            get `BrokenThreadPool`.
-        initargs: its arguments.
+    class ThreadPoolExecutor(_juggler.ThreadPoolExecutor, _thread.ThreadPoolExecutor):
+        """A pool of threads that make calls.
 
-    The threads end when `shutdown` is called, when the executor is garbage, and at interpreter exit; in each
-    case after they have made the calls that are queued.
-    """
+        Stands in for `concurrent.futures.ThreadPoolExecutor`, and is a subclass of it, with
+        `statistics()` besides.
 
-    __slots__ = ()
+        Fairness: calls begin in the order in which they were submitted. Fork: the child's executors
+        start new workers; the calls that were queued are the parent's to make, and the child finds
+        their futures cancelled. The threads end when `shutdown` is called, when the executor is
+        garbage, and at interpreter exit; in each case after they have made the calls that are
+        queued.
+
+        Args:
+            max_workers: the most threads. They are started as calls come in and none is idle. By
+                default ``min(32, os.process_cpu_count() + 4)``.
+            thread_name_prefix: the threads are named ``PREFIX_0``, ``PREFIX_1`` ...
+            initializer: called first in every thread. If it raises, the pool is broken: queued and
+                later calls get `BrokenThreadPool`.
+            initargs: its arguments.
+        """
+
+        __slots__ = ()
 
 
 _juggler._set_future_class(Future)
@@ -107,7 +149,8 @@ def _at_exit() -> None:
         thread.join()
 
 
-# Before the interpreter joins the threads that are no daemons, and before `atexit`, as the standard library does.
+# Before the interpreter joins the threads that are no daemons, and before `atexit`, as the standard
+# library does.
 _threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
 
 
@@ -119,9 +162,12 @@ def _after_fork_in_child() -> None:
 _os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def __getattr__(name: str) -> Any:
-    # The standard library's other executors, which it imports when they are first used, and its private names.
-    return getattr(_stdlib, name)
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        # The standard library's other executors, which it imports when they are first used, and its
+        # private names.
+        return getattr(_stdlib, name)
 
 
 def __dir__() -> list[str]:

@@ -1,37 +1,50 @@
 """Queues between threads: stands in for the standard library's ``queue``.
 
-Native: `Queue`, `LifoQueue`, `PriorityQueue`, with ``shutdown`` on every version. `SimpleQueue` is the standard
-library's own, which is written in C.
+Native: `Queue`, `LifoQueue`, `PriorityQueue`, with ``shutdown`` on every version. `SimpleQueue` is
+the standard library's own, which is written in C.
 
-Blocking: a call that need not wait never gives the GIL up; a wait gives it up, answers signals (Ctrl-C ends it
-at once in the main thread) and measures its timeout on the monotonic clock. A thread that puts an item for a
-getter that had slept for a millisecond or more lets that one run first, for at most 0.2 ms: under the GIL a busy
-producer would otherwise keep it waiting for a whole switch interval (5 ms).
+Blocking: a call that need not wait never gives the GIL up, but for one case; a wait gives it up,
+answers signals (Ctrl-C ends it at once in the main thread) and measures its timeout on the
+monotonic clock. The one case: a thread that puts an item for a getter that had slept for a
+millisecond or more lets that one run first, for at most 0.2 ms. Under the GIL a busy producer
+would otherwise keep it waiting for a whole switch interval (5 ms).
 
-Deviations: ``maxsize`` must be a number; a float is rounded up. `PriorityQueue` survives a comparison that raises.
+Deviations: ``maxsize`` must be a number; a float is rounded up. `PriorityQueue` survives a
+comparison that raises.
 """
 
 from __future__ import annotations
 
 import queue as _stdlib
-import sys as _sys
+import sys
 from queue import Empty, Full, SimpleQueue
+from typing import TYPE_CHECKING
 
-from juggler._juggler import LifoQueue, PriorityQueue, Queue
+from juggler._juggler import LifoQueue, PriorityQueue, Queue, QueueStatistics
 
-if _sys.version_info >= (3, 13):
+if sys.version_info >= (3, 13):
     from queue import ShutDown
 else:
 
-    class ShutDown(Exception):  # noqa: N818 - the standard library's name
-        """Raised by put and get of a queue that was shut down."""
+    class ShutDown(Exception):
+        """Raised by put and get of a queue that was shut down; as `queue.ShutDown` of 3.13."""
 
         __module__ = "queue"
 
 
-__all__ = ["Empty", "Full", "LifoQueue", "PriorityQueue", "Queue", "ShutDown", "SimpleQueue"]
+__all__ = [
+    "Empty",
+    "Full",
+    "LifoQueue",
+    "PriorityQueue",
+    "Queue",
+    "QueueStatistics",
+    "ShutDown",
+    "SimpleQueue",
+]
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> object:
-    # Names of the standard library's module that it does not export.
-    return getattr(_stdlib, name)
+    def __getattr__(name: str) -> object:
+        # Names of the standard library's module that it does not export.
+        return getattr(_stdlib, name)

@@ -20,7 +20,18 @@ struct Settings {
 
 /// A meeting point for a fixed number of threads, used again and again.
 ///
-/// Stands in for `threading.Barrier`.
+/// Stands in for `threading.Barrier`, with `statistics()` besides.
+///
+/// Fairness: all leave together; who runs first is up to the system. Fork: not to be used across one, as the standard
+/// library's, for those who had arrived are gone. Blocking: only `wait` does, and not for the last to come.
+///
+/// Args:
+///     parties: how many threads it takes to pass, 1 or more.
+///     action: called by the last thread to come, before anybody passes; if it raises, the barrier is broken.
+///     timeout: what `wait` waits at most unless told otherwise, in seconds on the monotonic clock; None is for ever.
+///
+/// Raises:
+///     ValueError: `parties` is below 1.
 #[pyclass(frozen, weakref, dict, subclass, module = "threading")]
 pub struct Barrier {
     /// Set by `__init__`.
@@ -50,7 +61,7 @@ impl Barrier {
 #[pymethods]
 impl Barrier {
     #[new]
-    #[pyo3(signature = (*args, **_kwargs))]
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(parties, action=None, timeout=None)")]
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         let counter = CounterCell::new();
         trace::created(args.py(), "Barrier", None, &counter);
@@ -71,13 +82,19 @@ impl Barrier {
         self.settings.set(settings).map_err(|_| PyRuntimeError::new_err("Barrier.__init__() was called twice"))
     }
 
-    /// Waits until as many threads as the barrier has parties have called this.
+    /// Wait until as many threads as the barrier has parties have called this; as `threading.Barrier.wait`.
     ///
-    /// Returns a number from 0 to `parties - 1`, different for each. `timeout` in seconds (monotonic clock) defaults to the
-    /// barrier's; when it is over, the barrier is broken for all. Waits with the GIL released. The last thread to come runs
-    /// the action first; if that raises, the barrier is broken.
+    /// The last one to come runs the action and lets all pass. A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.
+    /// A wait that ends in any way but passing breaks the barrier for all.
     ///
-    /// Raises `BrokenBarrierError` if the barrier is broken or was reset.
+    /// Args:
+    ///     timeout: seconds on the monotonic clock to wait at most; None is what the barrier was made with.
+    ///
+    /// Returns:
+    ///     A number from 0 to `parties - 1`, different for each thread.
+    ///
+    /// Raises:
+    ///     BrokenBarrierError: the barrier is broken, was reset meanwhile, or the time was over.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<Py<PyAny>>) -> PyResult<usize> {
         let settings = self.settings()?;
@@ -103,25 +120,29 @@ impl Barrier {
         }
     }
 
-    /// Makes the barrier usable again; threads that wait get `BrokenBarrierError`.
+    /// Make the barrier usable again; as `threading.Barrier.reset`. Never blocks.
+    ///
+    /// Threads that wait get a `BrokenBarrierError`.
     fn reset(&self) -> PyResult<()> {
         self.settings()?.engine.reset();
         Ok(())
     }
 
-    /// Breaks the barrier: threads that wait or come get `BrokenBarrierError` until `reset`.
+    /// Break the barrier; as `threading.Barrier.abort`. Never blocks.
+    ///
+    /// Threads that wait, or come before a `reset`, get a `BrokenBarrierError`.
     fn abort(&self) -> PyResult<()> {
         self.settings()?.engine.abort();
         Ok(())
     }
 
-    /// How many threads it takes.
+    /// How many threads it takes to pass.
     #[getter]
     fn parties(&self) -> PyResult<usize> {
         Ok(self.settings()?.engine.parties())
     }
 
-    /// How many threads wait.
+    /// How many threads wait now.
     #[getter]
     fn n_waiting(&self) -> PyResult<usize> {
         Ok(self.settings()?.engine.waiting())
@@ -133,6 +154,10 @@ impl Barrier {
         Ok(self.settings()?.engine.is_broken())
     }
 
+    /// The parties, how many of them wait, and whether it is broken, as a `BarrierStatistics`.
+    ///
+    /// A snapshot for reports and tests; never blocks, and may be out of date when you read it.
+    /// The standard library has no counterpart.
     fn statistics(&self) -> PyResult<BarrierStatistics> {
         let engine = &self.settings()?.engine;
         Ok(BarrierStatistics { parties: engine.parties(), waiting: engine.waiting(), broken: engine.is_broken() })
@@ -156,7 +181,7 @@ impl Barrier {
     }
 }
 
-/// What a [`Barrier`] is doing at a moment.
+/// What a `Barrier` is doing at a moment; see `Barrier.statistics`.
 #[pyclass(frozen, get_all, module = "juggler.threading")]
 pub struct BarrierStatistics {
     /// How many threads it takes.

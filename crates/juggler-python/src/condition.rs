@@ -170,9 +170,17 @@ impl LockRef {
     }
 }
 
-/// A condition variable: threads that hold its lock wait until another one notifies them.
+/// A lock together with a way to sleep until another thread says that something has changed.
 ///
-/// Stands in for `threading.Condition`. `notify` wakes in the order in which threads came to wait.
+/// Stands in for `threading.Condition`, with `statistics()` besides, and `locked()` on every version (in the standard library
+/// from 3.14).
+///
+/// Fairness: `notify` wakes in the order in which threads came to wait; a woken one then competes for the lock like any
+/// other thread. Fork: the lock is as it was, and the threads that waited are gone. Blocking: `wait` and `wait_for` always do,
+/// taking the lock does when it is held, `notify` never.
+///
+/// Args:
+///     lock: what guards the condition: a lock of any make with `acquire` and `release`. By default a new `RLock`.
 #[pyclass(frozen, weakref, dict, subclass, module = "threading")]
 pub struct Condition {
     engine: condition::Condition,
@@ -199,7 +207,7 @@ impl Condition {
 #[pymethods]
 impl Condition {
     #[new]
-    #[pyo3(signature = (*args, **_kwargs))]
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(lock=None)")]
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         let counter = CounterCell::new();
         trace::created(args.py(), "Condition", None, &counter);
@@ -218,6 +226,7 @@ impl Condition {
         Ok(())
     }
 
+    /// The lock of the condition.
     #[getter]
     fn _lock(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let lock = self.lock(py).map_err(|raised| raised.fetch(py))?;
@@ -230,10 +239,12 @@ impl Condition {
         vec![None; self.engine.waiting() as usize]
     }
 
+    /// Whether the calling thread holds the lock, as far as the lock can tell.
     fn _is_owned(&self, py: Python<'_>) -> PyResult<bool> {
         self.lock(py).and_then(|lock| lock.is_owned(py)).map_err(|raised| raised.fetch(py))
     }
 
+    /// Whether somebody holds the condition's lock; as `threading.Condition.locked` of 3.14. Never blocks.
     fn locked<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.lock(py).map_err(|raised| raised.fetch(py))?.call(py, "locked")
     }
@@ -247,6 +258,7 @@ impl Condition {
         lock.object.bind(py).call_method1("_acquire_restore", (state,))
     }
 
+    /// Deprecated: the old name of `notify_all`.
     #[pyo3(name = "notifyAll")]
     fn notify_all_deprecated(slf: &Bound<'_, Self>) -> PyResult<()> {
         let message = c"notifyAll() is deprecated, use notify_all() instead";
@@ -254,9 +266,19 @@ impl Condition {
         slf.call_method0("notify_all").map(drop)
     }
 
-    /// Waits until `predicate` is true.
+    /// Wait until `predicate()` is true, asking it each time the condition wakes; as `threading.Condition.wait_for`.
     ///
-    /// Returns its last value. `timeout` in seconds is the limit for all waits together (monotonic clock; None: for ever).
+    /// Blocks and answers signals as `wait` does. The predicate runs with the lock held.
+    ///
+    /// Args:
+    ///     predicate: called without arguments; its result is taken as a truth value.
+    ///     timeout: seconds on the monotonic clock for all waits together; None waits for ever.
+    ///
+    /// Returns:
+    ///     The predicate's last result: false only if the time was over.
+    ///
+    /// Raises:
+    ///     RuntimeError: the calling thread does not hold the lock.
     #[pyo3(signature = (predicate, timeout=None))]
     fn wait_for<'py>(
         slf: &Bound<'py, Self>,
@@ -277,10 +299,15 @@ impl Condition {
         }
     }
 
+    /// How many threads wait, as a `ConditionStatistics`.
+    ///
+    /// A snapshot for reports and tests; never blocks, and may be out of date when you read it.
+    /// The standard library has no counterpart.
     fn statistics(&self) -> ConditionStatistics {
         ConditionStatistics { waiting: self.engine.waiting() }
     }
 
+    /// Free the lock and forget who waits; for a forked child, as the standard library does.
     fn _at_fork_reinit(&self, py: Python<'_>) -> PyResult<()> {
         self.engine.reset_after_fork();
         let lock = self.lock(py).map_err(|raised| raised.fetch(py))?;
@@ -297,7 +324,7 @@ impl Condition {
     }
 }
 
-/// What a [`Condition`] is doing at a moment.
+/// What a `Condition` is doing at a moment; see `Condition.statistics`.
 #[pyclass(frozen, get_all, module = "juggler.threading")]
 pub struct ConditionStatistics {
     /// Threads that wait to be notified.
@@ -460,17 +487,45 @@ fn notify_all(this: This<'_, '_, Condition>) -> RawResult {
 }
 
 methods! { add_methods for Condition {
-    "acquire" => keywords acquire, "($self, /, *args, **kwargs)\n--\n\nTake the condition's lock, as its own `acquire` does.";
-    "release" => noargs release, "($self, /)\n--\n\nFree the condition's lock.";
-    "__enter__" => noargs enter, "($self, /)\n--\n\nTake the condition's lock.";
-    "__exit__" => keywords exit, "($self, /, *exc_info)\n--\n\nFree the condition's lock.";
+    "acquire" => keywords acquire, "($self, /, *args, **kwargs)\n--\n\n\
+        Take the condition's lock, with the arguments that its own `acquire` takes.\n\
+        \n\
+        As `threading.Condition.acquire`; blocks as the lock's own does.";
+    "release" => noargs release, "($self, /)\n--\n\n\
+        Free the condition's lock, as its own `release` does; as `threading.Condition.release`.";
+    "__enter__" => noargs enter, "($self, /)\n--\n\n\
+        Take the condition's lock, waiting as long as it takes; `with condition:` calls this.";
+    "__exit__" => keywords exit, "($self, /, *exc_info)\n--\n\n\
+        Free the condition's lock, whatever the `with` block ended in.";
     "wait" => keywords wait, "($self, /, timeout=None)\n--\n\n\
-        Let go of the lock, wait to be notified up to `timeout` seconds (monotonic clock; None: for ever), and take the \
-        lock back.\n\n\
-        Returns whether it was notified. Waits with the GIL released; signal handlers run meanwhile, and one that raises \
-        ends the wait, with the lock taken back. RuntimeError if the lock is not held.";
-    "notify" => keywords notify, "($self, /, n=1)\n--\n\nWake up to `n` of those that wait. RuntimeError if the lock is not held.";
-    "notify_all" => noargs notify_all, "($self, /)\n--\n\nWake everybody who waits. RuntimeError if the lock is not held.";
+        Let go of the lock, wait to be notified, and take the lock back; as `threading.Condition.wait`.\n\
+        \n\
+        An `RLock` is let go of altogether, however deep it was taken, and taken back as deep. The wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
+        Whatever ends the wait, the lock is held again when this returns or raises. Call it in a loop that looks at what you wait\n\
+        for, or use `wait_for`.\n\
+        \n\
+        Args:\n\
+        \x20   timeout: seconds on the monotonic clock to wait at most, not counting the time to take the lock back; None waits\n\
+        \x20       for ever.\n\
+        \n\
+        Returns:\n\
+        \x20   Whether it was notified; False if the time was over.\n\
+        \n\
+        Raises:\n\
+        \x20   RuntimeError: the calling thread does not hold the lock.\n\
+        \x20   DeadlockError: deadlocks are looked for, and this wait could never have ended.";
+    "notify" => keywords notify, "($self, /, n=1)\n--\n\n\
+        Wake up to `n` of the threads that wait, those that came first first.\n\
+        \n\
+        As `threading.Condition.notify`. They go on when they get the lock, so not before the caller lets go of it. Never blocks.\n\
+        \n\
+        Raises:\n\
+        \x20   RuntimeError: the calling thread does not hold the lock.";
+    "notify_all" => noargs notify_all, "($self, /)\n--\n\n\
+        Wake every thread that waits; as `threading.Condition.notify_all`. Never blocks.\n\
+        \n\
+        Raises:\n\
+        \x20   RuntimeError: the calling thread does not hold the lock.";
 } }
 
 /// Adds what PyO3 does not to the class.

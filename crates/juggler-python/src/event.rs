@@ -12,7 +12,10 @@ use pyo3::types::{PyDict, PyTuple};
 
 /// A flag that threads wait for.
 ///
-/// Stands in for `threading.Event`. `set` wakes everybody who waits.
+/// Stands in for `threading.Event`, with `statistics()` besides.
+///
+/// Fairness: `set` wakes everybody who waits, in no promised order. Fork: the child finds the flag as it was; the threads
+/// that waited are gone. Blocking: only `wait` does, and not when the flag is set.
 #[pyclass(frozen, weakref, dict, subclass, module = "threading")]
 pub struct Event {
     engine: event::Event,
@@ -29,7 +32,7 @@ impl Event {
 #[pymethods]
 impl Event {
     #[new]
-    #[pyo3(signature = (*args, **_kwargs))]
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "()")]
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         let counter = CounterCell::new();
         trace::created(args.py(), "Event", None, &counter);
@@ -42,11 +45,13 @@ impl Event {
     )]
     fn __init__(&self) {}
 
+    /// Whether the flag is set. Programs look at it; `is_set()` is the public way.
     #[getter(_flag)]
     fn flag(&self) -> bool {
         self.engine.is_set()
     }
 
+    /// Deprecated: the old name of `is_set`.
     #[pyo3(name = "isSet")]
     fn is_set_deprecated(&self, py: Python<'_>) -> PyResult<bool> {
         let message = c"isSet() is deprecated, use is_set() instead";
@@ -54,10 +59,15 @@ impl Event {
         Ok(self.engine.is_set())
     }
 
+    /// Whether the flag is set and who waits for it, as an `EventStatistics`.
+    ///
+    /// A snapshot for reports and tests; never blocks, and may be out of date when you read it.
+    /// The standard library has no counterpart.
     fn statistics(&self) -> EventStatistics {
         EventStatistics { is_set: self.engine.is_set(), waiting: self.engine.waiting() }
     }
 
+    /// Clear the flag and forget who waits; for a forked child, as the standard library does.
     fn _at_fork_reinit(&self) {
         self.engine.reset_after_fork();
     }
@@ -69,7 +79,7 @@ impl Event {
     }
 }
 
-/// What an [`Event`] is doing at a moment.
+/// What an `Event` is doing at a moment; see `Event.statistics`.
 #[pyclass(frozen, get_all, module = "juggler.threading")]
 pub struct EventStatistics {
     /// Whether the flag is set.
@@ -127,13 +137,25 @@ fn wait_traced(this: This<'_, '_, Event>, deadline: Deadline) -> RawResult {
 }
 
 methods! { add_methods for Event {
-    "is_set" => noargs is_set, "($self, /)\n--\n\nWhether the flag is set.";
-    "set" => noargs set, "($self, /)\n--\n\nSet the flag and wake everybody who waits for it.";
-    "clear" => noargs clear, "($self, /)\n--\n\nClear the flag.";
+    "is_set" => noargs is_set, "($self, /)\n--\n\n\
+        Whether the flag is set; as `threading.Event.is_set`. Never blocks.";
+    "set" => noargs set, "($self, /)\n--\n\n\
+        Set the flag and wake everybody who waits for it; as `threading.Event.set`. Never blocks.";
+    "clear" => noargs clear, "($self, /)\n--\n\n\
+        Clear the flag, so that `wait` waits again; as `threading.Event.clear`. Never blocks.";
     "wait" => keywords wait, "($self, /, timeout=None)\n--\n\n\
-        Wait until the flag is set, up to `timeout` seconds (monotonic clock; None: for ever).\n\n\
-        Returns whether it was set, also if it was cleared again before this thread ran. Waits with the GIL released; \
-        signal handlers run meanwhile, and one that raises ends the wait.";
+        Wait until the flag is set; as `threading.Event.wait`.\n\
+        \n\
+        A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
+        \n\
+        Args:\n\
+        \x20   timeout: seconds on the monotonic clock to wait at most; None waits for ever, a negative number not at all.\n\
+        \n\
+        Returns:\n\
+        \x20   Whether the flag was set, also if it was cleared again before this thread ran.\n\
+        \n\
+        Raises:\n\
+        \x20   DeadlockError: deadlocks are looked for, and this wait could never have ended.";
 } }
 
 /// Adds what PyO3 does not to the class.

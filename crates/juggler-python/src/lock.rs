@@ -14,8 +14,14 @@ use pyo3::prelude::*;
 
 /// A mutual-exclusion lock that any thread may release.
 ///
-/// Stands in for `threading.Lock`. Barging: a running thread may take a free lock before a sleeper that is being woken;
-/// sleepers are woken first in, first out.
+/// Stands in for `threading.Lock`, with `name`, which reports and deadlock messages show, and `statistics()` besides.
+///
+/// Fairness: barging. A running thread may take a free lock before a sleeper that is being woken; sleepers are woken
+/// first in, first out. Fork: a held lock stays held in the child, and the threads that waited for it are gone.
+/// Blocking: taking a free lock and releasing one never give the GIL up. Cannot be pickled or subclassed.
+///
+/// Args:
+///     name: what reports call the lock.
 #[pyclass(frozen, weakref, module = "threading")]
 pub struct Lock {
     pub engine: lock::Lock,
@@ -55,15 +61,21 @@ impl Lock {
         Self::make(py, name.map(Obj::from))
     }
 
+    /// The name given at construction, or None.
     #[getter]
     fn name(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.name.as_ref().map(|name| name.bind(py).to_owned().unbind())
     }
 
+    /// Who holds the lock and who waits for it, as a `LockStatistics`.
+    ///
+    /// A snapshot for reports and tests; never blocks, and may be out of date when you read it.
+    /// The standard library has no counterpart.
     fn statistics(&self) -> LockStatistics {
         LockStatistics { locked: self.engine.is_locked(), waiting: self.engine.waiting() }
     }
 
+    /// Make the lock free again; for a forked child, as the standard library does.
     fn _at_fork_reinit(&self) {
         trace::forget(self.trace_id());
         self.engine.reset_after_fork();
@@ -79,7 +91,7 @@ impl Lock {
     }
 }
 
-/// What a [`Lock`] is doing at a moment.
+/// What a `Lock` is doing at a moment; see `Lock.statistics`.
 #[pyclass(frozen, get_all, module = "juggler.threading")]
 pub struct LockStatistics {
     /// Whether it is held.
@@ -155,12 +167,34 @@ fn locked(this: This<'_, '_, Lock>) -> RawResult {
 }
 
 const ACQUIRE: &str = "($self, /, blocking=True, timeout=-1)\n--\n\n\
-Take the lock, waiting up to `timeout` seconds (monotonic clock; -1: for ever) if `blocking`.\n\n\
-Returns whether it was taken. Waits with the GIL released; signal handlers run meanwhile, and one that raises ends the wait.";
-const RELEASE: &str = "($self, /)\n--\n\nFree the lock. Any thread may do so; RuntimeError if nobody holds it.";
-const LOCKED: &str = "($self, /)\n--\n\nWhether somebody holds the lock.";
-const ENTER: &str = "($self, /)\n--\n\nTake the lock.";
-const EXIT: &str = "($self, /, *exc_info)\n--\n\nFree the lock.";
+        Take the lock, waiting for it if need be; as `threading.Lock.acquire`.\n\
+        \n\
+        A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
+        \n\
+        Args:\n\
+        \x20   blocking: False returns at once, whether the lock was free or not.\n\
+        \x20   timeout: seconds on the monotonic clock to wait at most; -1 waits for ever.\n\
+        \n\
+        Returns:\n\
+        \x20   Whether the lock was taken.\n\
+        \n\
+        Raises:\n\
+        \x20   ValueError: a negative timeout other than -1, or a timeout with `blocking=False`.\n\
+        \x20   OverflowError: a timeout above `threading.TIMEOUT_MAX`.\n\
+        \x20   DeadlockError: deadlocks are looked for, and this wait would close a cycle.";
+const RELEASE: &str = "($self, /)\n--\n\n\
+        Free the lock and wake one thread that waits for it; as `threading.Lock.release`.\n\
+        \n\
+        Any thread may do so, not only the one that took it. Never blocks.\n\
+        \n\
+        Raises:\n\
+        \x20   RuntimeError: nobody holds the lock.";
+const LOCKED: &str = "($self, /)\n--\n\n\
+        Whether somebody holds the lock; as `threading.Lock.locked`. Never blocks.";
+const ENTER: &str = "($self, /)\n--\n\n\
+        Take the lock, waiting for it as long as it takes; `with lock:` calls this.";
+const EXIT: &str = "($self, /, *exc_info)\n--\n\n\
+        Free the lock, whatever the `with` block ended in.";
 
 methods! { add_methods for Lock {
     "acquire" => keywords acquire, ACQUIRE;

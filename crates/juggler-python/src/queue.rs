@@ -41,9 +41,24 @@ struct Parts {
 
 /// A first-in-first-out queue between threads.
 ///
-/// Stands in for `queue.Queue`. Waiting getters and putters are woken first in, first out; a running thread may take an
-/// item before a sleeper that is being woken. May be used from destructors and signal handlers: `put` and `get` that need
-/// not wait never deadlock with an operation that they interrupt.
+/// Stands in for `queue.Queue`, with `statistics()` besides, and `shutdown()` on every version (in the standard library from
+/// 3.13). A subclass may override `_init`, `_qsize`, `_put` and `_get`; that, or asking for `mutex`, `queue` or one of the
+/// conditions, *opens* the queue: from then on it works on those parts as the standard library does, and as slowly.
+///
+/// Fairness: getters and putters that wait are woken first in, first out; a running thread may take an item before a sleeper
+/// that is being woken. Fork: the child finds the items as they were; the threads that waited are gone. Blocking: `put` and
+/// `get` that need not wait keep the GIL, but for the turn of at most 0.2 ms that a thread gets which had slept for a
+/// millisecond or more and is woken. May be used from destructors and signal handlers: such a call never deadlocks with an
+/// operation that it interrupts, unless the queue is open.
+///
+/// Deviations: `maxsize` must be a number; one with a fraction is rounded up.
+///
+/// Args:
+///     maxsize: the most items it holds, any number; 0, a negative or an infinite number is no limit.
+///
+/// Raises:
+///     TypeError: `maxsize` is not a number.
+///     ValueError: `maxsize` is NaN.
 #[pyclass(frozen, weakref, dict, subclass, module = "queue")]
 pub struct Queue {
     engine: queue::Queue<Obj>,
@@ -56,17 +71,25 @@ pub struct Queue {
     counter: CounterCell,
 }
 
-/// A last-in-first-out queue between threads.
+/// A last-in-first-out queue between threads, a stack.
 ///
 /// Stands in for `queue.LifoQueue`; as `Queue` in everything but the order.
+///
+/// Args:
+///     maxsize: the most items it holds; 0 or less is no limit.
 #[pyclass(frozen, subclass, extends = Queue, module = "queue")]
 pub struct LifoQueue;
 
 /// A queue between threads whose smallest item leaves first.
 ///
-/// Stands in for `queue.PriorityQueue`. Items are ordered by `<`, equal ones as `heapq` orders them. If a comparison
-/// raises, the queue is as before and the exception passes on. A comparison that uses the queue it is part of gets a
-/// `RuntimeError` where the standard library would deadlock.
+/// Stands in for `queue.PriorityQueue`; as `Queue` in everything but the order. Items are ordered by `<`, equal ones as
+/// `heapq` orders them.
+///
+/// Deviations: if a comparison raises, the queue is as before and the exception passes on. A comparison that uses the queue it
+/// is part of gets a `RuntimeError`, where the standard library would deadlock.
+///
+/// Args:
+///     maxsize: the most items it holds; 0 or less is no limit.
 #[pyclass(frozen, subclass, extends = Queue, module = "queue")]
 pub struct PriorityQueue;
 
@@ -251,7 +274,7 @@ impl Queue {
 #[pymethods]
 impl Queue {
     #[new]
-    #[pyo3(signature = (*args, **_kwargs))]
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(maxsize=0)")]
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self::with_order(args.py(), Order::Fifo)
     }
@@ -267,12 +290,13 @@ impl Queue {
         Ok(())
     }
 
+    /// `Queue[int]` in annotations, as in the standard library.
     #[classmethod]
     fn __class_getitem__<'py>(class: &Bound<'py, PyType>, item: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         class.py().import("types")?.call_method1("GenericAlias", (class, item))
     }
 
-    /// The bound; 0 or less for none.
+    /// The most items it holds, as given; 0 or less is no limit. May be set.
     #[getter]
     fn maxsize(&self) -> i64 {
         self.maxsize.load(Ordering::Relaxed)
@@ -347,25 +371,32 @@ impl Queue {
         Ok(())
     }
 
+    /// Make the container of an open queue; a subclass may override it.
     fn _init(slf: &Bound<'_, Self>, maxsize: Bound<'_, PyAny>) -> PyResult<()> {
         call_open(slf.py(), "init_fifo", (slf.as_any(), maxsize)).map(drop)
     }
 
+    /// How many items the container of an open queue holds; a subclass may override it.
     fn _qsize(slf: &Bound<'_, Self>) -> PyResult<usize> {
         Self::queue(slf)?.len()
     }
 
+    /// Put an item into the container of an open queue; a subclass may override it.
     fn _put(slf: &Bound<'_, Self>, item: Bound<'_, PyAny>) -> PyResult<()> {
         Self::queue(slf)?.call_method1("append", (item,)).map(drop)
     }
 
+    /// Take an item out of the container of an open queue; a subclass may override it.
     fn _get<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         Self::queue(slf)?.call_method0("popleft")
     }
 
-    /// Marks an item that was got as done; `join` returns when all are.
+    /// Mark an item that was got as done; as `queue.Queue.task_done`. Never blocks.
     ///
-    /// ValueError if called more often than items were put.
+    /// `join` returns when all items that were put are done.
+    ///
+    /// Raises:
+    ///     ValueError: called more often than items were put.
     fn task_done(slf: &Bound<'_, Self>) -> PyResult<()> {
         if slf.get().is_open() {
             return call_open(slf.py(), "task_done", (slf.as_any(),)).map(drop);
@@ -374,7 +405,9 @@ impl Queue {
         done.map_err(|queue::TooManyDone| PyValueError::new_err("task_done() called too many times"))
     }
 
-    /// Waits until `task_done` was called for every item that was put. Waits with the GIL released; answers signals.
+    /// Wait until `task_done` was called for every item that was put; as `queue.Queue.join`.
+    ///
+    /// There is no timeout. A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.
     fn join(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         match slf.get().engine.join(&PyGate::new(py)) {
@@ -384,10 +417,12 @@ impl Queue {
         }
     }
 
-    /// Refuses puts from now on with `ShutDown`, and gets once the queue is empty.
+    /// Refuse every `put` from now on, and every `get` once the queue is empty, with `ShutDown`.
     ///
-    /// With `immediate` the queue is emptied at once, what was inside counting as done. Present on every version (in the
-    /// standard library from 3.13).
+    /// As `queue.Queue.shutdown` of 3.13, here on every version. Wakes all who wait. Never blocks.
+    ///
+    /// Args:
+    ///     immediate: empty the queue at once; what was inside counts as done.
     #[pyo3(signature = (immediate=false))]
     fn shutdown(slf: &Bound<'_, Self>, immediate: bool) -> PyResult<()> {
         let py = slf.py();
@@ -404,7 +439,7 @@ impl Queue {
         }
     }
 
-    /// Whether the queue is full; may have changed when you read it.
+    /// Whether a `put` would have to wait; as `queue.Queue.full`. May have changed when you read it.
     fn full(slf: &Bound<'_, Self>) -> PyResult<bool> {
         if slf.get().is_open() {
             return call_open(slf.py(), "full", (slf.as_any(),))?.extract();
@@ -412,6 +447,10 @@ impl Queue {
         Ok(slf.get().engine.is_full())
     }
 
+    /// How full the queue is and was, what is unfinished, and who waits, as a `QueueStatistics`.
+    ///
+    /// A snapshot for reports and tests; never blocks, and may be out of date when you read it.
+    /// The standard library has no counterpart.
     fn statistics(&self) -> QueueStatistics {
         let now = self.engine.statistics();
         QueueStatistics {
@@ -446,7 +485,7 @@ impl Queue {
 #[pymethods]
 impl LifoQueue {
     #[new]
-    #[pyo3(signature = (*args, **_kwargs))]
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(maxsize=0)")]
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(Queue::with_order(args.py(), Order::Lifo)).add_subclass(Self)
     }
@@ -463,7 +502,7 @@ impl LifoQueue {
 #[pymethods]
 impl PriorityQueue {
     #[new]
-    #[pyo3(signature = (*args, **_kwargs))]
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(maxsize=0)")]
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(Queue::with_order(args.py(), Order::Priority)).add_subclass(Self)
     }
@@ -483,7 +522,7 @@ impl PriorityQueue {
     }
 }
 
-/// What a [`Queue`] is doing at a moment.
+/// What a `Queue` is doing at a moment; see `Queue.statistics`.
 #[pyclass(frozen, get_all, module = "juggler.queue")]
 pub struct QueueStatistics {
     /// Items inside.
@@ -722,17 +761,55 @@ fn yes(py: Python<'_>) -> Bound<'_, PyAny> {
 
 methods! { add_methods for Queue {
     "put" => keywords put, "($self, /, item, block=True, timeout=None)\n--\n\n\
-        Put an item, waiting for room up to `timeout` seconds (monotonic clock; None: for ever) if `block`.\n\n\
-        Raises Full if there was no room in time, ShutDown if the queue was shut down. Waits with the GIL released; signal \
-        handlers run meanwhile, and one that raises ends the wait with the item not put.";
-    "put_nowait" => keywords put_nowait, "($self, /, item)\n--\n\nPut an item if there is room; else raise Full.";
+        Put an item in, waiting for room if need be; as `queue.Queue.put`.\n\
+        \n\
+        A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
+        The item is then not in the queue.\n\
+        \n\
+        Args:\n\
+        \x20   item: any object; in a `PriorityQueue`, one that can be compared with the others.\n\
+        \x20   block: False does not wait for room.\n\
+        \x20   timeout: seconds on the monotonic clock to wait at most; None waits for ever.\n\
+        \n\
+        Raises:\n\
+        \x20   Full: there was no room in time.\n\
+        \x20   ShutDown: the queue was shut down.\n\
+        \x20   ValueError: a negative timeout.\n\
+        \x20   DeadlockError: deadlocks are looked for, and this wait could never have ended.";
+    "put_nowait" => keywords put_nowait, "($self, /, item)\n--\n\n\
+        Put an item in if there is room; as `queue.Queue.put_nowait`. Never blocks.\n\
+        \n\
+        Raises:\n\
+        \x20   Full: there is no room.\n\
+        \x20   ShutDown: the queue was shut down.";
     "get" => keywords get, "($self, /, block=True, timeout=None)\n--\n\n\
-        Take an item, waiting for one up to `timeout` seconds (monotonic clock; None: for ever) if `block`.\n\n\
-        Raises Empty if none came in time, ShutDown if the queue was shut down and is empty. Waits with the GIL released; \
-        signal handlers run meanwhile, and one that raises ends the wait with no item taken.";
-    "get_nowait" => noargs get_nowait, "($self, /)\n--\n\nTake an item if there is one; else raise Empty.";
-    "qsize" => noargs qsize, "($self, /)\n--\n\nHow many items are inside; may have changed when you read it.";
-    "empty" => noargs empty, "($self, /)\n--\n\nWhether nothing is inside; may have changed when you read it.";
+        Take an item out, waiting for one if need be; as `queue.Queue.get`.\n\
+        \n\
+        A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
+        No item is then taken.\n\
+        \n\
+        Args:\n\
+        \x20   block: False does not wait for an item.\n\
+        \x20   timeout: seconds on the monotonic clock to wait at most; None waits for ever.\n\
+        \n\
+        Returns:\n\
+        \x20   The item that is next in the queue's order.\n\
+        \n\
+        Raises:\n\
+        \x20   Empty: no item came in time.\n\
+        \x20   ShutDown: the queue was shut down and is empty.\n\
+        \x20   ValueError: a negative timeout.\n\
+        \x20   DeadlockError: deadlocks are looked for, and this wait could never have ended.";
+    "get_nowait" => noargs get_nowait, "($self, /)\n--\n\n\
+        Take an item out if there is one; as `queue.Queue.get_nowait`. Never blocks.\n\
+        \n\
+        Raises:\n\
+        \x20   Empty: there is no item.\n\
+        \x20   ShutDown: the queue was shut down and is empty.";
+    "qsize" => noargs qsize, "($self, /)\n--\n\n\
+        How many items are inside; as `queue.Queue.qsize`. May have changed when you read it.";
+    "empty" => noargs empty, "($self, /)\n--\n\n\
+        Whether nothing is inside; as `queue.Queue.empty`. May have changed when you read it.";
 } }
 
 /// Adds what PyO3 does not to the classes.

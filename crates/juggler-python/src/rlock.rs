@@ -14,9 +14,17 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::sync::OnceLock;
 
-/// A lock that its owner may take again.
+/// A lock that the thread which holds it may take again.
 ///
-/// Stands in for `threading.RLock`; a class here on every version. Barging, as `Lock`.
+/// Stands in for `threading.RLock`, with `name` and `statistics()` besides, and `locked()` on every version (in the standard
+/// library from 3.14). A class here on every version, which can be subclassed.
+///
+/// Fairness: barging, as `Lock`. Fork: a held lock stays held in the child; if the thread that forked held it, it holds it
+/// there too. Blocking: taking a free lock, or one that the thread holds already, and releasing never give the GIL up.
+///
+/// Args:
+///     name: what reports call the lock. Any other argument is an error from 3.15 and a `DeprecationWarning` in 3.13 and
+///         3.14, as in the standard library.
 #[pyclass(frozen, weakref, subclass, module = "threading")]
 pub struct RLock {
     pub engine: rlock::RLock,
@@ -51,7 +59,7 @@ impl Drop for RLock {
 #[pymethods]
 impl RLock {
     #[new]
-    #[pyo3(signature = (*args, **_kwargs))]
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(*, name=None)")]
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self::make(args.py())
     }
@@ -73,11 +81,16 @@ impl RLock {
         Ok(())
     }
 
+    /// The name given at construction, or None.
     #[getter]
     fn name(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.name.get().map(|name| name.bind(py).to_owned().unbind())
     }
 
+    /// Who holds the lock, how deep, and who waits for it, as an `RLockStatistics`.
+    ///
+    /// A snapshot for reports and tests; never blocks, and may be out of date when you read it.
+    /// The standard library has no counterpart.
     fn statistics(&self) -> RLockStatistics {
         RLockStatistics {
             locked: self.engine.is_locked(),
@@ -87,6 +100,7 @@ impl RLock {
         }
     }
 
+    /// Whether some thread holds the lock; as `threading.RLock.locked` of 3.14. Never blocks.
     fn locked(&self) -> bool {
         self.engine.is_locked()
     }
@@ -114,6 +128,7 @@ impl RLock {
         self.engine.restore(&PyGate::new(py), state.1, state.0).map_err(|raised| raised.fetch(py))
     }
 
+    /// Make the lock free again; for a forked child, as the standard library does.
     fn _at_fork_reinit(&self) {
         trace::forget(self.trace_id());
         self.engine.reset_after_fork();
@@ -134,7 +149,7 @@ impl RLock {
     }
 }
 
-/// What an [`RLock`] is doing at a moment.
+/// What an `RLock` is doing at a moment; see `RLock.statistics`.
 #[pyclass(frozen, get_all, module = "juggler.threading")]
 pub struct RLockStatistics {
     /// Whether it is held.
@@ -230,11 +245,32 @@ fn exit(this: This<'_, '_, RLock>, _exception: Args<'_>) -> RawResult {
 }
 
 const ACQUIRE: &str = "($self, /, blocking=True, timeout=-1)\n--\n\n\
-Take the lock, or take it once more, waiting up to `timeout` seconds (monotonic clock; -1: for ever) if `blocking`.\n\n\
-Returns whether it was taken. Waits with the GIL released; signal handlers run meanwhile, and one that raises ends the wait.";
-const RELEASE: &str = "($self, /)\n--\n\nUndo one acquire. RuntimeError if the calling thread does not hold the lock.";
-const ENTER: &str = "($self, /)\n--\n\nTake the lock, or take it once more.";
-const EXIT: &str = "($self, /, *exc_info)\n--\n\nUndo one acquire.";
+        Take the lock, or take it once more; as `threading.RLock.acquire`.\n\
+        \n\
+        A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
+        \n\
+        Args:\n\
+        \x20   blocking: False returns at once, whether the lock was free or not.\n\
+        \x20   timeout: seconds on the monotonic clock to wait at most; -1 waits for ever.\n\
+        \n\
+        Returns:\n\
+        \x20   Whether the lock was taken.\n\
+        \n\
+        Raises:\n\
+        \x20   ValueError: a negative timeout other than -1, or a timeout with `blocking=False`.\n\
+        \x20   OverflowError: a timeout above `threading.TIMEOUT_MAX`.\n\
+        \x20   DeadlockError: deadlocks are looked for, and this wait would close a cycle.";
+const RELEASE: &str = "($self, /)\n--\n\n\
+        Undo one `acquire`; the last one frees the lock and wakes one thread that waits for it.\n\
+        \n\
+        As `threading.RLock.release`. Never blocks.\n\
+        \n\
+        Raises:\n\
+        \x20   RuntimeError: the calling thread does not hold the lock.";
+const ENTER: &str = "($self, /)\n--\n\n\
+        Take the lock, or take it once more, waiting as long as it takes; `with lock:` calls this.";
+const EXIT: &str = "($self, /, *exc_info)\n--\n\n\
+        Undo one `acquire`, whatever the `with` block ended in.";
 
 methods! { add_methods for RLock {
     "acquire" => keywords acquire, ACQUIRE;
@@ -250,7 +286,7 @@ unsafe extern "C" fn construct(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython calls constructors attached and with the arguments of a vectorcall.
-    unsafe { raw::construct(class, args, flags, names, |py| RLock::make(py)) }
+    unsafe { raw::construct(class, args, flags, names, RLock::make) }
 }
 
 /// Adds what PyO3 does not to the class.

@@ -9,11 +9,17 @@ use juggler_trace::Kind;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-/// A lock that many readers or one writer hold.
+/// A lock that many readers hold together, or one writer alone.
 ///
-/// `with lock.read():` and `with lock.write():`. Writers come first: a reader that arrives while a writer waits lets it
-/// pass. Not reentrant: a thread that reads inside a read may wait for a writer that waits for it. The standard library
-/// has no counterpart.
+/// `with lock.read():` and `with lock.write():`. The standard library has no counterpart.
+///
+/// Fairness: writers come first. A reader that arrives while a writer waits lets it pass, so readers that keep coming cannot
+/// starve a writer. Not reentrant: a thread that reads inside a read may wait for a writer that waits for it. Any thread may
+/// release. The deadlock detector does not follow it. Fork: held stays held in the child; the threads that waited are gone.
+/// Blocking: entering a free side and leaving never give the GIL up.
+///
+/// Args:
+///     name: what reports call the lock.
 #[pyclass(frozen, weakref, module = "juggler.threading")]
 pub struct ReadWriteLock {
     engine: rwlock::RwLock,
@@ -76,43 +82,74 @@ impl ReadWriteLock {
         Self { engine: rwlock::RwLock::default(), name, counter }
     }
 
+    /// The name given at construction, or None.
     #[getter]
     fn name(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.name.as_ref().map(|name| name.bind(py).to_owned().unbind())
     }
 
     /// A context manager that holds the lock as a reader.
+    ///
+    /// Does not enter yet: the `with` statement does, and waits as long as it takes.
     fn read(slf: Py<Self>) -> ReadWriteLockSide {
         ReadWriteLockSide { lock: slf, mode: Mode::Read }
     }
 
     /// A context manager that holds the lock as the writer.
+    ///
+    /// Does not enter yet: the `with` statement does, and waits as long as it takes.
     fn write(slf: Py<Self>) -> ReadWriteLockSide {
         ReadWriteLockSide { lock: slf, mode: Mode::Write }
     }
 
-    /// Enters as a reader, waiting up to `timeout` seconds (monotonic clock; None: for ever); whether it entered.
+    /// Enter as a reader, waiting until that is possible.
+    ///
+    /// A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.
+    ///
+    /// Args:
+    ///     timeout: seconds on the monotonic clock to wait at most; None waits for ever, 0 not at all.
+    ///
+    /// Returns:
+    ///     Whether it entered.
     #[pyo3(signature = (timeout=None))]
     fn acquire_read(&self, py: Python<'_>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
         self.enter(py, Mode::Read, deadline(py, timeout)?)
     }
 
-    /// Enters as the writer, waiting up to `timeout` seconds (monotonic clock; None: for ever); whether it entered.
+    /// Enter as the writer, waiting until that is possible.
+    ///
+    /// A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.
+    ///
+    /// Args:
+    ///     timeout: seconds on the monotonic clock to wait at most; None waits for ever, 0 not at all.
+    ///
+    /// Returns:
+    ///     Whether it entered.
     #[pyo3(signature = (timeout=None))]
     fn acquire_write(&self, py: Python<'_>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
         self.enter(py, Mode::Write, deadline(py, timeout)?)
     }
 
-    /// Leaves as a reader; RuntimeError if no reader is inside.
+    /// Leave as a reader and wake whoever may enter now. Never blocks.
+    ///
+    /// Raises:
+    ///     RuntimeError: no reader is inside.
     fn release_read(&self) -> PyResult<()> {
         self.leave(Mode::Read)
     }
 
-    /// Leaves as the writer; RuntimeError if no writer is inside.
+    /// Leave as the writer and wake whoever may enter now. Never blocks.
+    ///
+    /// Raises:
+    ///     RuntimeError: no writer is inside.
     fn release_write(&self) -> PyResult<()> {
         self.leave(Mode::Write)
     }
 
+    /// Who is inside and who waits, as a `ReadWriteLockStatistics`.
+    ///
+    /// A snapshot for reports and tests; never blocks, and may be out of date when you read it.
+    /// The standard library has no counterpart.
     fn statistics(&self) -> ReadWriteLockStatistics {
         let now = self.engine.statistics();
         ReadWriteLockStatistics { readers: now.readers, writing: now.writing, waiting: now.waiting }
@@ -133,7 +170,9 @@ impl ReadWriteLock {
     }
 }
 
-/// One side of a [`ReadWriteLock`], as a context manager.
+/// One side of a `ReadWriteLock` as a context manager, from its `read()` or `write()`; may be used again and again.
+///
+/// The standard library has no counterpart.
 #[pyclass(frozen, module = "juggler.threading")]
 pub struct ReadWriteLockSide {
     lock: Py<ReadWriteLock>,
@@ -142,17 +181,19 @@ pub struct ReadWriteLockSide {
 
 #[pymethods]
 impl ReadWriteLockSide {
+    /// Enter this side, waiting as long as it takes.
     fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
         self.lock.get().enter(py, self.mode, Deadline::NEVER)
     }
 
+    /// Leave this side, whatever the `with` block ended in.
     #[pyo3(signature = (*_exception))]
     fn __exit__(&self, _exception: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
         self.lock.get().leave(self.mode)
     }
 }
 
-/// What a [`ReadWriteLock`] is doing at a moment.
+/// What a `ReadWriteLock` is doing at a moment; see `ReadWriteLock.statistics`.
 #[pyclass(frozen, get_all, module = "juggler.threading")]
 pub struct ReadWriteLockStatistics {
     /// Readers inside.

@@ -17,8 +17,18 @@ const UNBOUNDED: u64 = u64::MAX;
 
 /// A counter of permits: `acquire` takes one, `release` gives some back.
 ///
-/// Stands in for `threading.Semaphore`. Barging: a running thread may take a permit before a sleeper that is being woken;
-/// sleepers are served first in, first out. Holds up to 2**64 - 1 permits.
+/// Stands in for `threading.Semaphore`, with `statistics()` besides. Deviation: it holds at most 2**64 - 1 permits.
+///
+/// Fairness: barging. A running thread may take a permit before a sleeper that is being woken; sleepers are served first in,
+/// first out. Fork: the child finds as many permits as there were; the threads that waited are gone. Blocking: taking a free
+/// permit and giving one back never give the GIL up.
+///
+/// Args:
+///     value: the permits to begin with, 0 or more; by default 1.
+///
+/// Raises:
+///     ValueError: `value` is negative.
+///     OverflowError: `value` is 2**64 or more.
 #[pyclass(frozen, weakref, dict, subclass, module = "threading")]
 pub struct Semaphore {
     engine: semaphore::Semaphore,
@@ -48,7 +58,7 @@ fn permits(value: Option<Bound<'_, PyAny>>) -> PyResult<u64> {
 #[pymethods]
 impl Semaphore {
     #[new]
-    #[pyo3(signature = (*args, **_kwargs))]
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(value=1)")]
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         let counter = CounterCell::new();
         trace::created(args.py(), "Semaphore", None, &counter);
@@ -61,6 +71,7 @@ impl Semaphore {
         Ok(())
     }
 
+    /// The free permits. Programs look at it; `statistics()` is the public way.
     #[getter(_value)]
     fn value(&self) -> u64 {
         self.engine.permits()
@@ -71,6 +82,10 @@ impl Semaphore {
         self.engine.set_permits(value);
     }
 
+    /// The free permits, the bound, and who waits, as a `SemaphoreStatistics`.
+    ///
+    /// A snapshot for reports and tests; never blocks, and may be out of date when you read it.
+    /// The standard library has no counterpart.
     fn statistics(&self) -> SemaphoreStatistics {
         let bound = self.engine.bound();
         SemaphoreStatistics {
@@ -93,14 +108,17 @@ impl Semaphore {
 
 /// A semaphore that refuses to hold more permits than it began with.
 ///
-/// Stands in for `threading.BoundedSemaphore`.
+/// Stands in for `threading.BoundedSemaphore`; as `Semaphore`, but for a `release` too many, which is a `ValueError`.
+///
+/// Args:
+///     value: the permits to begin with and the most it ever holds; by default 1.
 #[pyclass(frozen, subclass, extends = Semaphore, module = "threading")]
 pub struct BoundedSemaphore;
 
 #[pymethods]
 impl BoundedSemaphore {
     #[new]
-    #[pyo3(signature = (*args, **kwargs))]
+    #[pyo3(signature = (*args, **kwargs), text_signature = "(value=1)")]
     fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(Semaphore::new(args, kwargs)).add_subclass(Self)
     }
@@ -114,13 +132,14 @@ impl BoundedSemaphore {
         Ok(())
     }
 
+    /// The permits that it began with.
     #[getter]
     fn _initial_value(slf: &Bound<'_, Self>) -> u64 {
         slf.as_super().get().engine.bound()
     }
 }
 
-/// What a [`Semaphore`] is doing at a moment.
+/// What a `Semaphore` is doing at a moment; see `Semaphore.statistics`.
 #[pyclass(frozen, get_all, module = "juggler.threading")]
 pub struct SemaphoreStatistics {
     /// Free permits.
@@ -214,13 +233,31 @@ fn exit(this: This<'_, '_, Semaphore>, _exception: Args<'_>) -> RawResult {
 
 methods! { add_methods for Semaphore {
     "acquire" => keywords acquire, "($self, /, blocking=True, timeout=None)\n--\n\n\
-        Take a permit, waiting up to `timeout` seconds (monotonic clock; None: for ever) if `blocking`.\n\n\
-        Returns whether one was taken. Waits with the GIL released; signal handlers run meanwhile, and one that raises \
-        ends the wait.";
-    "release" => keywords release, "($self, /, n=1)\n--\n\nGive `n` permits back and wake as many sleepers.\n\n\
-        ValueError if `n` is below 1, or if a bounded semaphore would hold more than it began with.";
-    "__enter__" => noargs enter, "($self, /)\n--\n\nTake a permit.";
-    "__exit__" => keywords exit, "($self, /, *exc_info)\n--\n\nGive a permit back.";
+        Take a permit, waiting for one if need be; as `threading.Semaphore.acquire`.\n\
+        \n\
+        A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
+        \n\
+        Args:\n\
+        \x20   blocking: False returns at once, whether there was a permit or not.\n\
+        \x20   timeout: seconds on the monotonic clock to wait at most; None waits for ever, a negative number not at all.\n\
+        \n\
+        Returns:\n\
+        \x20   Whether a permit was taken.\n\
+        \n\
+        Raises:\n\
+        \x20   ValueError: a timeout with `blocking=False`.\n\
+        \x20   DeadlockError: deadlocks are looked for, and this wait could never have ended.";
+    "release" => keywords release, "($self, /, n=1)\n--\n\n\
+        Give `n` permits back and wake as many sleepers; as `threading.Semaphore.release`. Never blocks.\n\
+        \n\
+        Any thread may do so, not only one that took a permit.\n\
+        \n\
+        Raises:\n\
+        \x20   ValueError: `n` is below 1, or a bounded semaphore would hold more than it began with.";
+    "__enter__" => noargs enter, "($self, /)\n--\n\n\
+        Take a permit, waiting as long as it takes; `with semaphore:` calls this.";
+    "__exit__" => keywords exit, "($self, /, *exc_info)\n--\n\n\
+        Give the permit back, whatever the `with` block ended in.";
 } }
 
 /// Adds what PyO3 does not to the classes.

@@ -18,20 +18,25 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCode, PyDict, PyFrame, PyList};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 pyo3::create_exception!(
     juggler.threading,
     DeadlockError,
     PyRuntimeError,
-    "A wait that could never have ended: the message draws the cycle of threads that wait for each other."
+    "A wait that could never have ended; raised in one of the threads instead of hanging all of them.\n\n\
+    The message draws the cycle: which thread waits for what and where, and where its holder took it. The thread has not \
+    taken what it waited for, and may let go of what it holds and try again. Raised only while deadlocks are looked for: \
+    under `juggler run`, or after `juggler.threading.detect_deadlocks()`. The standard library has no counterpart."
 );
 pyo3::create_exception!(
     juggler.threading,
     LockOrderWarning,
     PyRuntimeWarning,
-    "Two locks are taken in both orders, which will deadlock when two threads do so at once."
+    "Two locks are taken in both orders, which will deadlock when two threads do so at once.\n\n\
+    Warned of once for each pair, with both places, even if the program never hung; only while deadlocks are looked for. \
+    The standard library has no counterpart."
 );
 
 const REPORT: u8 = 1;
@@ -58,12 +63,56 @@ fn reporting() -> bool {
     FLAGS.load(Ordering::Relaxed) & REPORT != 0
 }
 
-fn detecting() -> bool {
+/// Whether deadlocks are looked for.
+#[inline(always)]
+pub fn detecting() -> bool {
     FLAGS.load(Ordering::Relaxed) & DETECT != 0
 }
 
-/// Where a primitive keeps its counter, made at its first traced use.
-pub type CounterCell = OnceLock<Arc<Counter>>;
+/// Where a primitive keeps its counter, made at its first traced use: one word, null until then.
+#[derive(Debug, Default)]
+pub struct CounterCell(AtomicPtr<Counter>);
+
+impl CounterCell {
+    /// A cell without a counter.
+    pub const fn new() -> Self {
+        Self(AtomicPtr::new(std::ptr::null_mut()))
+    }
+
+    fn get(&self) -> Option<&Counter> {
+        // Acquire pairs with the exchange in `get_or_init`.
+        // SAFETY: the pointer is null or comes from `Arc::into_raw`, and that reference lives as long as the cell.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
+    }
+
+    fn get_or_init(&self, make: impl FnOnce() -> Arc<Counter>) -> &Counter {
+        if let Some(counter) = self.get() {
+            return counter;
+        }
+        let fresh = Arc::into_raw(make()).cast_mut();
+        match self.0.compare_exchange(std::ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: the cell owns the reference now.
+            Ok(_) => unsafe { &*fresh },
+            Err(first) => {
+                // SAFETY: `fresh` was not given away; `first` is the cell's.
+                unsafe {
+                    drop(Arc::from_raw(fresh));
+                    &*first
+                }
+            }
+        }
+    }
+}
+
+impl Drop for CounterCell {
+    fn drop(&mut self) {
+        let counter = *self.0.get_mut();
+        if !counter.is_null() {
+            // SAFETY: the reference that `get_or_init` gave to the cell.
+            drop(unsafe { Arc::from_raw(counter) });
+        }
+    }
+}
 
 /// A primitive, as the tracer sees it.
 #[derive(Clone, Copy)]
@@ -111,7 +160,7 @@ fn created_slow(py: Python<'_>, class: &'static str, name: Option<&Obj>, cell: &
         return;
     }
     let name = name.and_then(|name| name.bind(py).str().ok()).map(|name| Arc::from(name.to_string_lossy().as_ref()));
-    let _ = cell.set(TRACER.registry.counter(class, name, Some(site(py))));
+    cell.get_or_init(|| TRACER.registry.counter(class, name, Some(site(py))));
 }
 
 /// The lock at this address is gone.
@@ -329,9 +378,12 @@ fn watch_thread() -> u64 {
     WATCH.try_with(|watch| watch.0).unwrap_or_else(|_| current_thread())
 }
 
-/// Places that were seen, by code object and instruction. The code objects stay alive, so that no address comes to mean
-/// another; the number of places is that of calls in the program's text.
-static SITES: LazyLock<Mutex<HashMap<(usize, i32), (Obj, Site)>>> = LazyLock::new(Mutex::default);
+/// Places that were seen, by the address of the code object and the instruction.
+type Sites = HashMap<(usize, i32), (Obj, Site)>;
+
+/// The code objects stay alive, so that no address comes to mean another; there are no more places than calls in the
+/// program's text.
+static SITES: LazyLock<Mutex<Sites>> = LazyLock::new(Mutex::default);
 
 /// Files of which a call is not what a reader looks for.
 const INTERNAL: [&str; 4] = ["/threading.py", "/juggler/", "/concurrent/futures/", "/contextlib.py"];

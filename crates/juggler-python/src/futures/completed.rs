@@ -102,11 +102,14 @@ pub struct Completed {
 
 /// Iterate over the futures in `fs`, of any executors, each once and as soon as it is done; those that are come first.
 ///
+/// Stands in for `concurrent.futures.as_completed`, and takes the futures of both. Waits with the GIL released; signal
+/// handlers run meanwhile, and one that raises ends the wait.
+///
 /// The futures are looked at, and the timeout begins, when the iteration does. What was handed out is not kept.
 ///
 /// Args:
 ///     fs: the futures.
-///     timeout: seconds (monotonic clock) for all of them together; None waits for ever.
+///     timeout: seconds on the monotonic clock for all of them together; None waits for ever.
 ///
 /// Raises:
 ///     TimeoutError: by the iterator, if they did not all end in time.

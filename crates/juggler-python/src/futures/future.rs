@@ -3,10 +3,12 @@
 
 use super::exposed::{self, Exposure};
 use super::stdlib::{self, CANCELLED_ERROR, INVALID_STATE_ERROR};
+use super::tracing;
 use crate::gate::PyGate;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
+use crate::trace;
 use juggler_sync::Deadline;
 use juggler_sync::future::{self, Started, State, WrongState};
 use juggler_sync::guarded::Guarded;
@@ -104,7 +106,7 @@ fn name_of<'py>(py: Python<'py>, state: State) -> &'py Bound<'py, PyString> {
 #[pymethods]
 impl Future {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "()")]
     fn py_new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self::new()
     }
@@ -376,7 +378,11 @@ fn raise(py: Python<'_>, error: &Obj) -> Raised {
 fn await_outcome(this: This<'_, '_, Future>, deadline: Deadline) -> Result<Outcome, Raised> {
     let py = this.py();
     if !this.engine.state().is_done() {
-        this.engine.wait(&PyGate::new(py), deadline)?;
+        if trace::on() {
+            tracing::wait(this, deadline)?;
+        } else {
+            this.engine.wait(&PyGate::new(py), deadline)?;
+        }
         if this.engine.is_forced() {
             exposed::settle_pokes(py, &this)?;
         }
@@ -490,11 +496,29 @@ fn done(this: This<'_, '_, Future>) -> RawResult {
 }
 
 const RESULT: &str = "($self, /, timeout=None)\n--\n\n\
-The result of the call, waited for up to `timeout` seconds (monotonic clock; None: for ever).\n\n\
-Raises what the call raised, CancelledError if the future was cancelled, TimeoutError if it is not done in time. \
-Waits with the GIL released; signal handlers run meanwhile, and one that raises ends the wait.";
+        The result of the call, waited for if need be; as `concurrent.futures.Future.result`.\n\
+        \n\
+        A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
+        \n\
+        Args:\n\
+        \x20   timeout: seconds on the monotonic clock to wait at most; None waits for ever.\n\
+        \n\
+        Raises:\n\
+        \x20   Exception: what the call raised, with the worker's frames in its traceback.\n\
+        \x20   CancelledError: the future was cancelled.\n\
+        \x20   TimeoutError: it was not done in time.\n\
+        \x20   DeadlockError: deadlocks are looked for, and every worker of the pool waits for calls that are queued in it.";
 const EXCEPTION: &str = "($self, /, timeout=None)\n--\n\n\
-What the call raised, None if it did not, waited for up to `timeout` seconds as `result` does.";
+        What the call raised, or None, waited for if need be; as `concurrent.futures.Future.exception`.\n\
+        \n\
+        A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
+        \n\
+        Args:\n\
+        \x20   timeout: seconds on the monotonic clock to wait at most; None waits for ever.\n\
+        \n\
+        Raises:\n\
+        \x20   CancelledError: the future was cancelled.\n\
+        \x20   TimeoutError: it was not done in time.";
 const ADD_DONE_CALLBACK: &str = "($self, /, fn)\n--\n\n\
 Call `fn` with this future when it is done, at once if it is.\n\n\
 Callbacks are called in the order in which they were added, by the thread that ends the future. An Exception that one \

@@ -6,7 +6,7 @@
 //! | [`layout`] | how a future is made and freed without PyO3's detours |
 //! | [`exposed`] | what happens to futures whose privates a program uses |
 //! | [`stdlib`] | what is taken from the standard library: its exceptions and its logger |
-//! | [`task`] | a call that waits for a worker |
+//! | [`task`], [`tracing`] | a call that waits for a worker, and what the tracer is told of it |
 //! | [`pool`], [`worker`] | the class `ThreadPoolExecutor`, and what its threads do |
 //! | [`map`] | the iterator of `ThreadPoolExecutor.map` |
 //! | [`follow`], [`wait`], [`completed`] | futures of any kind watched together, `wait`, `as_completed` |
@@ -20,6 +20,7 @@ mod map;
 pub mod pool;
 mod stdlib;
 mod task;
+mod tracing;
 pub mod wait;
 mod worker;
 

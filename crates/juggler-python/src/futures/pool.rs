@@ -4,11 +4,13 @@
 use super::map;
 use super::stdlib::BROKEN_THREAD_POOL;
 use super::task::Task;
+use super::tracing;
 use super::worker::{self, Pool, Worker};
 use crate::gate;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods};
 use crate::semaphore::Semaphore;
+use crate::trace;
 use juggler_sync::pool::Submitted;
 use juggler_sync::sync::Arc;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -61,6 +63,7 @@ impl ThreadPoolExecutor {
     /// raises.
     #[inline(always)]
     fn enqueue(&self, py: Python<'_>, parts: &Parts, task: Task) -> Result<(), Raised> {
+        tracing::queued(&parts.pool, task.key());
         match parts.pool.scheduler.submit(task) {
             Ok(Submitted::Queued(woken)) => {
                 gate::yield_to(py, woken);
@@ -74,6 +77,7 @@ impl ThreadPoolExecutor {
                 })
             }
             Err(task) => {
+                tracing::ended(task.key());
                 drop(task);
                 Err(parts.pool.refusal(py))
             }
@@ -115,7 +119,7 @@ impl Parts {
 #[pymethods]
 impl ThreadPoolExecutor {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(signature = (*_args, **_kwargs), text_signature = "(max_workers=None, thread_name_prefix='', initializer=None, initargs=())")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self { parts: OnceLock::new() }
     }
@@ -143,8 +147,10 @@ impl ThreadPoolExecutor {
             Some(prefix) if prefix.is_truthy()? => prefix,
             _ => format!("ThreadPoolExecutor-{}", slf.call_method0("_counter")?).into_pyobject(py)?.into_any(),
         };
+        let pool = worker::register(Pool::new(limit));
+        trace::created(py, "ThreadPoolExecutor", None, &pool.counter);
         let parts = Parts {
-            pool: worker::register(Pool::new(limit)),
+            pool,
             max_workers: max_workers.into(),
             prefix: prefix.into(),
             initializer: initializer.map(Obj::from),
@@ -154,17 +160,23 @@ impl ThreadPoolExecutor {
         slf.get().parts.set(parts).map_err(|_| PyRuntimeError::new_err("the executor is initialized already"))
     }
 
-    /// Makes the calls `fn(*args)` for each `args` of `zip(*iterables)`; an iterator over the results, in this order.
+    /// Make the calls `fn(*args)` for each `args` of `zip(*iterables)`; as `concurrent.futures.Executor.map`.
     ///
-    /// The calls are submitted before this returns; with `buffersize`, only so many are ahead of the results taken. An
-    /// exception of a call is raised when its result's turn comes. An iterator that was begun and is closed, dropped or
-    /// ended by an exception cancels the calls that have not begun; one that was not begun cancels nothing.
+    /// The calls are submitted before this returns; with `buffersize`, only so many are ahead of the results taken. The iterator
+    /// waits for the next result with the GIL released and answers signals, so one Ctrl-C ends it. One that was begun and is
+    /// closed, dropped or ended by an exception cancels the calls that have not begun; one that was not begun cancels nothing.
     ///
     /// Args:
-    ///     timeout: seconds (monotonic clock) from now for all results together; None waits for ever.
+    ///     fn: what is called.
+    ///     iterables: its arguments, as for the built-in `map`.
+    ///     timeout: seconds on the monotonic clock from now for all results together; None waits for ever.
     ///     chunksize: without effect, as in the standard library.
-    ///     buffersize: how many calls may be submitted whose results were not taken; None for all.
-    #[pyo3(signature = (r#fn, *iterables, timeout=None, chunksize=None, buffersize=None))]
+    ///     buffersize: how many calls may be submitted whose results were not taken; None for all. On every version (in the
+    ///         standard library from 3.14).
+    ///
+    /// Returns:
+    ///     An iterator over the results in the order of the arguments; an exception of a call is raised when its turn comes.
+    #[pyo3(signature = (r#fn, *iterables, timeout=None, chunksize=None, buffersize=None), text_signature = "($self, fn, *iterables, timeout=None, chunksize=1, buffersize=None)")]
     fn map<'py>(
         slf: &Bound<'py, Self>,
         r#fn: Bound<'py, PyAny>,
@@ -177,12 +189,14 @@ impl ThreadPoolExecutor {
         map::start(slf, r#fn, iterables, timeout, buffersize)
     }
 
-    /// Takes no more calls.
+    /// Take no more calls; as `concurrent.futures.Executor.shutdown`.
+    ///
+    /// Waits with the GIL released and answers signals.
     ///
     /// Args:
     ///     wait: return when all calls have ended and the threads with them.
     ///     cancel_futures: cancel the calls that have not begun.
-    #[pyo3(signature = (wait=None, *, cancel_futures=None))]
+    #[pyo3(signature = (wait=None, *, cancel_futures=None), text_signature = "($self, wait=True, *, cancel_futures=False)")]
     fn shutdown(
         &self,
         py: Python<'_>,
@@ -205,7 +219,10 @@ impl ThreadPoolExecutor {
         Ok(())
     }
 
-    /// A snapshot of what the pool is doing.
+    /// How many calls wait and how many threads there are, as a `ThreadPoolExecutorStatistics`.
+    ///
+    /// A snapshot for reports and tests; never blocks, and may be out of date when you read it.
+    /// The standard library has no counterpart.
     fn statistics(&self) -> PyResult<ThreadPoolExecutorStatistics> {
         let scheduler = &self.parts()?.pool.scheduler;
         let statistics = scheduler.statistics();
@@ -330,7 +347,7 @@ impl WorkQueue {
     }
 }
 
-/// What a [`ThreadPoolExecutor`] is doing at a moment.
+/// What a `ThreadPoolExecutor` is doing at a moment; see `ThreadPoolExecutor.statistics`.
 #[pyclass(frozen, get_all, module = "juggler.futures")]
 pub struct ThreadPoolExecutorStatistics {
     /// Calls that wait for a worker.

@@ -4,6 +4,7 @@
 use super::future::{self, Future, Outcome};
 use super::layout;
 use super::stdlib;
+use super::tracing;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
 use pyo3::ffi;
@@ -83,6 +84,11 @@ impl Task {
         Ok((task, future))
     }
 
+    /// The future, for the tracer.
+    pub fn key(&self) -> &Obj {
+        &self.future
+    }
+
     fn future<'a, 'py>(&'a self, py: Python<'py>) -> This<'a, 'py, Future> {
         // SAFETY: `layout::create` made it.
         unsafe { This::new(py, self.future.as_ptr()) }
@@ -93,11 +99,15 @@ impl Task {
     #[inline]
     pub fn run(mut self, py: Python<'_>) {
         match future::start(self.future(py)) {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(raised) => return report(py, raised),
+            Ok(true) => tracing::started(&self.future),
+            Ok(false) => return tracing::ended(&self.future),
+            Err(raised) => {
+                tracing::ended(&self.future);
+                return report(py, raised);
+            }
         }
         let outcome = self.call.make(py);
+        tracing::ended(&self.future);
         let Self { future, call } = self;
         drop(call);
         // SAFETY: `layout::create` made it.
@@ -109,6 +119,7 @@ impl Task {
 
     /// Cancels the future, and settles it: nobody waits for it any more.
     pub fn cancel(self, py: Python<'_>) {
+        tracing::ended(&self.future);
         let future = self.future(py);
         let settled =
             future::cancel(future).and_then(|cancelled| if cancelled { future::start(future) } else { Ok(true) });
@@ -119,6 +130,7 @@ impl Task {
 
     /// Ends the future with `error`.
     pub fn fail(self, py: Python<'_>, error: &Bound<'_, PyAny>) {
+        tracing::ended(&self.future);
         let future = self.future(py);
         // One that was cancelled stays so, and is settled.
         let failed = match future::start(future) {

@@ -32,11 +32,12 @@ impl Until {
 
 /// Wait for the futures in `fs`, of any executors, each counted once.
 ///
+/// Stands in for `concurrent.futures.wait`, and takes the futures of both.
 /// Waits with the GIL released; signal handlers run meanwhile, and one that raises ends the wait.
 ///
 /// Args:
 ///     fs: the futures.
-///     timeout: seconds (monotonic clock); None waits for ever.
+///     timeout: seconds on the monotonic clock; None waits for ever.
 ///     return_when: FIRST_COMPLETED, FIRST_EXCEPTION (the first that ends with an exception, or all) or ALL_COMPLETED.
 ///
 /// Returns:

@@ -3,9 +3,12 @@
 
 use super::stdlib;
 use super::task::Task;
-use crate::gate::PyGate;
+use super::tracing;
+use crate::gate::{PyGate, current_thread};
 use crate::obj::Obj;
+use crate::trace::{self, CounterCell};
 use juggler_sync::pool::Scheduler;
+use juggler_sync::rlock::ThreadId;
 use juggler_sync::sync::{Arc, AtomicU32, Ordering};
 use juggler_sync::sys::monotonic_nanos;
 use pyo3::exceptions::PyRuntimeError;
@@ -24,6 +27,9 @@ pub struct Pool {
     forks: AtomicU32,
     /// Whether the executor still has the threads that stayed behind in the parent.
     forked: AtomicU32,
+    /// The identities of the threads.
+    workers: Mutex<Vec<ThreadId>>,
+    pub counter: CounterCell,
 }
 
 impl Pool {
@@ -34,7 +40,18 @@ impl Pool {
             broken: AtomicU32::new(0),
             forks: AtomicU32::new(0),
             forked: AtomicU32::new(0),
+            workers: Mutex::new(Vec::new()),
+            counter: CounterCell::new(),
         }
+    }
+
+    /// The identities of the threads, for the tracer.
+    pub fn worker_ids(&self) -> Vec<ThreadId> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change_workers(&self, change: impl FnOnce(&mut Vec<ThreadId>)) {
+        change(&mut self.workers.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Whether an initializer has failed.
@@ -103,6 +120,7 @@ pub fn forget_workers(py: Python<'_>) {
         let tasks = pool.scheduler.reset_after_fork();
         pool.forks.fetch_add(1, Ordering::Relaxed);
         pool.forked.store(1, Ordering::Relaxed);
+        pool.change_workers(Vec::clear);
         for task in tasks {
             task.cancel(py);
         }
@@ -163,7 +181,11 @@ impl Worker {
             drop(raised.fetch(py));
             None
         }) {
-            task.run(py);
+            if trace::on() {
+                tracing::busy(py, &self.pool, || task.run(py));
+            } else {
+                task.run(py);
+            }
             if self.pool.forks.load(Ordering::Relaxed) != forks {
                 // This process was forked off by the call: the pool does not count this thread any more.
                 return;
@@ -199,7 +221,11 @@ impl Worker {
             self.pool.scheduler.worker_lost();
             return Ok(());
         }
+        let (begin, me) = (monotonic_nanos(), current_thread());
+        self.pool.change_workers(|workers| workers.push(me));
         self.work(py);
+        self.pool.change_workers(|workers| workers.retain(|&worker| worker != me));
+        tracing::existed(py, &self.pool, begin);
         Ok(())
     }
 

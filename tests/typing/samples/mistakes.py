@@ -1,0 +1,27 @@
+"""Mistakes that a type checker must find; one that it does not makes its comment an error."""
+
+import queue as stdlib
+
+from juggler import futures, queue, threading
+
+threading.Lokc()  # type: ignore[attr-defined]
+threading.Lock("name")  # type: ignore[call-arg]
+threading.Lock().acquire(timeout="1")  # type: ignore[arg-type]
+threading.Semaphore(value="1")  # type: ignore[arg-type]
+threading.Event(True)  # type: ignore[call-arg]
+threading.Barrier()  # type: ignore[call-arg]
+threading.Lock().statistics().waiting = 1  # type: ignore[misc]
+threading.Condition(3)  # type: ignore[arg-type]
+threading.Condition().wait_for(3)  # type: ignore[arg-type]
+threading.acquire_all(3)  # type: ignore[arg-type]
+queue.Queue[int]().put("text")  # type: ignore[arg-type]
+queue.Queue[int]().mutex = threading.Lock()  # type: ignore[misc]
+queue.PriorityQueue[object]()  # type: ignore[type-var]
+ours: queue.Queue[int] = stdlib.Queue()  # type: ignore[assignment]
+futures.ThreadPoolExecutor().submit(len)  # type: ignore[call-arg]
+futures.Future[int]().set_result("text")  # type: ignore[arg-type]
+futures.ThreadPoolExecutor(initializer=len)  # type: ignore[arg-type]
+
+
+class Mine(threading.Lock):  # type: ignore[misc]
+    pass

@@ -1,0 +1,160 @@
+"""Write the reference of the Python API, docs/reference, from the modules' own docstrings.
+
+    python tools/make_reference.py [FOLDER]
+
+A page for each public module and one for the command line, and an index. What it writes depends
+on nothing but the package: neither on the interpreter's version nor on the terminal; a test holds
+the pages in the repository to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+from juggler import _juggler, cli
+from juggler.cli import run
+
+ROOT = Path(__file__).resolve().parents[1]
+# Our module -> the standard library's that it stands in for.
+STAND_INS = {"threading": "threading", "queue": "queue", "futures": "concurrent.futures"}
+BEGIN = "<!-- Written by tools/make_reference.py from the docstrings: change those. -->\n"
+# Google's sections, with the words that stand for them here.
+SECTIONS = {"Args": "Arguments", "Returns": "Returns", "Raises": "Raises"}
+
+
+def main(folder: Path) -> None:
+    """Write all the pages into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, page in pages().items():
+        (folder / name).write_text(page)
+
+
+def pages() -> dict[str, str]:
+    """The text of each page, by the name of its file."""
+    modules = {name: importlib.import_module(f"juggler.{name}") for name in STAND_INS}
+    written = {f"{name}.md": module_page(module) for name, module in modules.items()}
+    written["command-line.md"] = command_line_page()
+    index = ["# Reference", ""]
+    for name, module in modules.items():
+        index.append(f"* [`juggler.{name}`]({name}.md): {sentence(module)}")
+    index.append("* [The command line](command-line.md): `juggler run` and its options.")
+    index += ["", "The terms are explained in the [glossary](../glossary.md).", ""]
+    return {"index.md": BEGIN + "\n".join(index), **written}
+
+
+def module_page(module: ModuleType) -> str:
+    """The page of one module: its own docstring, what is ours, and the rest by name."""
+    ours = {name: value for name, value in exports(module) if is_ours(value)}
+    stdlib = STAND_INS[module.__name__.rpartition(".")[2]]
+    links = ", ".join(f"[`{name}`](#{name.lower()})" for name in ours)
+    parts = [
+        BEGIN + f"# `{module.__name__}`",
+        *prose(inspect.getdoc(module) or ""),
+        f"On this page: {links}.",
+        f"Every other name is the standard library's own: "
+        f"[`{stdlib}`](https://docs.python.org/3/library/{stdlib}.html).",
+    ]
+    for name, value in ours.items():
+        parts += entry(f"## `{name}`", name, value)
+        if isinstance(value, type) and not issubclass(value, BaseException):
+            for member, attribute in members(value):
+                parts += entry(f"### `{name}.{member}`", f"{name}.{member}", attribute)
+    return "\n\n".join(parts) + "\n"
+
+
+def exports(module: ModuleType) -> Iterator[tuple[str, object]]:
+    """What a module exports; of `Lock`, which is a function before 3.13, always the class."""
+    for name in sorted(module.__all__):
+        yield name, _juggler.Lock if name == "Lock" else getattr(module, name)
+
+
+def is_ours(value: object) -> bool:
+    """Whether juggler made it: the native classes carry the standard library's module name."""
+    return getattr(value, "__module__", "").startswith("juggler") or hasattr(value, "statistics")
+
+
+def members(owner: type) -> Iterator[tuple[str, object]]:
+    """The public attributes that `owner`, or the native class behind it, defines; methods first."""
+    defined = {**vars(getattr(_juggler, owner.__name__, owner)), **vars(owner)}
+    found = {name: member for name, member in defined.items() if not name.startswith("_")}
+    yield from sorted(found.items(), key=lambda item: (not callable(item[1]), item[0]))
+
+
+def entry(heading: str, name: str, value: object) -> list[str]:
+    """Heading, signature and docstring of one thing."""
+    parts = [heading]
+    if isinstance(value, type) and issubclass(value, BaseException):
+        parts.append(f"A `{value.__bases__[0].__name__}`.")
+    elif callable(value) and (text := signature(value)):
+        parts.append(f"```python\n{name}{text}\n```")
+    return parts + prose(inspect.getdoc(value) or "")
+
+
+def signature(value: Callable[..., object]) -> str:
+    """How it is called, without `self` and the types; empty for a class without a constructor."""
+    made_by = getattr(value, "__new__", None), getattr(value, "__init__", None)
+    if made_by == (object.__new__, object.__init__):
+        return ""
+    found = inspect.signature(value)
+    plain = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for name, parameter in found.parameters.items()
+        if name != "self"
+    ]
+    return str(inspect.Signature(plain))
+
+
+def prose(doc: str) -> list[str]:
+    """The paragraphs of a docstring in Markdown, its sections as lists."""
+    parts = []
+    for paragraph in re.sub(r"``(.+?)``", r"`\1`", doc).split("\n\n"):
+        head, _, body = paragraph.partition(":\n")
+        if head in SECTIONS:
+            parts.append(f"**{SECTIONS[head]}**")
+            parts.append(items(body) if head != "Returns" else one_line(inspect.cleandoc(body)))
+        else:
+            parts.append(paragraph)
+    return parts
+
+
+def items(body: str) -> str:
+    """A section's ``name: text`` lines as a list."""
+    lines = []
+    for item in re.split(r"\n(?=\S)", inspect.cleandoc(body)):
+        name, _, text = one_line(item).partition(": ")
+        lines.append(f"* `{name}`: {text}")
+    return "\n".join(lines)
+
+
+def one_line(text: str) -> str:
+    """`text` without its line breaks."""
+    return re.sub(r"\n\s*", " ", text)
+
+
+def sentence(module: ModuleType) -> str:
+    """The first sentence of a module's docstring, as the second half of a line."""
+    first = one_line((inspect.getdoc(module) or "").split("\n\n")[0]).replace("``", "`")
+    return first[0].lower() + first[1:]
+
+
+def command_line_page() -> str:
+    """The help of the command and of each subcommand."""
+    helps = {"juggler": cli.main, "juggler run": run.main}
+    parts = [BEGIN + "# The command line", "What each command prints with `--help`."]
+    for name, main_of in helps.items():
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            main_of(["--help"])
+        parts.append(f"## `{name}`\n\n```text\n{printed.getvalue().rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs/reference")
