@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures as stdlib
 import contextlib
 import gc
-import itertools
 import logging
 import os
 import pickle
@@ -16,6 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from concurrent.futures.thread import BrokenThreadPool
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 @contextlib.contextmanager
 def blocked(executor: Any, workers: int = 1) -> Iterator[None]:
-    """Keeps `workers` of the executor's workers busy, so that what is submitted stays in the queue."""
+    """Keeps `workers` workers busy, so that what is submitted stays in the queue."""
     gate = threading.Event()
     entered = threading.Semaphore(0)
 
@@ -75,7 +75,6 @@ def test_exports_what_the_standard_library_exports() -> None:
     assert futures.CancelledError is stdlib.CancelledError
     assert futures.InvalidStateError is stdlib.InvalidStateError
     assert futures.ProcessPoolExecutor is stdlib.ProcessPoolExecutor
-    assert futures.BrokenThreadPool is stdlib.thread.BrokenThreadPool
 
 
 def test_classes_are_the_standard_librarys_too(pool: ThreadPoolExecutor) -> None:
@@ -194,10 +193,10 @@ def test_result_raises_with_the_workers_frames(pool: ThreadPoolExecutor) -> None
 def test_result_raises_in_the_context_of_what_is_handled() -> None:
     future = Future()
     future.set_exception(ValueError())
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
-        try:
-            raise KeyError
-        except KeyError:
+    try:
+        raise KeyError
+    except KeyError:
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
             future.result()
     assert isinstance(caught.value.__context__, KeyError)
 
@@ -227,7 +226,7 @@ def test_result_in_a_wrong_state_says_which() -> None:
         future.set_result(2)
     future = Future()
     future.cancel()
-    with pytest.raises(futures.InvalidStateError, match="^CANCELLED: "):
+    with pytest.raises(futures.InvalidStateError, match=r"^CANCELLED: "):
         future.set_exception(ValueError())
 
 
@@ -550,11 +549,11 @@ def test_initializer_that_fails_breaks_the_pool(caplog: pytest.LogCaptureFixture
     cancelled = tasks[1].cancel()
     assert pool._broken is False
     entered.set()
-    with pytest.raises(futures.BrokenThreadPool):
+    with pytest.raises(BrokenThreadPool):
         tasks[0].result(LONG)
     assert cancelled and tasks[1].cancelled()
     assert isinstance(tasks[2].exception(LONG), futures.BrokenExecutor)
-    with pytest.raises(futures.BrokenThreadPool, match="initializer failed"):
+    with pytest.raises(BrokenThreadPool, match="initializer failed"):
         pool.submit(int)
     assert "initializer failed" in pool._broken
     pool.shutdown()
