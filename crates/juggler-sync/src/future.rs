@@ -312,7 +312,9 @@ impl<V, C> Change<'_, V, C> {
     pub fn start(mut self) -> Result<Started, WrongState> {
         match self.future.state() {
             State::Pending => {
-                self.future.advance(State::Running, 0);
+                // Nobody waits for this: sleepers sleep on, their mark stays.
+                let word = self.future.word.load(Ordering::Relaxed);
+                self.future.word.word.store(word & !STATE | State::Running as u32, Ordering::Release);
                 Ok(Started::Run)
             }
             State::Cancelled => {

@@ -1,6 +1,7 @@
 //! `concurrent.futures.as_completed`.
 
 use super::follow::Followed;
+use super::stdlib;
 use crate::gate::PyGate;
 use crate::obj::Obj;
 use crate::timeout;
@@ -119,6 +120,18 @@ pub fn as_completed(fs: Bound<'_, PyAny>, timeout: Option<Bound<'_, PyAny>>) -> 
 }
 
 impl Completed {
+    /// Does what the standard library's generator does when it is collected.
+    fn end(&self) {
+        let stage = std::mem::replace(&mut *self.stage.lock(), Stage::Ended);
+        if let Stage::Suspended(mut rest) = stage {
+            stdlib::finalize(|py| {
+                if let Err(error) = rest.leave(py) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        }
+    }
+
     fn advance(py: Python<'_>, mut rest: Rest) -> (Stage, PyResult<Option<Obj>>) {
         match rest.next(py) {
             Ok(Some(future)) => (Stage::Suspended(rest), Ok(Some(future))),
@@ -173,10 +186,6 @@ impl Completed {
         }
     }
 
-    fn __del__(&self, py: Python<'_>) -> PyResult<()> {
-        self.close(py)
-    }
-
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self.stage.try_lock().as_deref() {
             Some(Stage::New(fs, _)) => fs.visit(&visit),
@@ -188,7 +197,12 @@ impl Completed {
     }
 
     fn __clear__(&self) {
-        let stage = std::mem::replace(&mut *self.stage.lock(), Stage::Ended);
-        drop(stage);
+        self.end();
+    }
+}
+
+impl Drop for Completed {
+    fn drop(&mut self) {
+        self.end();
     }
 }

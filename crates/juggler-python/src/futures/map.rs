@@ -4,6 +4,7 @@
 use super::future;
 use super::layout;
 use super::pool::{self, ThreadPoolExecutor};
+use super::stdlib;
 use crate::obj::Obj;
 use crate::raw::Raised;
 use crate::timeout;
@@ -214,10 +215,6 @@ impl Results {
         Ok(())
     }
 
-    fn __del__(&self, py: Python<'_>) -> PyResult<()> {
-        self.close(py)
-    }
-
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let stage = self.stage.try_lock();
         let Some(Stage::Suspended(rest)) = stage.as_deref() else { return Ok(()) };
@@ -234,8 +231,23 @@ impl Results {
     }
 
     fn __clear__(&self) {
+        self.end();
+    }
+}
+
+impl Results {
+    /// Does what the standard library's generator does when it is collected.
+    fn end(&self) {
         let stage = std::mem::replace(&mut *self.stage.lock(), Stage::Ended);
-        drop(stage);
+        if let Stage::Suspended(rest) = stage {
+            stdlib::finalize(|py| rest.abandon(py));
+        }
+    }
+}
+
+impl Drop for Results {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

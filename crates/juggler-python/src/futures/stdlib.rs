@@ -65,3 +65,14 @@ pub fn log<'py>(
     LOGGER.get(py)?.call_method(level, PyTuple::new(py, values)?, Some(&keywords))?;
     Ok(())
 }
+
+/// Runs `end` in a destructor, in which an exception may be on its way that is none of `end`'s business.
+pub fn finalize(end: impl FnOnce(Python<'_>)) {
+    Python::attach(|py| {
+        let pending = PyErr::take(py);
+        end(py);
+        if let Some(pending) = pending {
+            pending.restore(py);
+        }
+    });
+}
