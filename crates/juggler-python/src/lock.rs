@@ -217,9 +217,10 @@ unsafe extern "C" fn construct(
     unsafe { raw::construct(class, args, flags, names, |py| Lock::make(py, None)) }
 }
 
-/// Makes a `Lock`: what `threading.Lock` is before 3.13, where the class can't be called.
+/// Makes a `Lock`: what `threading.Lock` is before 3.13, where the class can't be called. It bears that name, by which it
+/// is pickled.
 #[pyfunction]
-#[pyo3(signature = (*, name=None))]
+#[pyo3(name = "Lock", signature = (*, name=None))]
 pub fn allocate_lock(py: Python<'_>, name: Option<Bound<'_, PyAny>>) -> Lock {
     Lock::make(py, name.map(Obj::from))
 }
