@@ -413,10 +413,17 @@ fn wait_until(this: This<'_, '_, Condition>, deadline: Deadline) -> Result<bool,
         this.engine.leave(&waiter);
     }
     match parked {
-        Ok(notified) => {
-            lock.restore(py, saved)?;
-            Ok(notified)
-        }
+        Ok(notified) => match lock.restore(py, saved) {
+            Ok(()) => Ok(notified),
+            Err(raised) => {
+                let error = raised.fetch(py);
+                if notified {
+                    // The caller learns of the exception only, so the notification is for somebody else.
+                    this.engine.notify(1);
+                }
+                Err(Raised::from_err(py, error))
+            }
+        },
         Err((raised, notified)) => {
             let error = raised.fetch(py);
             if notified {
