@@ -19,10 +19,22 @@ import pytest
 from juggler import queue as our_queue
 from juggler import threading as our_threading
 
-_NAMES = (
-    "Lock RLock Condition Semaphore BoundedSemaphore Event Barrier Timer Thread local "
-    "Queue LifoQueue PriorityQueue SimpleQueue"
-).split()
+_NAMES = [
+    "Lock",
+    "RLock",
+    "Condition",
+    "Semaphore",
+    "BoundedSemaphore",
+    "Event",
+    "Barrier",
+    "Timer",
+    "Thread",
+    "local",
+    "Queue",
+    "LifoQueue",
+    "PriorityQueue",
+    "SimpleQueue",
+]
 
 
 def _toolbox(threading: Any, queue: Any) -> SimpleNamespace:
@@ -82,6 +94,11 @@ def notifying(condition: Any, *args: Any, **kwargs: Any) -> object:
         return condition.notify(*args, **kwargs)
 
 
+def refused(kind: type[Exception], call: Callable[..., object], *args: object) -> None:
+    with pytest.raises(kind):
+        call(*args)
+
+
 # What is equal in every respect: the value, or the exception's type and text.
 SAME: dict[str, Call] = {
     # lock
@@ -122,7 +139,7 @@ SAME: dict[str, Call] = {
     "condition: negative": lambda m: waiting_with(m.Condition(), -1),
     "condition: False as timeout": lambda m: waiting_with(m.Condition(), False),
     "condition: predicate's value": lambda m: waiting_for(m.Condition(), lambda: "yes"),
-    "condition: predicate's last value": lambda m: waiting_for(m.Condition(), lambda: [], 0),
+    "condition: predicate's last value": lambda m: waiting_for(m.Condition(), list, 0),
     "condition: predicate raises": lambda m: waiting_for(m.Condition(), lambda: 1 // 0),
     "condition: notify none": lambda m: notifying(m.Condition(), 0),
     "condition: notify negative": lambda m: notifying(m.Condition(), -1),
@@ -144,7 +161,7 @@ SAME: dict[str, Call] = {
     "bounded: n too many": lambda m: empty(m.BoundedSemaphore(2)).release(2),
     "bounded: refused release changes nothing": lambda m: (
         s := empty(m.BoundedSemaphore(2)),
-        pytest.raises(ValueError, s.release, 2),
+        refused(ValueError, s.release, 2),
         s._value,
     )[-1],
     "bounded: negative value": lambda m: m.BoundedSemaphore(-1),
@@ -161,7 +178,7 @@ SAME: dict[str, Call] = {
     "barrier: action raises": lambda m: m.Barrier(1, lambda: 1 // 0).wait(),
     "barrier: broken by its action": lambda m: (
         b := m.Barrier(1, lambda: 1 // 0),
-        pytest.raises(ZeroDivisionError, b.wait),
+        refused(ZeroDivisionError, b.wait),
         b.broken,
         b.n_waiting,
     )[2:],

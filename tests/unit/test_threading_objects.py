@@ -1,4 +1,4 @@
-"""The primitives as objects: attributes, subclasses, weak references, cycles, pickling, reprs, names, statistics."""
+"""The primitives as objects: attributes, subclasses, references, pickling, reprs, statistics."""
 
 import copy
 import gc
@@ -225,9 +225,7 @@ def test_reprs_of_rlocks() -> None:
         assert f"owner={threading.get_ident()} count=2" in held
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"), [(threading, stdlib_threading), (queue, stdlib_queue)]
-)
+@pytest.mark.parametrize(("ours", "theirs"), [(threading, stdlib_threading), (queue, stdlib_queue)])
 def test_no_name_is_missing(ours: ModuleType, theirs: ModuleType) -> None:
     assert set(theirs.__all__) <= set(ours.__all__)
     assert len(ours.__all__) == len(set(ours.__all__))
@@ -265,9 +263,7 @@ def test_threads_are_the_standard_librarys() -> None:
 def test_classes_have_the_public_methods_of_the_standard_librarys() -> None:
     for kind, args in CLASSES:
         theirs = stdlib(kind)(*args)
-        missing = {name for name in dir(theirs) if not name.startswith("_")} - set(
-            dir(kind(*args))
-        )
+        missing = {name for name in dir(theirs) if not name.startswith("_")} - set(dir(kind(*args)))
         assert not missing, kind
 
 

@@ -1,4 +1,4 @@
-"""Signals during waits of the main thread: a handler that raises ends the wait, another one does not."""
+"""Signals during waits of the main thread: a handler that raises ends the wait, others don't."""
 
 import operator
 import os
@@ -19,7 +19,7 @@ from juggler import queue, threading
 SIGNAL = signal.SIGUSR1
 
 
-class Interrupt(Exception):
+class InterruptError(Exception):
     """What the handler raises."""
 
 
@@ -102,9 +102,7 @@ def semaphore() -> Wait:
 def bounded_semaphore() -> Wait:
     semaphore = threading.BoundedSemaphore(1)
     semaphore.acquire()
-    return Wait(
-        semaphore.acquire, lambda: semaphore.statistics().waiting, semaphore.release, True
-    )
+    return Wait(semaphore.acquire, lambda: semaphore.statistics().waiting, semaphore.release, True)
 
 
 def event() -> Wait:
@@ -342,8 +340,8 @@ def until_main_waits(wait: Wait) -> None:
 def signal_until(answered: Callable[[], object]) -> None:
     """Signals the main thread until that has an effect.
 
-    One signal is not enough: one that comes just before the main thread goes to sleep is seen when it wakes, by the
-    standard library's primitives too.
+    One signal is not enough: one that comes just before the main thread goes to sleep is seen when
+    it wakes, by the standard library's primitives too.
     """
     while not answered():
         os.kill(os.getpid(), SIGNAL)
@@ -358,14 +356,14 @@ def test_a_handler_that_raises_ends_the_wait(make: Callable[[], Wait]) -> None:
     def interrupt() -> None:
         if not raised:
             raised.append(True)
-            raise Interrupt
+            raise InterruptError
 
     def send() -> None:
         until_main_waits(wait)
         signal_until(lambda: raised)
 
     with handler(interrupt):
-        with running(send), pytest.raises(Interrupt):
+        with running(send), pytest.raises(InterruptError):
             wait.block()
     if wait.waiting is not None:
         assert wait.waiting() == 0
@@ -442,7 +440,7 @@ def test_an_interrupted_condition_takes_its_lock_back(lock: Callable[[], Any]) -
     def interrupt() -> None:
         if not raised:
             raised.append(True)
-            raise Interrupt
+            raise InterruptError
 
     def send() -> None:
         until(lambda: condition.statistics().waiting)
@@ -450,7 +448,7 @@ def test_an_interrupted_condition_takes_its_lock_back(lock: Callable[[], Any]) -
 
     with handler(interrupt), running(send):
         with condition:
-            with pytest.raises(Interrupt):
+            with pytest.raises(InterruptError):
                 condition.wait()
             assert condition._is_owned()
         assert not condition._is_owned()
@@ -468,7 +466,7 @@ def test_a_handler_that_raises_while_a_condition_takes_its_lock_back(
     def interrupt() -> None:
         if not raised:
             raised.append(True)
-            raise Interrupt
+            raise InterruptError
 
     def send() -> None:
         until(lambda: condition.statistics().waiting)
@@ -482,7 +480,7 @@ def test_a_handler_that_raises_while_a_condition_takes_its_lock_back(
 
     with handler(interrupt), running(send):
         with condition:
-            with pytest.raises(Interrupt):
+            with pytest.raises(InterruptError):
                 condition.wait()
             assert still_held
             assert guard.locked() if lock is threading.Lock else guard._is_owned()
@@ -497,9 +495,9 @@ def _race(
 ) -> list[object]:
     """Signals the main thread's wait, whose handler raises, while another thread ends it.
 
-    Returns what the wait returned, if it did. `lead` shifts the two against each other; `prepare` runs before both.
-    The main thread waits with `held` held. `block` must not be written in Python: there is to be no chance for a signal
-    handler between the end of the wait and the keeping of its result.
+    Returns what the wait returned, if it did. `lead` shifts the two against each other; `prepare`
+    runs before both; the main thread waits with `held` held. `block` must not be written in Python:
+    no signal handler is to run between the end of the wait and the keeping of its result.
     """
     armed: list[bool] = []
     raised: list[bool] = []
@@ -507,7 +505,7 @@ def _race(
 
     def interrupt() -> None:
         raised.append(True)
-        raise Interrupt
+        raise InterruptError
 
     def race() -> None:
         until(lambda: armed)
@@ -524,7 +522,7 @@ def _race(
                 armed.append(True)
                 results.extend(map(operator.call, [block]))
             until(lambda: raised)
-        except Interrupt:
+        except InterruptError:
             pass
     return results
 
@@ -550,7 +548,7 @@ def test_no_item_is_lost_to_an_interrupted_wait() -> None:
     for kind in (queue.Queue, queue.PriorityQueue):
         items = kind()
         for number in range(ROUNDS):
-            results = _race(items.get, lambda number=number: items.put(number), number)
+            results = _race(items.get, partial(items.put, number), number)
             if not results:
                 results.append(items.get(False))
             assert results == [number]
@@ -609,7 +607,7 @@ def test_a_notification_is_passed_on_if_the_lock_comes_back_with_an_exception() 
 
     def interrupt() -> None:
         raised.append(True)
-        raise Interrupt
+        raise InterruptError
 
     def wait() -> None:
         with condition:
@@ -628,7 +626,7 @@ def test_a_notification_is_passed_on_if_the_lock_comes_back_with_an_exception() 
 
     with handler(lambda: None if raised else interrupt()), running(send):
         with condition:
-            with pytest.raises(Interrupt):
+            with pytest.raises(InterruptError):
                 condition.wait()
     other.join()
 
