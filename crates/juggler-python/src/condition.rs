@@ -288,11 +288,14 @@ impl Condition {
         let py = slf.py();
         let timeout = timeout.map_or(std::ptr::null_mut(), |timeout| timeout.as_ptr());
         let deadline = timeout::of_wait(py, timeout).map_err(|raised| raised.fetch(py))?;
+        let mut waited = false;
         loop {
             let result = predicate.call0()?;
-            if result.is_truthy()? || deadline.has_passed() {
+            // Waits once whatever the timeout, so that others get the lock; as the standard library's does.
+            if result.is_truthy()? || (waited && deadline.has_passed()) {
                 return Ok(result);
             }
+            waited = true;
             // SAFETY: `slf` is a condition and alive.
             let this = unsafe { This::new(py, slf.as_ptr()) };
             wait_until(this, deadline).map_err(|raised| raised.fetch(py))?;
