@@ -77,9 +77,9 @@ impl RwLock {
     /// # Errors
     /// The gate's.
     pub fn read<G: Gate>(&self, gate: &G, deadline: Deadline) -> Result<bool, G::Error> {
-        let entered = self.state.wait_until(gate, deadline, |state| {
-            (!state.writing && !state.writers.any()).then(|| state.readers += 1)
-        })?;
+        let entered = self
+            .state
+            .wait_until(gate, deadline, |state| (!state.writing && !state.writers.any()).then(|| state.readers += 1))?;
         Ok(entered.is_some())
     }
 
