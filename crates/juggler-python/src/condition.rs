@@ -288,11 +288,14 @@ impl Condition {
         let py = slf.py();
         let timeout = timeout.map_or(std::ptr::null_mut(), |timeout| timeout.as_ptr());
         let deadline = timeout::of_wait(py, timeout).map_err(|raised| raised.fetch(py))?;
+        let mut waited = false;
         loop {
             let result = predicate.call0()?;
-            if result.is_truthy()? || deadline.has_passed() {
+            // Waits once whatever the timeout, so that others get the lock; as the standard library's does.
+            if result.is_truthy()? || (waited && deadline.has_passed()) {
                 return Ok(result);
             }
+            waited = true;
             // SAFETY: `slf` is a condition and alive.
             let this = unsafe { This::new(py, slf.as_ptr()) };
             wait_until(this, deadline).map_err(|raised| raised.fetch(py))?;
@@ -413,10 +416,17 @@ fn wait_until(this: This<'_, '_, Condition>, deadline: Deadline) -> Result<bool,
         this.engine.leave(&waiter);
     }
     match parked {
-        Ok(notified) => {
-            lock.restore(py, saved)?;
-            Ok(notified)
-        }
+        Ok(notified) => match lock.restore(py, saved) {
+            Ok(()) => Ok(notified),
+            Err(raised) => {
+                let error = raised.fetch(py);
+                if notified {
+                    // The caller learns of the exception only, so the notification is for somebody else.
+                    this.engine.notify(1);
+                }
+                Err(Raised::from_err(py, error))
+            }
+        },
         Err((raised, notified)) => {
             let error = raised.fetch(py);
             if notified {
