@@ -221,15 +221,9 @@ unsafe extern "C" fn construct(
 /// Makes a `Lock`: what `threading.Lock` is before 3.13, where the class can't be called. It bears that name, by which it
 /// is pickled.
 #[pyfunction]
-<<<<<<< HEAD
 #[pyo3(name = "Lock", signature = (*, name=None))]
-pub fn allocate_lock(py: Python<'_>, name: Option<Bound<'_, PyAny>>) -> Lock {
-    Lock::make(py, name.map(Obj::from))
-=======
-#[pyo3(signature = (*, name=None))]
 pub fn allocate_lock(py: Python<'_>, name: Option<Bound<'_, PyString>>) -> Lock {
     Lock::make(py, name.map(|name| name.into_any().into()))
->>>>>>> unittests
 }
 
 /// Adds what PyO3 does not to the class.
