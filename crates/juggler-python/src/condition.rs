@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::gate::{PyGate, current_thread};
+use crate::gc::Ready;
 use crate::lock::{self, Lock};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -183,6 +184,7 @@ impl LockRef {
 ///     lock: what guards the condition: a lock of any make with `acquire` and `release`. By default a new `RLock`.
 #[pyclass(frozen, weakref, dict, subclass, module = "threading")]
 pub struct Condition {
+    ready: Ready,
     engine: condition::Condition,
     /// Set by `__init__`.
     lock: OnceLock<LockRef>,
@@ -211,7 +213,7 @@ impl Condition {
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         let counter = CounterCell::new();
         trace::created(args.py(), "Condition", None, &counter);
-        Self { engine: condition::Condition::new(), lock: OnceLock::new(), counter }
+        Self { ready: Ready::new(), engine: condition::Condition::new(), lock: OnceLock::new(), counter }
     }
 
     #[pyo3(signature = (lock=None))]
@@ -323,6 +325,9 @@ impl Condition {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.ready.is_ready() {
+            return Ok(());
+        }
         self.lock.get().map_or(Ok(()), |lock| lock.object.visit(&visit))
     }
 }

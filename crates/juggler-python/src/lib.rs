@@ -9,6 +9,7 @@ mod event;
 mod fork;
 mod futures;
 mod gate;
+mod gc;
 mod lock;
 mod obj;
 mod queue;
