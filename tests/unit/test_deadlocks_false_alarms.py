@@ -24,6 +24,9 @@ threading.detect_deadlocks()
 
 Check = Callable[[str], None]
 
+# Since 3.12 a fork with threads is warned of, which is what some of these programs do.
+_WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")
+
 
 @pytest.fixture
 def check() -> Check:
@@ -31,7 +34,7 @@ def check() -> Check:
 
     def check(text: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", PRELUDE + text + "\nprint('done')"],
+            [sys.executable, *_WARNINGS, "-c", PRELUDE + text + "\nprint('done')"],
             capture_output=True,
             text=True,
             timeout=20,
