@@ -116,6 +116,8 @@ check-python: build
 	$(PY) -m ruff format --check
 	$(PY) -m mypy $(TYPED_FOLDERS)
 	$(PY) -m mypy tests/conformance
+	$(PY) -m mypy examples tests/examples
+	$(PY) -m mypy benches/python
 	$(PY) -m mypy.stubtest $(STUBBED) --allowlist tests/typing/stubtest-allowlist.txt --ignore-unused-allowlist
 
 .PHONY: check-layers

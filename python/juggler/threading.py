@@ -192,18 +192,17 @@ def acquire_all(*locks: _Acquirable, timeout: float | None = None) -> Iterator[N
     counterpart.
 
     Args:
-        locks: anything with ``acquire(blocking, timeout)`` and ``release()``. A lock named twice
-            must be reentrant.
+        locks: anything with ``acquire(blocking, timeout)`` and ``release()``. One that is named
+            twice is taken once: moving something from an account to itself needs no care.
         timeout: seconds (monotonic clock) for all of them together; None waits for ever.
 
     Raises:
         TimeoutError: the locks were not free together in time.
     """
     deadline = None if timeout is None else _time.monotonic() + timeout
-    first = 0
+    order = list({id(lock): lock for lock in locks}.values())
     while True:
         held: list[_Acquirable] = []
-        order = [*locks[first:], *locks[:first]]
         try:
             for lock in order:
                 if held:
@@ -212,13 +211,13 @@ def acquire_all(*locks: _Acquirable, timeout: float | None = None) -> Iterator[N
                     taken = lock.acquire()
                 else:
                     taken = lock.acquire(True, max(0.0, deadline - _time.monotonic()))
-                    if not taken:
+                if not taken:
+                    if deadline is not None and _time.monotonic() >= deadline:
                         raise TimeoutError(
-                            f"{len(locks)} locks were not free together within {timeout} s: "
+                            f"{len(order)} locks were not free together within {timeout} s: "
                             f"still waiting for {lock!r}"
                         )
-                if not taken:
-                    first = (first + len(held)) % len(locks)
+                    order = [*order[len(held) :], *order[: len(held)]]
                     break
                 held.append(lock)
             else:

@@ -1,6 +1,7 @@
 //! `threading.Barrier`.
 
 use crate::gate::PyGate;
+use crate::gc::Ready;
 use crate::timeout;
 use crate::trace::{self, CounterCell, Target};
 use juggler_sync::{Deadline, barrier};
@@ -34,6 +35,7 @@ struct Settings {
 ///     ValueError: `parties` is below 1.
 #[pyclass(frozen, weakref, dict, subclass, module = "threading")]
 pub struct Barrier {
+    ready: Ready,
     /// Set by `__init__`.
     settings: OnceLock<Settings>,
     counter: CounterCell,
@@ -65,7 +67,7 @@ impl Barrier {
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         let counter = CounterCell::new();
         trace::created(args.py(), "Barrier", None, &counter);
-        Self { settings: OnceLock::new(), counter }
+        Self { ready: Ready::new(), settings: OnceLock::new(), counter }
     }
 
     #[pyo3(signature = (parties, action=None, timeout=None))]
@@ -174,6 +176,9 @@ impl Barrier {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.ready.is_ready() {
+            return Ok(());
+        }
         if let Some(settings) = self.settings.get() {
             visit.call(&settings.action)?;
         }

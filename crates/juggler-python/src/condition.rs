@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::gate::{PyGate, current_thread};
+use crate::gc::Ready;
 use crate::lock::{self, Lock};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -183,6 +184,7 @@ impl LockRef {
 ///     lock: what guards the condition: a lock of any make with `acquire` and `release`. By default a new `RLock`.
 #[pyclass(frozen, weakref, dict, subclass, module = "threading")]
 pub struct Condition {
+    ready: Ready,
     engine: condition::Condition,
     /// Set by `__init__`.
     lock: OnceLock<LockRef>,
@@ -211,7 +213,7 @@ impl Condition {
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         let counter = CounterCell::new();
         trace::created(args.py(), "Condition", None, &counter);
-        Self { engine: condition::Condition::new(), lock: OnceLock::new(), counter }
+        Self { ready: Ready::new(), engine: condition::Condition::new(), lock: OnceLock::new(), counter }
     }
 
     #[pyo3(signature = (lock=None))]
@@ -288,11 +290,14 @@ impl Condition {
         let py = slf.py();
         let timeout = timeout.map_or(std::ptr::null_mut(), |timeout| timeout.as_ptr());
         let deadline = timeout::of_wait(py, timeout).map_err(|raised| raised.fetch(py))?;
+        let mut waited = false;
         loop {
             let result = predicate.call0()?;
-            if result.is_truthy()? || deadline.has_passed() {
+            // Waits once whatever the timeout, so that others get the lock; as the standard library's does.
+            if result.is_truthy()? || (waited && deadline.has_passed()) {
                 return Ok(result);
             }
+            waited = true;
             // SAFETY: `slf` is a condition and alive.
             let this = unsafe { This::new(py, slf.as_ptr()) };
             wait_until(this, deadline).map_err(|raised| raised.fetch(py))?;
@@ -320,6 +325,9 @@ impl Condition {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.ready.is_ready() {
+            return Ok(());
+        }
         self.lock.get().map_or(Ok(()), |lock| lock.object.visit(&visit))
     }
 }
@@ -413,10 +421,17 @@ fn wait_until(this: This<'_, '_, Condition>, deadline: Deadline) -> Result<bool,
         this.engine.leave(&waiter);
     }
     match parked {
-        Ok(notified) => {
-            lock.restore(py, saved)?;
-            Ok(notified)
-        }
+        Ok(notified) => match lock.restore(py, saved) {
+            Ok(()) => Ok(notified),
+            Err(raised) => {
+                let error = raised.fetch(py);
+                if notified {
+                    // The caller learns of the exception only, so the notification is for somebody else.
+                    this.engine.notify(1);
+                }
+                Err(Raised::from_err(py, error))
+            }
+        },
         Err((raised, notified)) => {
             let error = raised.fetch(py);
             if notified {

@@ -9,6 +9,7 @@ mod event;
 mod fork;
 mod futures;
 mod gate;
+mod gc;
 mod lock;
 mod obj;
 mod queue;
@@ -43,7 +44,7 @@ mod _juggler {
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
     #[pymodule_export]
-    use super::lock::{Lock, LockStatistics, allocate_lock};
+    use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
     #[pymodule_export]
@@ -60,6 +61,7 @@ mod _juggler {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         fork::install();
+        module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;

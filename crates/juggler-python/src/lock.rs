@@ -11,6 +11,7 @@ use juggler_trace::Kind;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 /// A mutual-exclusion lock that any thread may release.
 ///
@@ -57,8 +58,8 @@ impl Drop for Lock {
 impl Lock {
     #[new]
     #[pyo3(signature = (*, name=None))]
-    fn new(py: Python<'_>, name: Option<Bound<'_, PyAny>>) -> Self {
-        Self::make(py, name.map(Obj::from))
+    fn new(py: Python<'_>, name: Option<Bound<'_, PyString>>) -> Self {
+        Self::make(py, name.map(|name| name.into_any().into()))
     }
 
     /// The name given at construction, or None.
@@ -217,11 +218,12 @@ unsafe extern "C" fn construct(
     unsafe { raw::construct(class, args, flags, names, |py| Lock::make(py, None)) }
 }
 
-/// Makes a `Lock`: what `threading.Lock` is before 3.13, where the class can't be called.
+/// Makes a `Lock`: what `threading.Lock` is before 3.13, where the class can't be called. It bears that name, by which it
+/// is pickled.
 #[pyfunction]
-#[pyo3(signature = (*, name=None))]
-pub fn allocate_lock(py: Python<'_>, name: Option<Bound<'_, PyAny>>) -> Lock {
-    Lock::make(py, name.map(Obj::from))
+#[pyo3(name = "Lock", signature = (*, name=None))]
+pub fn allocate_lock(py: Python<'_>, name: Option<Bound<'_, PyString>>) -> Lock {
+    Lock::make(py, name.map(|name| name.into_any().into()))
 }
 
 /// Adds what PyO3 does not to the class.

@@ -11,6 +11,7 @@
 
 use crate::condition::Condition;
 use crate::gate::{self, PyGate};
+use crate::gc::Ready;
 use crate::lock::Lock;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -61,6 +62,7 @@ struct Parts {
 ///     ValueError: `maxsize` is NaN.
 #[pyclass(frozen, weakref, dict, subclass, module = "queue")]
 pub struct Queue {
+    ready: Ready,
     engine: queue::Queue<Obj>,
     order: Order,
     /// As the program gave it; the engine knows 0 for what is not above.
@@ -186,6 +188,7 @@ impl Queue {
         let counter = CounterCell::new();
         trace::created(py, class_name(order), None, &counter);
         Self {
+            ready: Ready::new(),
             engine: queue::Queue::new(order, 0),
             order,
             maxsize: AtomicI64::new(0),
@@ -464,6 +467,9 @@ impl Queue {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.ready.is_ready() {
+            return Ok(());
+        }
         self.engine.visit(|item| item.visit(&visit))?;
         if let Some(parts) = self.parts.get() {
             for part in [&parts.mutex, &parts.not_empty, &parts.not_full, &parts.all_tasks_done] {

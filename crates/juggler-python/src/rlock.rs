@@ -11,7 +11,7 @@ use juggler_trace::Kind;
 use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use std::sync::OnceLock;
 
 /// A lock that the thread which holds it may take again.
@@ -68,7 +68,7 @@ impl RLock {
     fn __init__(
         &self,
         args: &Bound<'_, PyTuple>,
-        name: Option<Bound<'_, PyAny>>,
+        name: Option<Bound<'_, PyString>>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         if !args.is_empty() || kwargs.is_some_and(|kwargs| !kwargs.is_empty()) {
@@ -76,7 +76,7 @@ impl RLock {
         }
         if let Some(name) = name {
             // Calling `__init__` again leaves the first name.
-            let _ = self.name.set(Obj::from(name));
+            let _ = self.name.set(name.into_any().into());
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use juggler_sync::{Deadline, rwlock};
 use juggler_trace::Kind;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 /// A lock that many readers hold together, or one writer alone.
 ///
@@ -76,8 +77,8 @@ fn deadline(py: Python<'_>, timeout: Option<Bound<'_, PyAny>>) -> PyResult<Deadl
 impl ReadWriteLock {
     #[new]
     #[pyo3(signature = (*, name=None))]
-    fn new(py: Python<'_>, name: Option<Bound<'_, PyAny>>) -> Self {
-        let (name, counter) = (name.map(Obj::from), CounterCell::new());
+    fn new(py: Python<'_>, name: Option<Bound<'_, PyString>>) -> Self {
+        let (name, counter) = (name.map(|name| name.into_any().into()), CounterCell::new());
         trace::created(py, "ReadWriteLock", name.as_ref(), &counter);
         Self { engine: rwlock::RwLock::default(), name, counter }
     }

@@ -206,7 +206,7 @@ pub fn acquire(
         return if deadline == Deadline::PASSED { Ok(false) } else { timed(py, target, acquire) };
     }
     let (me, resource, site) = (watch_thread(), target.resource(py), site(py));
-    if deadline != Deadline::PASSED
+    if deadline.is_never()
         && let Some(inversion) = TRACER.order.wanted(me, &resource, &site)
     {
         // Before the lock is taken: a filter may turn the warning into an error.

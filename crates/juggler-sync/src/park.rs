@@ -82,7 +82,8 @@ pub fn process_forked() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
-fn generation() -> u32 {
+/// How many forks this process has behind it.
+pub(crate) fn generation() -> u32 {
     #[cfg(not(loom))]
     return GENERATION.load(Ordering::Relaxed);
     #[cfg(loom)]

@@ -5,13 +5,43 @@
 
 use crate::deadline::Deadline;
 use crate::monitor::Monitor;
-use crate::park::Gate;
+use crate::park::{Gate, generation};
 
 #[derive(Debug, Default)]
 struct State {
     readers: u64,
     writing: bool,
-    writers_waiting: u64,
+    writers: Writers,
+}
+
+/// The writers that wait. In a forked child those of the parent do not exist, and must not keep readers out.
+#[derive(Debug, Default)]
+struct Writers {
+    count: u64,
+    generation: u32,
+}
+
+impl Writers {
+    fn any(&self) -> bool {
+        self.count > 0 && self.generation == generation()
+    }
+
+    /// One more; give the result to [`Writers::leave`].
+    fn enter(&mut self) -> u32 {
+        let now = generation();
+        if self.generation != now {
+            *self = Self { count: 0, generation: now };
+        }
+        self.count += 1;
+        now
+    }
+
+    fn leave(&mut self, entered: u32) {
+        // Otherwise the thread forked while it waited, in a signal handler, and is counted no more.
+        if self.generation == entered {
+            self.count -= 1;
+        }
+    }
 }
 
 /// The lock was released by somebody who does not hold it in that way.
@@ -47,9 +77,9 @@ impl RwLock {
     /// # Errors
     /// The gate's.
     pub fn read<G: Gate>(&self, gate: &G, deadline: Deadline) -> Result<bool, G::Error> {
-        let entered = self.state.wait_until(gate, deadline, |state| {
-            (!state.writing && state.writers_waiting == 0).then(|| state.readers += 1)
-        })?;
+        let entered = self
+            .state
+            .wait_until(gate, deadline, |state| (!state.writing && !state.writers.any()).then(|| state.readers += 1))?;
         Ok(entered.is_some())
     }
 
@@ -58,19 +88,19 @@ impl RwLock {
     /// # Errors
     /// The gate's.
     pub fn write<G: Gate>(&self, gate: &G, deadline: Deadline) -> Result<bool, G::Error> {
-        self.state.with(|state| state.writers_waiting += 1);
+        let me = self.state.with(|state| state.writers.enter());
         let entered = self
             .state
             .wait_until(gate, deadline, |state| {
                 (!state.writing && state.readers == 0).then(|| {
                     state.writing = true;
-                    state.writers_waiting -= 1;
+                    state.writers.leave(me);
                 })
             })
             .map(|entered| entered.is_some());
         if !matches!(entered, Ok(true)) {
             // Readers may have waited for this writer only.
-            self.state.change(|state| state.writers_waiting -= 1);
+            self.state.change(|state| state.writers.leave(me));
         }
         entered
     }

@@ -5,6 +5,7 @@ use super::exposed::{self, Exposure};
 use super::stdlib::{self, CANCELLED_ERROR, INVALID_STATE_ERROR};
 use super::tracing;
 use crate::gate::PyGate;
+use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
@@ -49,6 +50,7 @@ impl Outcome {
 /// Stands in for `concurrent.futures.Future`, and its subclass `juggler.futures.Future` is one.
 #[pyclass(frozen, weakref, dict, subclass, module = "concurrent.futures")]
 pub struct Future {
+    ready: Ready,
     pub engine: future::Future<Outcome, Obj>,
     /// Set once the program has asked for the condition or the waiters.
     pub exposure: Guarded<Option<Box<Exposure>>>,
@@ -58,7 +60,7 @@ impl Future {
     /// A pending future.
     #[inline(always)]
     pub fn new() -> Self {
-        Self { engine: future::Future::new(State::Pending), exposure: Guarded::new(None) }
+        Self { ready: Ready::new(), engine: future::Future::new(State::Pending), exposure: Guarded::new(None) }
     }
 
     /// What came of it, if it is finished.
@@ -232,6 +234,9 @@ impl Future {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.ready.is_ready() {
+            return Ok(());
+        }
         self.engine.visit(|outcome| outcome.object().visit(&visit), |callback| callback.visit(&visit))?;
         match self.exposure.try_lock().as_deref() {
             Some(Some(exposure)) => {

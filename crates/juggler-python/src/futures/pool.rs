@@ -7,6 +7,7 @@ use super::task::Task;
 use super::tracing;
 use super::worker::{self, Pool, Worker};
 use crate::gate;
+use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods};
 use crate::semaphore::Semaphore;
@@ -25,6 +26,7 @@ use std::sync::OnceLock;
 /// Stands in for `concurrent.futures.ThreadPoolExecutor`, and its subclass `juggler.futures.ThreadPoolExecutor` is one.
 #[pyclass(frozen, weakref, dict, subclass, module = "concurrent.futures.thread")]
 pub struct ThreadPoolExecutor {
+    ready: Ready,
     /// Set by `__init__`.
     parts: OnceLock<Parts>,
 }
@@ -121,7 +123,7 @@ impl ThreadPoolExecutor {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs), text_signature = "(max_workers=None, thread_name_prefix='', initializer=None, initargs=())")]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { parts: OnceLock::new() }
+        Self { ready: Ready::new(), parts: OnceLock::new() }
     }
 
     #[pyo3(signature = (max_workers=None, thread_name_prefix=None, initializer=None, initargs=None))]
@@ -296,6 +298,9 @@ impl ThreadPoolExecutor {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.ready.is_ready() {
+            return Ok(());
+        }
         // Not the tasks: they belong to the workers, which do them also when the executor is gone.
         let Some(parts) = self.parts.get() else { return Ok(()) };
         for object in [&parts.max_workers, &parts.prefix, &parts.initargs, &parts.threads] {

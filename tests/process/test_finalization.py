@@ -1,0 +1,167 @@
+"""The end of the interpreter while threads are blocked: no hang, no crash, status 0."""
+
+import subprocess
+import sys
+
+import pytest
+
+PRELUDE = """\
+import atexit, gc, sys, time
+from juggler import queue, threading
+
+def start(function, *args):
+    thread = threading.Thread(target=function, args=args, daemon=True)
+    thread.start()
+    return thread
+
+def until(condition):
+    while not condition():
+        time.sleep(0.0005)
+"""
+
+
+def run(text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-W", "error", "-c", PRELUDE + text],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+BLOCKED = {
+    "lock": "lock = threading.Lock(); lock.acquire(); wait = lock.acquire",
+    "lock, timed": "l = threading.Lock(); l.acquire(); wait = lambda: l.acquire(timeout=99)",
+    "rlock": "lock = threading.RLock(); lock.acquire(); wait = lock.acquire",
+    "semaphore": "wait = threading.Semaphore(0).acquire",
+    "event": "wait = threading.Event().wait",
+    "condition": "c = threading.Condition()\ndef wait():\n    with c: c.wait()",
+    "condition, timed": "c = threading.Condition()\ndef wait():\n    with c: c.wait(99)",
+    "barrier": "wait = threading.Barrier(2).wait",
+    "reader": "rw = threading.ReadWriteLock(); rw.acquire_write(); wait = rw.acquire_read",
+    "writer": "rw = threading.ReadWriteLock(); rw.acquire_read(); wait = rw.acquire_write",
+    "get": "wait = queue.Queue().get",
+    "get of a heap": "wait = queue.PriorityQueue().get",
+    "put": "full = queue.Queue(1); full.put(1); wait = lambda: full.put(object())",
+    "join": "busy = queue.Queue(); busy.put(1); wait = busy.join",
+    "open get": "opened = queue.Queue(); opened.queue; wait = opened.get",
+}
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+@pytest.mark.parametrize("traced", [False, True])
+def test_daemon_threads_that_are_blocked(name: str, traced: bool) -> None:
+    done = run(f"""
+threading.detect_deadlocks({traced})
+{BLOCKED[name]}
+begun = []
+for _ in range(3):
+    start(lambda: [begun.append(True), wait()])
+until(lambda: len(begun) == 3)
+time.sleep(0.01)  # they block now, or they don't: the end must be the same
+print("end")
+""")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "end\n")
+
+
+def test_daemon_threads_that_are_busy() -> None:
+    done = run("""
+items, lock, condition = queue.Queue(4), threading.Lock(), threading.Condition()
+heap = queue.PriorityQueue(4)
+def work():
+    while True:
+        items.put([])
+        items.get()
+        with lock:
+            heap.put(1)
+        with condition:
+            condition.notify()
+            condition.wait(0.0001)
+        heap.get()
+for _ in range(4):
+    start(work)
+time.sleep(0.05)
+print("end")
+""")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "end\n")
+
+
+# Destructors of what lives until the very end run when no other thread can run any more.
+AT_THE_END = """
+class Last:
+    def __del__(self, wait=wait, print=print):
+        try:
+            print("returned", wait())
+        except RuntimeError as error:
+            print(type(error).__mro__[-4].__name__, error)
+import builtins
+builtins.last = Last()
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["lock", "semaphore", "event", "condition", "reader", "get", "put", "join", "barrier"]
+)
+def test_a_wait_at_finalization_raises(name: str) -> None:
+    done = run(BLOCKED[name] + AT_THE_END)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("RuntimeError cannot wait at interpreter finalization")
+
+
+@pytest.mark.parametrize(
+    ("wait", "result"),
+    [
+        ("wait = threading.Lock().acquire", "True"),
+        ("e = threading.Event(); e.set(); wait = e.wait", "True"),
+        ("q = queue.Queue(); q.put('item'); wait = q.get", "item"),
+        ("l = threading.Lock(); l.acquire(); wait = lambda: l.acquire(timeout=0.01)", "False"),
+        ("e = threading.Event(); wait = lambda: e.wait(0.01)", "False"),
+    ],
+)
+def test_what_need_not_wait_for_ever_works_at_finalization(wait: str, result: str) -> None:
+    done = run(wait + AT_THE_END)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"returned {result}\n")
+
+
+def test_queues_and_cycles_that_live_to_the_end() -> None:
+    done = run("""
+class Item:
+    def __del__(self):
+        deaths.put(1)
+deaths = queue.Queue()
+for kind in (queue.Queue, queue.LifoQueue):
+    items = kind()
+    items.put(items)
+    items.put(Item())
+    items.mine = items
+sys.modules["keeps"] = items
+print("end")
+""")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "end\n")
+
+
+def test_exit_handlers_may_wait() -> None:
+    done = run("""
+event, items = threading.Event(), queue.Queue()
+def at_exit():
+    threading.Lock().acquire()
+    print(event.wait(0.01), items.get())
+items.put("item")
+atexit.register(at_exit)
+""")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "False item\n")
+
+
+def test_threads_that_are_not_daemons_are_waited_for() -> None:
+    done = run("""
+items = queue.Queue()
+def work():
+    while (item := items.get()) is not None:
+        print(item)
+threading.Thread(target=work).start()
+threading.main_thread()
+items.put("one")
+items.put(None)
+""")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "one\n")

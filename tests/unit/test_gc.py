@@ -1,0 +1,36 @@
+"""The collector meets objects that are just being made."""
+
+import gc
+
+import pytest
+
+from juggler import futures, queue, threading
+
+CLASSES = [
+    threading.Condition,
+    threading.Barrier,
+    threading.Semaphore,
+    threading.BoundedSemaphore,
+    threading.Event,
+    threading.RLock,
+    queue.Queue,
+    queue.LifoQueue,
+    queue.PriorityQueue,
+    futures.Future,
+    futures.ThreadPoolExecutor,
+]
+
+
+@pytest.mark.parametrize("base", CLASSES, ids=lambda base: base.__name__)
+def test_a_collection_while_an_instance_of_a_subclass_is_made(base: type) -> None:
+    derived = type("Derived", (base,), {})
+    arguments = (2,) if base is threading.Barrier else ()
+    thresholds = gc.get_threshold()
+    made = []
+    try:
+        # With every allocation: also with that of the instance's own dictionary.
+        gc.set_threshold(1)
+        made = [derived(*arguments) for _ in range(200)]
+    finally:
+        gc.set_threshold(*thresholds)
+    assert all(isinstance(instance, base) for instance in made)
