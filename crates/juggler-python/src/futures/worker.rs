@@ -1,5 +1,4 @@
 //! What the threads of a pool do, and what becomes of all pools at a fork and at exit.
-#![allow(unsafe_code)]
 
 use super::stdlib;
 use super::task::Task;
@@ -12,7 +11,6 @@ use juggler_sync::rlock::ThreadId;
 use juggler_sync::sync::{Arc, AtomicU32, Ordering};
 use juggler_sync::sys::monotonic_nanos;
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::sync::PyOnceLock;
@@ -145,11 +143,8 @@ pub fn start(py: Python<'_>, worker: Worker, name: String, threads: &Bound<'_, P
     starter.bind(py).call1((worker, name, threads)).map(drop)
 }
 
-/// How many calls a worker makes before it looks at the clock.
-const CALLS: u32 = 64;
-
-/// For how many nanoseconds a worker keeps the interpreter to itself, CPython's own switch interval.
-const TURN: u64 = 5_000_000;
+/// How many calls a worker makes before it [gives way](give_way).
+const CALLS: u32 = 16;
 
 /// What a thread of a pool runs.
 #[pyclass(frozen, module = "juggler.futures")]
@@ -175,7 +170,6 @@ impl Worker {
         let forks = self.pool.forks.load(Ordering::Relaxed);
         let gate = PyGate::new(py);
         let mut calls = 0;
-        let mut since = monotonic_nanos();
         // An error is one of a wait at the interpreter's end, and this thread ends with it.
         while let Some(task) = self.pool.scheduler.next(&gate).unwrap_or_else(|raised| {
             drop(raised.fetch(py));
@@ -193,22 +187,23 @@ impl Worker {
             calls += 1;
             if calls == CALLS {
                 calls = 0;
-                give_way(py, &mut since);
+                give_way(py);
             }
         }
     }
 }
 
-/// Does what CPython does between the instructions of Python code: calls of C functions one after another never come
-/// there. The collector runs if it is due, and others get the interpreter if this thread has had it for its turn.
-#[cold]
-fn give_way(py: Python<'_>, since: &mut u64) {
-    // SAFETY: the thread is attached. It is not the main thread, so no signal handler runs here, and no error comes.
-    unsafe { ffi::PyErr_CheckSignals() };
-    let now = monotonic_nanos();
-    if now.saturating_sub(*since) >= TURN {
-        py.detach(|| ());
-        *since = monotonic_nanos();
+/// Does what CPython does between the instructions of Python code: it lets another thread run that has waited for its
+/// switch interval, and collects garbage if that is due. Calls of C functions one after another never come there, so a
+/// Python function that does nothing is called. To detach instead would starve whoever waits: each time it is woken in
+/// vain, its interval begins anew.
+#[inline]
+fn give_way(py: Python<'_>) {
+    static NOTHING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let nothing = NOTHING.get_or_try_init(py, || py.eval(c"lambda: None", None, None).map(Bound::unbind));
+    if let Err(error) = nothing.and_then(|nothing| nothing.bind(py).call0()) {
+        // An exception that another thread sent to this one, which came between two calls.
+        error.write_unraisable(py, None);
     }
 }
 
