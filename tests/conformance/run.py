@@ -14,8 +14,10 @@ The second line judges this runner, not us: the stdlib against its own tests.  T
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,6 +77,29 @@ class SuiteResult:
         return flight, finished
 
 
+def _run(command: list[str], directory: Path) -> tuple[int, str]:
+    """The exit status of `command` and what it printed; nothing that it started is left behind.
+
+    Its output goes to a file: a pipe would stay open as long as any process that a test has lost.
+    """
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        output.seek(0)
+        return status, output.read()
+
+
 def run_suite(name: str, options: argparse.Namespace, directory: Path) -> SuiteResult:
     """Run one suite to its end, through as many children as its crashes need."""
     result = SuiteResult()
@@ -91,20 +116,11 @@ def run_suite(name: str, options: argparse.Namespace, directory: Path) -> SuiteR
     for _ in range(MAX_CRASHES):
         log.write_text("")
         done.write_text(json.dumps(list(result.tests)))
-        process = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=directory,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        status, output = _run(command, directory)
         flight, finished = result.read(log)
         if finished:
             break
-        message = f"crash or hang (exit {process.returncode})\n{process.stdout[-4000:]}"
+        message = f"crash or hang (exit {status})\n{output[-4000:]}"
         result.tests[flight or "(suite)"] = Outcome("failed", message)
         if flight is None:  # it died outside a test: so would the next child
             break
