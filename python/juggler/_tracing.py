@@ -25,9 +25,14 @@ def live() -> tuple[list[int], bool]:
     return threads, starting or foreign or _has_signal_handlers()
 
 
+# Asked at many waits: without the detour that makes each answer an enum.
+_get_handler = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_SIGNALS = tuple(range(1, signal.NSIG))
+
+
 def _has_signal_handlers() -> bool:
-    for number in signal.valid_signals():
-        handler = signal.getsignal(number)
+    for number in _SIGNALS:
+        handler = _get_handler(number)
         if callable(handler) and handler is not signal.default_int_handler:
             return True
     return False
