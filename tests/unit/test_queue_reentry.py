@@ -87,7 +87,7 @@ def test_a_refused_item_may_use_the_queue_as_it_dies() -> None:
 
 
 def test_the_garbage_collector_may_use_a_queue_at_any_moment() -> None:
-    # What CPython's issue 76757 is about: the collector, in the middle of a put, runs a destructor
+    # What python/cpython#76757 is about: the collector, in the middle of a put, runs a destructor
     # that puts.
     items = queue.Queue()
     count = 0

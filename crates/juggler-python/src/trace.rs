@@ -469,7 +469,7 @@ fn site_of(frame: &Bound<'_, PyFrame>) -> Site {
     site
 }
 
-/// Begins to trace: to count for a report, to detect deadlocks, or both. What is on stays on.
+/// Begins to trace: to count for a report, to detect deadlocks, or both. What is on stays on until [`trace_stop`].
 #[pyfunction]
 pub fn trace_start(py: Python<'_>, report: bool, detect: bool) -> PyResult<()> {
     if detect {
