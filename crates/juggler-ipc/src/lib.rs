@@ -8,6 +8,8 @@
 //! |---|---|
 //! | [`sys`] | what depends on the platform: memory files, mappings |
 //! | [`segment`] | a piece of shared memory, with checked access |
+//! | [`pool`] | the process pool |
 
+pub mod pool;
 pub mod segment;
 pub mod sys;

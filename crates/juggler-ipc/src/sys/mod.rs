@@ -1,9 +1,13 @@
-//! What depends on the platform: anonymous memory files and their mappings.
+//! What depends on the platform: anonymous memory files and their mappings, processes as descriptors.
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 pub use linux::{Mapping, create_memory_file, file_length};
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
+pub use process::{Poller, await_process, kill_self, open_process, resident_bytes, signal_process};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("juggler-ipc shares memory on Linux only; another platform adds a file to src/sys");
