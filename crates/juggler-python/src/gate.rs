@@ -82,6 +82,11 @@ impl Context<Obj> for PyGate<'_> {
     }
 }
 
+/// Runs `work` without the interpreter: something that sleeps by other means than a futex, and touches no object.
+pub fn detached<R: Send>(py: Python<'_>, work: impl FnOnce() -> R + Send) -> R {
+    py.detach(work)
+}
+
 fn is_finalizing() -> bool {
     #[cfg(Py_3_13)]
     // SAFETY: always safe to call.

@@ -10,6 +10,7 @@ mod fork;
 mod futures;
 mod gate;
 mod gc;
+mod ipc;
 mod lock;
 mod obj;
 mod queue;
@@ -46,6 +47,14 @@ mod _juggler {
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
     #[pymodule_export]
+    use super::ipc::pool::{ProcessPool, close_process_pools, disown_process_pools};
+    #[pymodule_export]
+    use super::ipc::pool_collect::set_process_pool_hooks;
+    #[pymodule_export]
+    use super::ipc::pool_engine::ProcessPoolEngine;
+    #[pymodule_export]
+    use super::ipc::pool_worker::{stop_requested, work};
+    #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
@@ -67,6 +76,7 @@ mod _juggler {
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;
+        ipc::pool::finish(py)?;
         lock::finish(py)?;
         queue::finish(py)?;
         rlock::finish(py)?;

@@ -6,7 +6,7 @@
 //! by functions that do the same at once; a program's subclasses go the long way and end in the same functions.
 #![allow(unsafe_code)]
 
-use super::future::Future;
+use super::future::{Future, Source};
 use crate::obj::Obj;
 use crate::raw::{self, Raised, This};
 use juggler_sync::sync::{AtomicUsize, Ordering};
@@ -28,7 +28,16 @@ static NATIVE: AtomicUsize = AtomicUsize::new(0);
 /// # Errors
 /// `MemoryError`
 #[inline(always)]
-pub fn create(_py: Python<'_>) -> Result<Obj, Raised> {
+pub fn create(py: Python<'_>) -> Result<Obj, Raised> {
+    create_from(py, None)
+}
+
+/// A new future, pending, of a call that a process pool makes.
+///
+/// # Errors
+/// `MemoryError`
+#[inline(always)]
+pub fn create_from(_py: Python<'_>, source: Option<Source>) -> Result<Obj, Raised> {
     let class = CLASS.load(Ordering::Relaxed) as *mut ffi::PyTypeObject;
     // SAFETY: the class is never freed, has no `tp_alloc` but the generic one (`set_future_class`), and that zeroes what
     // lies behind the header. The place for the value is inside the object and not initialized yet.
@@ -37,7 +46,7 @@ pub fn create(_py: Python<'_>) -> Result<Obj, Raised> {
         if object.is_null() {
             return Err(Raised);
         }
-        place(object).write(Future::new());
+        place(object).write(Future::from_source(source));
         Ok(Obj::from_owned(object))
     }
 }

@@ -1,0 +1,1 @@
+"""juggler's process pool, as far as it is Python."""
