@@ -8,8 +8,11 @@
 //! |---|---|
 //! | [`sys`] | what depends on the platform: memory files, mappings |
 //! | [`segment`] | a piece of shared memory, with checked access |
+//! | [`arena`] | memory for large payloads, allocated by one process and held by several |
 //! | [`pool`] | the process pool |
 
+#[cfg(not(loom))]
+pub mod arena;
 pub mod pool;
 pub mod segment;
 pub mod sys;

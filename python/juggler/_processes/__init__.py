@@ -1,1 +1,1 @@
-"""juggler's process pool, as far as it is Python."""
+"""The process pool's Python side: what travels between processes, the workers, the executor."""

@@ -3,7 +3,7 @@
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{Mapping, create_memory_file, file_length};
+pub use linux::{Mapping, create_memory_file, file_length, reserve_memory, return_memory};
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
