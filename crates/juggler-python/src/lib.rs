@@ -47,6 +47,8 @@ mod _juggler {
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
     #[pymodule_export]
+    use super::ipc::parent::end_with_parent;
+    #[pymodule_export]
     use super::ipc::pool::{ProcessPool, close_process_pools, disown_process_pools};
     #[pymodule_export]
     use super::ipc::pool_collect::set_process_pool_hooks;

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pickle
 import signal
-from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback  # type: ignore
+from concurrent.futures.process import BrokenProcessPool
 
 
-class WorkerDied(BrokenProcessPool):  # type: ignore[misc]
+class WorkerDied(BrokenProcessPool):
     """The process that made the call died, and took the call with it; the pool goes on.
 
     Attributes:
@@ -53,21 +53,6 @@ def stopped(reason: str, pid: int | None = None, exitcode: int | None = None) ->
         message = f"worker process {pid} had more memory than memory_limit while it made the call"
         return MemoryLimitExceeded(message, pid, exitcode)
     return WorkerDied("the call was cancelled while it ran", pid, exitcode)
-
-
-def load_error(data: bytes) -> BaseException:
-    """What a call raised in a worker."""
-    pickled, text, says = pickle.loads(data)
-    error = None
-    if pickled is not None:
-        try:
-            error = pickle.loads(pickled)
-        except Exception as refusal:
-            says = f"{says} (it could not be unpickled: {type(refusal).__name__}: {refusal})"
-    if not isinstance(error, BaseException):
-        error = pickle.PicklingError(f"the call raised what cannot be sent: {says}")
-    error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')
-    return error
 
 
 def result_refused(refusal: BaseException) -> BaseException:

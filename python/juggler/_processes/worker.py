@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import traceback
+import sys
 from multiprocessing import reduction
 from typing import TYPE_CHECKING, Any
 
@@ -72,42 +72,17 @@ class _Hooks:
 
         try:
             data, _ = pickling.dumps(
-                result, threshold=1 << 62, define=False, what="the result", root="result"
+                result, threshold=sys.maxsize, define=False, what="the result", root="result"
             )
         except Exception as refusal:
             raise refusal from error
         return data
 
     def dump_error(self, error: BaseException) -> bytes:
-        """What a call raised: its pickle or why there is none, its traceback, what it says."""
-        import pickle
+        """The message of what a call raised."""
+        from juggler._processes import exceptions
 
-        text = format_error(error)
-        says = "".join(traceback.format_exception_only(type(error), error)).strip()
-        error.__traceback__ = None
-        try:
-            try:
-                data = pickle.dumps(error, 5)
-            except Exception:
-                from juggler._processes import pickling
-
-                data, _ = pickling.dumps(
-                    error, threshold=1 << 62, define=False, what="the exception", root="exception"
-                )
-        except Exception as refusal:
-            return pickle.dumps((None, text, f"{says} (it could not be pickled: {refusal})"))
-        return pickle.dumps((data, text, says))
-
-
-def format_error(error: BaseException) -> str:
-    """A traceback with the source lines, and the names of what is local to each frame."""
-    lines = traceback.format_exception(type(error), error, error.__traceback__)
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        names = ", ".join(name for name in frame.f_locals if not name.startswith("__"))
-        if names and frame.f_code.co_name != "<module>":
-            code = frame.f_code
-            lines.append(f'  Locals of {code.co_name} ("{code.co_filename}", {line}): {names}\n')
-    return "".join(lines)
+        return exceptions.pack_exception(error)
 
 
 def main(

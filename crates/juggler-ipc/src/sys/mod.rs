@@ -1,9 +1,10 @@
-//! What depends on the platform: anonymous memory files and their mappings, processes as descriptors.
+//! What depends on the platform: anonymous memory files and their mappings, processes as descriptors, a process's end with
+//! its parent.
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{Mapping, create_memory_file, file_length, reserve_memory, return_memory};
+pub use linux::{Mapping, create_memory_file, end_with_parent, file_length, reserve_memory, return_memory};
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]

@@ -1,5 +1,6 @@
-//! Processes: shared memory and what is built on it, as Python classes.
+//! What processes share, as Python has it: one file per class or group of functions.
 
+pub mod parent;
 pub mod pickle;
 pub mod pool;
 pub mod pool_collect;
