@@ -55,7 +55,7 @@ mod _juggler {
     #[pymodule_export]
     use super::ipc::pool_engine::ProcessPoolEngine;
     #[pymodule_export]
-    use super::ipc::pool_worker::{stop_requested, work};
+    use super::ipc::pool_worker::{run_chunk, stop_requested, work};
     #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]

@@ -19,6 +19,7 @@ class WorkerDied(BrokenProcessPool):
         super().__init__(message, pid, exitcode)
         self.pid = pid
         self.exitcode = exitcode
+        self.done = 0
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -28,8 +29,8 @@ class MemoryLimitExceeded(WorkerDied):
     """The process that made the call had more memory than `memory_limit` and was killed."""
 
 
-def died(pid: int | None, exitcode: int | None) -> WorkerDied:
-    """The exception for a call whose worker died by itself."""
+def died(pid: int | None, exitcode: int | None, done: int = 0) -> WorkerDied:
+    """The exception for a call whose worker died by itself; of a chunk, `done` were made."""
     if exitcode is None:
         how = "died"
     elif exitcode < 0:
@@ -42,7 +43,9 @@ def died(pid: int | None, exitcode: int | None) -> WorkerDied:
             how += " (perhaps the system was short of memory)"
     else:
         how = f"exited with status {exitcode}"
-    return WorkerDied(f"worker process {pid} {how} while it made the call", pid, exitcode)
+    error = WorkerDied(f"worker process {pid} {how} while it made the call", pid, exitcode)
+    error.done = done
+    return error
 
 
 def stopped(reason: str, pid: int | None = None, exitcode: int | None = None) -> BaseException:

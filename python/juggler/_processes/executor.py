@@ -118,10 +118,10 @@ class _Staff:
         self.desks[desk] = process
         self.processes[process.pid] = process
         if not self.engine.watch(desk, process.pid):
-            self.bury(desk, [], False, False)
+            self.bury(desk, None, False, False)
         return True
 
-    def bury(self, desk: int, lost: list[Any], worked: bool, unfit: bool) -> None:
+    def bury(self, desk: int, lost: Any, worked: bool, unfit: bool) -> None:
         """Do what is to be done when the worker at `desk` is dead."""
         with self.lock:
             process = self.desks.pop(desk)
@@ -129,12 +129,12 @@ class _Staff:
             process.join()
             pid, exitcode = process.pid, process.exitcode
             process.close()
-            for future, reason in lost:
+            if lost is not None:
+                future, reason, done = lost
                 if reason is None:
-                    error: BaseException = errors.died(pid, exitcode)
+                    self.engine.fail(future, errors.died(pid, exitcode, done))
                 else:
-                    error = errors.stopped(reason, pid, exitcode)
-                self.engine.fail(future, error)
+                    self.engine.fail(future, errors.stopped(reason, pid, exitcode))
             self.barren = 0 if worked else self.barren + 1
             if self.dismissed:
                 if not self.desks:
@@ -282,6 +282,8 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
             self._engine, mp_context, max_workers, initializer, initargs, max_tasks_per_child or 0
         )
         self._open(self._engine, self._staff)
+        self._maps: weakref.WeakSet[Any] = weakref.WeakSet()
+        _executors.add(self)
 
     def map(  # type: ignore[override]
         self,
@@ -307,7 +309,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         from juggler._processes import mapping
 
         return mapping.start(
-            self.submit, self._max_workers, fn, iterables, timeout, chunksize, buffersize, ordered
+            self, self.submit, fn, iterables, timeout, chunksize, buffersize, ordered
         )
 
     def options(
@@ -339,6 +341,12 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
             wait: whether to wait for that.
             cancel_futures: whether to cancel the calls that no worker has begun.
         """
+        for results in list(self._maps):
+            # What a map has not submitted yet counts as submitted.
+            if cancel_futures:
+                results.stop()
+            else:
+                results.fill(everything=True)
         self._engine.close()
         if cancel_futures:
             self._engine.cancel_all()
@@ -411,14 +419,7 @@ class PoolView(Executor):
         if self._options[2] and chunksize is None:
             chunksize = 1
         return mapping.start(
-            self.submit,
-            self._pool._max_workers,
-            fn,
-            iterables,
-            timeout,
-            chunksize,
-            buffersize,
-            ordered,
+            self._pool, self.submit, fn, iterables, timeout, chunksize, buffersize, ordered
         )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -442,7 +443,13 @@ _juggler._set_process_pool_hooks(_Hooks)
 _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
+# Whose maps have to be submitted at exit.
+_executors: weakref.WeakSet[ProcessPoolExecutor] = weakref.WeakSet()
+
+
 def _at_exit() -> None:
+    for executor in list(_executors):
+        executor.shutdown(wait=False)
     _juggler._close_process_pools()
     for thread in list(_threads):
         thread.join()
@@ -453,6 +460,7 @@ threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
 
 def _after_fork_in_child() -> None:
     _threads.clear()
+    _executors.clear()
     _juggler._disown_process_pools()
 
 

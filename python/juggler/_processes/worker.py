@@ -70,6 +70,16 @@ class _Hooks:
         """The pickle of a result that plain pickle refused with `error`."""
         from juggler._processes import pickling
 
+        if type(result) is Chunk:
+            results, raised, nanoseconds = result
+            apart = []
+            for one in results:
+                try:
+                    apart.append(Apart(self.dump_result(one, error), False))
+                except Exception as refusal:
+                    apart.append(Apart(self.dump_error(refusal), True))
+            result = Chunk((apart, raised, nanoseconds))
+
         try:
             data, _ = pickling.dumps(
                 result, threshold=sys.maxsize, define=False, what="the result", root="result"
@@ -97,11 +107,48 @@ def main(
     _juggler._work(seat.open(), seat.worker, most, spins, _Hooks(initializer, initargs))
 
 
-def run_chunk(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
-    """The results of several calls."""
-    return [function(*arguments) for arguments in chunk]
+class Chunk(tuple[Any, ...]):
+    """What came of several calls: results, the packed exception of the call that raised, time.
+
+    If the results could not be pickled together: each by itself, or the exception of pickling it.
+    """
 
 
-def run_short_chunk(function: Callable[[Any], Any], chunk: list[Any]) -> list[Any]:
-    """The results of several calls with one argument each."""
-    return list(map(function, chunk))
+def run_chunk(function: Callable[..., Any], items: list[Any], star: bool) -> Chunk:
+    """Call `function` with each item, with its elements if `star`, until one raises."""
+    results, error, nanoseconds = _juggler._run_chunk(function, items, star)
+    if error is not None:
+        from juggler._processes import exceptions
+
+        error = exceptions.pack_exception(error)
+    return Chunk((results, error, nanoseconds))
+
+
+_functions: dict[bytes, Any] = {}
+
+
+def run_pickled_chunk(function: bytes, items: list[Any], star: bool) -> Chunk:
+    """`run_chunk` of a function that can only be sent by value; the last few are kept."""
+    if function not in _functions:
+        from juggler._processes import pickling
+
+        if len(_functions) > 16:
+            _functions.clear()
+        _functions[function] = pickling.loads(function)
+    return run_chunk(_functions[function], items, star)
+
+
+class Apart:
+    """One of the results of a chunk, pickled by itself because they could not be together."""
+
+    def __init__(self, data: bytes, refused: bool) -> None:
+        self.data = data
+        self.refused = refused
+
+    def load(self) -> Any:
+        """The result."""
+        from juggler._processes import exceptions, pickling
+
+        if self.refused:
+            raise exceptions.unpack_exception(self.data)
+        return pickling.loads(self.data)

@@ -114,10 +114,20 @@ pub struct Finished<T> {
     _file: Option<Segment>,
 }
 
+/// A task whose worker died.
+pub struct Lost<T> {
+    /// The parent's.
+    pub owner: T,
+    /// Whether it was being stopped.
+    pub stop: Option<Reason>,
+    /// Of a task that consists of several calls: how many were done.
+    pub progress: u32,
+}
+
 /// What a dead worker leaves behind.
 pub struct Settled<T> {
-    /// The tasks that it held and that are not tried again, and whether they were being stopped.
-    pub lost: Vec<(T, Option<Reason>)>,
+    /// The task that it held, if that is not tried again.
+    pub lost: Option<Lost<T>>,
     /// Whether it did a task, or took one.
     pub worked: bool,
     /// Whether its initializer had raised.
@@ -430,7 +440,7 @@ impl<T> Parent<T> {
     pub fn settle(&self, worker: usize) -> Settled<T> {
         let line = self.table.desk(worker);
         let mut settled = Settled {
-            lost: Vec::new(),
+            lost: None,
             worked: line.tasks.load(Ordering::Relaxed) > 0,
             unfit: line.stage.load(Ordering::Acquire) == UNFIT,
         };
@@ -449,7 +459,7 @@ impl<T> Parent<T> {
                 Phase::Done => self.table.done().mark(slot),
                 Phase::Taken => {
                     settled.worked = true;
-                    tried_again += usize::from(self.settle_slot(&mut inner, slot, &mut settled.lost));
+                    tried_again += usize::from(self.settle_slot(&mut inner, slot, &mut settled));
                 }
                 Phase::Free | Phase::Queued => {}
             }
@@ -470,7 +480,7 @@ impl<T> Parent<T> {
         &self,
         inner: &mut Guard<'_, Inner<T>>,
         slot: usize,
-        lost: &mut Vec<(T, Option<Reason>)>,
+        settled: &mut Settled<T>,
     ) -> bool {
         let Some(mut entry) = inner.entries[slot].take() else { return false };
         if entry.stop.is_none() && entry.options.retries > 0 {
@@ -482,8 +492,9 @@ impl<T> Parent<T> {
             unreachable!("more tickets than slots are skipped");
         }
         inner.timed -= entry.timed();
+        let progress = self.table.slots()[slot].progress.load(Ordering::Relaxed);
         self.free(inner, slot);
-        lost.push((entry.owner, entry.stop.map(|stop| stop.reason)));
+        settled.lost = Some(Lost { owner: entry.owner, stop: entry.stop.map(|stop| stop.reason), progress });
         false
     }
 

@@ -69,6 +69,7 @@ impl Seat {
         loop {
             if let Some((slot, state)) = order.take(*worker as u16) {
                 table.desk(*worker).busy.store(slot as u32 + 1, Ordering::Relaxed);
+                table.slots()[slot].progress.store(0, Ordering::Relaxed);
                 table.slots()[slot].started.store(monotonic_nanos(), Ordering::Release);
                 if order.length() > 0 {
                     table.wake_one();
@@ -155,6 +156,11 @@ impl Seat {
     pub fn may_leave(&mut self) -> bool {
         drop_read_files(&self.table, &mut self.files);
         self.files.is_empty()
+    }
+
+    /// Where to count the calls of a task that consists of several.
+    pub fn progress(&self, task: Taken) -> &AtomicU32 {
+        &self.table.slots()[task.slot].progress
     }
 
     /// Whether the parent asks that `task` be stopped.

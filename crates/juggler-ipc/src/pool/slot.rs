@@ -101,6 +101,8 @@ pub struct Slot {
     pub result: Place,
     /// What kind of result it is: the worker's word to whoever collects.
     pub kind: AtomicU32,
-    /// The ticket's low half, if its worker was asked to stop it.
+    /// What [`stop_mark`](super::seat::stop_mark) makes of the state, if its worker is asked to stop it.
     pub stop: AtomicU32,
+    /// Of a task that consists of several calls: how many are done.
+    pub progress: AtomicU32,
 }

@@ -43,7 +43,7 @@ pub struct Pool {
     /// The last function, and its pickle.
     function: Guarded<Option<(Obj, Obj)>>,
     /// Whether workers have no `__main__` of their own.
-    define_main: bool,
+    pub define_main: bool,
     pub memory_limit: Option<u64>,
     /// Why it is broken.
     pub broken: Guarded<Option<Obj>>,

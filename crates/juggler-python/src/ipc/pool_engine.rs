@@ -17,9 +17,10 @@ pub struct ProcessPoolEngine {
     pub pool: Arc<Pool>,
 }
 
-/// What a dead worker leaves: its desk, the futures it held with why they were being stopped, whether it ever worked,
-/// whether its initializer raised.
-type Dead<'py> = (usize, Vec<(Bound<'py, PyAny>, Option<&'static str>)>, bool, bool);
+/// A call that a dead worker held: its future, why it was being stopped, of a chunk how many were done.
+type Lost<'py> = (Bound<'py, PyAny>, Option<&'static str>, u32);
+/// What a dead worker leaves: its desk, the call that it held, whether it ever worked, whether its initializer raised.
+type Dead<'py> = (usize, Option<Lost<'py>>, bool, bool);
 
 /// A pool's numbers: waiting, deepest, workers, idle, in flight, moved bytes.
 type Numbers = (usize, usize, usize, usize, usize);
@@ -97,6 +98,12 @@ impl ProcessPoolEngine {
         self.pool.is_foreign()
     }
 
+    /// Whether workers have no `__main__` of their own.
+    #[getter]
+    fn define_main(&self) -> bool {
+        self.pool.define_main
+    }
+
     /// Whether workers are told to end.
     #[getter]
     fn closing(&self) -> bool {
@@ -148,8 +155,8 @@ impl ProcessPoolEngine {
             }
         });
         let dead = settled.into_iter().map(|(worker, settled)| {
-            let lost = settled.lost.into_iter().map(|(task, reason)| (task.future.into_bound(py), name_of(reason)));
-            (worker, lost.collect(), settled.worked, settled.unfit)
+            let lost = settled.lost.map(|lost| (lost.owner.future.into_bound(py), name_of(lost.stop), lost.progress));
+            (worker, lost, settled.worked, settled.unfit)
         });
         dead.collect()
     }

@@ -9,10 +9,11 @@ use juggler_ipc::pool::seat::{Seat, Taken};
 use juggler_ipc::pool::table::Table;
 use juggler_ipc::sys::{await_process, kill_self, open_process};
 use juggler_sync::sync::{AtomicUsize, Ordering};
+use juggler_sync::sys::monotonic_nanos;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -158,6 +159,43 @@ pub fn stop_requested() -> bool {
     let current = SEAT.load(Ordering::Relaxed) as *const Current<'_>;
     // SAFETY: it is not null only while the call is made, by the thread that runs signal handlers: this one.
     unsafe { current.as_ref() }.is_some_and(|current| current.seat.is_to_stop(current.task))
+}
+
+/// Calls `function` with each of `items`, with its elements if `star`. Returns the results, what the first call raised
+/// that did, and how many nanoseconds it took.
+#[pyfunction]
+#[pyo3(name = "_run_chunk")]
+pub fn run_chunk<'py>(
+    py: Python<'py>,
+    function: &Bound<'py, PyAny>,
+    items: &Bound<'py, PyList>,
+    star: bool,
+) -> (Bound<'py, PyList>, Option<Bound<'py, PyAny>>, u64) {
+    let begin = monotonic_nanos();
+    let current = SEAT.load(Ordering::Relaxed) as *const Current<'_>;
+    // SAFETY: as in `stop_requested`.
+    let progress = unsafe { current.as_ref() }.map(|current| current.seat.progress(current.task));
+    let results = PyList::empty(py);
+    for (at, item) in items.iter().enumerate() {
+        // SAFETY: live objects; with `star` the items are tuples, as the parent zipped them.
+        let result = owned(unsafe {
+            if star {
+                ffi::PyObject_Call(function.as_ptr(), item.as_ptr(), std::ptr::null_mut())
+            } else {
+                let arguments = [item.as_ptr()];
+                ffi::PyObject_Vectorcall(function.as_ptr(), arguments.as_ptr(), 1, std::ptr::null_mut())
+            }
+        });
+        drop(item);
+        let added = result.map_err(|raised| raised.fetch(py)).and_then(|result| results.append(result.into_bound(py)));
+        if let Err(error) = added {
+            return (results, Some(error.value(py).clone().into_any()), monotonic_nanos() - begin);
+        }
+        if let Some(progress) = progress {
+            progress.store(at as u32 + 1, Ordering::Relaxed);
+        }
+    }
+    (results, None, monotonic_nanos() - begin)
 }
 
 /// Has this process end when `parent` does: a thread sees to it that never needs the interpreter.
