@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from juggler.futures import Future
 
 
+__all__ = ["ProcessPoolExecutor"]
+
+
 class WorkerStatistics(NamedTuple):
     """What a worker of a `ProcessPoolExecutor` has done."""
 
@@ -262,9 +265,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         if memory_limit is not None and memory_limit <= 0:
             raise ValueError("memory_limit must be greater than 0")
         if mp_context is None:
-            from juggler import multiprocessing
-
-            mp_context = multiprocessing.get_context()
+            mp_context = _default_context(max_tasks_per_child is not None)
         method = mp_context.get_start_method(allow_none=False)
         if max_tasks_per_child is not None and method == "fork":
             # A worker would have to be forked while threads run.
@@ -425,6 +426,18 @@ class PoolView(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As `ProcessPoolExecutor.shutdown`."""
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _default_context(renews: bool) -> Any:
+    """The context for whoever names none."""
+    from juggler import _substitution, multiprocessing
+
+    if not _substitution.is_installed():
+        return multiprocessing.get_context()
+    # The program may count on what its interpreter does.
+    import multiprocessing as stock
+
+    return stock.get_context("spawn" if renews else None)
 
 
 def _defines_main(method: str) -> bool:
