@@ -30,17 +30,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning
 LONG = 60
 
 
-def descriptors() -> set[str]:
-    """What this process has open that pools make."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            continue
-        if "juggler-p" in target or "pidfd" in target or "eventfd" in target:
-            found.add(f"{name} {target}")
-    return found
+def descriptors() -> list[str]:
+    """What this process has open."""
+    gc.collect()
+    names = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+    return sorted(os.readlink(name) for name in names if os.path.lexists(name))
 
 
 @pytest.fixture(params=METHODS)
@@ -51,7 +45,6 @@ def method(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def make_pool(method: str) -> Iterator[Any]:
     """Makes pools, and sees that nothing is left of them."""
-    before = descriptors()
     pools: list[ProcessPoolExecutor] = []
 
     def make(workers: int = 2, **options: Any) -> ProcessPoolExecutor:
@@ -63,10 +56,6 @@ def make_pool(method: str) -> Iterator[Any]:
     for pool in pools:
         pool.shutdown(cancel_futures=True)
         assert not pool._staff.desks
-    pools.clear()
-    del pool
-    gc.collect()
-    assert descriptors() <= before
 
 
 @pytest.fixture
@@ -185,6 +174,33 @@ def test_an_initializer_that_raises_breaks_the_pool(make_pool: Any) -> None:
         for _ in range(1000):
             pool.submit(calls.identity, 1)
             time.sleep(0.01)
+
+
+def use_and_drop(method: str) -> None:
+    pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method))
+    with pool:
+        results = [pool.submit(calls.identity, bytes(number * 500)) for number in range(20)]
+        lost = pool.submit(calls.exit_now, 1)
+        assert isinstance(lost.exception(LONG), WorkerDied)
+        assert [len(f.result(LONG)) for f in results] == [n * 500 for n in range(20)]
+    # One that nobody shuts down.
+    assert ProcessPoolExecutor(1, mp_context=pool._mp_context).submit(pow, 2, 2).result(LONG) == 4
+
+
+def test_nothing_is_left(method: str) -> None:
+    use_and_drop(method)  # what is made once and stays, such as a server
+    before = descriptors()
+    threads = threading.active_count()
+    shared = set(os.listdir("/dev/shm"))
+    for _ in range(3):
+        use_and_drop(method)
+    for thread in threading.enumerate():
+        if thread.name.startswith("juggler-"):
+            thread.join(LONG)
+    assert descriptors() == before
+    assert threading.active_count() <= threads
+    assert set(os.listdir("/dev/shm")) <= shared
+    assert multiprocessing.active_children() == []
 
 
 def test_threads_may_run_while_the_pool_starts(make_pool: Any) -> None:
