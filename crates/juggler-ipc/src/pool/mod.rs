@@ -9,6 +9,7 @@
 //! | [`order`], [`idle`], [`done`] | who is next, who sleeps, what is done: three algorithms over views of shared words |
 //! | [`table`] | where these lie in the pool's segment |
 //! | [`payload`] | arguments and results |
+//! | [`region`] | room for those that don't fit their slots |
 //! | [`seat`] | a worker's side |
 //! | [`parent`] | the parent's side: slots, backlog, collecting, settling |
 //! | [`watch`] | waiting for the deaths of workers |
@@ -20,6 +21,8 @@ pub mod order;
 pub mod parent;
 #[cfg(not(loom))]
 pub mod payload;
+#[cfg(not(loom))]
+pub mod region;
 #[cfg(not(loom))]
 pub mod seat;
 pub mod slot;

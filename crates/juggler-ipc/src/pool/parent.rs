@@ -4,11 +4,11 @@
 //! everything can be called by a thread that may not touch what is in it; owners go out by the results.
 #![allow(unsafe_code)]
 
-use super::payload::{self, Payload};
+use super::payload::{self, Payload, Taken};
 use super::seat::stop_mark;
 use super::slot::{Phase, State};
 use super::table::{MAX_WORKERS, SLOTS, Table, UNFIT};
-use crate::segment::Segment;
+use super::region::Region;
 use juggler_sync::guarded::{Guard, Guarded};
 use juggler_sync::sync::{AtomicU64, Ordering};
 use juggler_sync::sys::monotonic_nanos;
@@ -55,8 +55,8 @@ const STEPS: [(i32, u64); 3] =
 struct Entry<T> {
     owner: T,
     options: Options,
-    /// Its arguments, if they lie in a file.
-    file: Option<Segment>,
+    /// What its arguments take.
+    taken: Taken,
     stop: Option<Stop>,
 }
 
@@ -84,6 +84,8 @@ struct Inner<T> {
     /// Which desks are in use.
     desks: Box<[bool]>,
     deepest: usize,
+    /// Where arguments go that don't fit their slots.
+    region: Region,
 }
 
 /// What the parent shares with nobody; see the [module](self).
@@ -111,7 +113,7 @@ pub struct Finished<T> {
     pub kind: u32,
     /// Whether it was being stopped.
     pub stop: Option<Reason>,
-    _file: Option<Segment>,
+    taken: Taken,
 }
 
 /// A task whose worker died.
@@ -155,7 +157,9 @@ impl<T> Parent<T> {
     /// # Errors
     /// The system's.
     pub fn new(max_workers: usize) -> io::Result<Self> {
+        let table = Table::create(max_workers)?;
         let inner = Inner {
+            region: table.arguments_region(),
             free: (0..SLOTS as u32).rev().collect(),
             entries: (0..SLOTS).map(|_| None).collect(),
             ids: vec![0; SLOTS].into(),
@@ -166,7 +170,7 @@ impl<T> Parent<T> {
             desks: vec![false; max_workers].into(),
             deepest: 0,
         };
-        Ok(Self { table: Table::create(max_workers)?, inner: Guarded::new(inner), next: AtomicU64::new(1) })
+        Ok(Self { table, inner: Guarded::new(inner), next: AtomicU64::new(1) })
     }
 
     /// The shared part.
@@ -236,15 +240,16 @@ impl<T> Parent<T> {
         let Some(slot) = inner.free.pop() else { unreachable!("the caller saw a free slot") };
         let at = slot as usize;
         let arguments = &self.table.slots()[at].arguments;
+        let room = self.table.arguments_room(at);
         // SAFETY: the slot is free, so only its parent uses the room, and the guard is held.
-        let file = match unsafe { payload::write(arguments, self.table.arguments_room(at), parts) } {
-            Ok(file) => file,
+        let taken = match unsafe { payload::write(&self.table, &mut inner.region, arguments, room, parts) } {
+            Ok(taken) => taken,
             Err(problem) => {
                 inner.free.push(slot);
                 return Err((owner, problem));
             }
         };
-        inner.entries[at] = Some(Entry { owner, options, file, stop: None });
+        inner.entries[at] = Some(Entry { owner, options, taken, stop: None });
         inner.ids[at] = id;
         if !self.table.order().push(at) {
             unreachable!("more tickets than slots are skipped");
@@ -287,9 +292,9 @@ impl<T> Parent<T> {
                 && let Some(entry) = inner.entries[slot].take()
             {
                 inner.timed -= entry.timed();
-                let Entry { owner, file, stop, .. } = entry;
+                let Entry { owner, taken, stop, .. } = entry;
                 let kind = self.table.slots()[slot].kind.load(Ordering::Relaxed);
-                finished.push(Finished { slot, owner, kind, stop: stop.map(|stop| stop.reason), _file: file });
+                finished.push(Finished { slot, owner, kind, stop: stop.map(|stop| stop.reason), taken });
             }
         });
     }
@@ -301,7 +306,7 @@ impl<T> Parent<T> {
     #[inline]
     pub fn result(&self, task: &Finished<T>) -> io::Result<Payload> {
         // SAFETY: the worker wrote the room before the slot was done, and nobody writes it before the slot is free.
-        unsafe { Payload::read(&self.table.slots()[task.slot].result, self.table.result_room(task.slot)) }
+        unsafe { Payload::read(&self.table, &self.table.slots()[task.slot].result, self.table.result_room(task.slot)) }
     }
 
     /// Frees the slots of `finished`, and returns its owners.
@@ -309,7 +314,7 @@ impl<T> Parent<T> {
         let mut inner = self.inner.lock();
         let owners = finished
             .map(|task| {
-                self.free(&mut inner, task.slot);
+                self.free(&mut inner, task.slot, task.taken);
                 task.owner
             })
             .collect();
@@ -320,7 +325,8 @@ impl<T> Parent<T> {
         owners
     }
 
-    fn free(&self, inner: &mut Guard<'_, Inner<T>>, slot: usize) {
+    fn free(&self, inner: &mut Guard<'_, Inner<T>>, slot: usize, taken: Taken) {
+        payload::let_go(&self.table, &mut inner.region, taken);
         self.table.slots()[slot].state.store(State::FREE.0, Ordering::Release);
         inner.free.push(slot as u32);
         inner.ids[slot] = 0;
@@ -344,7 +350,7 @@ impl<T> Parent<T> {
             self.table.order().cancel(slot).then_some(())?;
             let entry = inner.entries[slot].take()?;
             inner.timed -= entry.timed();
-            self.free(&mut inner, slot);
+            self.free(&mut inner, slot, entry.taken);
             entry.owner
         };
         let placed = self.refill(&mut inner);
@@ -364,7 +370,7 @@ impl<T> Parent<T> {
                 && self.table.order().cancel(slot)
                 && let Some(entry) = inner.entries[slot].take()
             {
-                self.free(&mut inner, slot);
+                self.free(&mut inner, slot, entry.taken);
                 owners.push(entry.owner);
             }
         }
@@ -379,7 +385,7 @@ impl<T> Parent<T> {
         let mut inner = self.inner.lock();
         for slot in 0..SLOTS {
             if let Some(entry) = inner.entries[slot].take() {
-                self.free(&mut inner, slot);
+                self.free(&mut inner, slot, entry.taken);
                 owners.push(entry.owner);
             }
         }
@@ -492,9 +498,10 @@ impl<T> Parent<T> {
             unreachable!("more tickets than slots are skipped");
         }
         inner.timed -= entry.timed();
+        let stop = entry.stop.map(|stop| stop.reason);
         let progress = self.table.slots()[slot].progress.load(Ordering::Relaxed);
-        self.free(inner, slot);
-        settled.lost = Some(Lost { owner: entry.owner, stop: entry.stop.map(|stop| stop.reason), progress });
+        self.free(inner, slot, entry.taken);
+        settled.lost = Some(Lost { owner: entry.owner, stop, progress });
         false
     }
 

@@ -2,9 +2,9 @@
 #![allow(unsafe_code)]
 
 use super::payload::{self, Payload};
-use super::slot::State;
+use super::region::Region;
+use super::slot::{Phase, State};
 use super::table::{BEGUN, Table, UNFIT};
-use crate::segment::Segment;
 use juggler_sync::sync::{AtomicU32, Ordering, spin_hint};
 use juggler_sync::sys::monotonic_nanos;
 use juggler_sync::{Deadline, Gate};
@@ -14,8 +14,8 @@ use std::io;
 /// costs.
 const SPIN: u64 = 20_000;
 
-/// Results in files: their slots, the slots' states until the results are read.
-type Files = Vec<(usize, State, Segment)>;
+/// Results outside of their slots: the slots, the slots' states until the results are read, what they take.
+type Unread = Vec<(usize, State, payload::Taken)>;
 
 /// A worker's place in the pool.
 #[derive(Debug)]
@@ -24,8 +24,9 @@ pub struct Seat {
     worker: usize,
     /// Whether to look for the next task for a while before sleeping.
     spins: bool,
-    /// Files of results that the parent may not have read yet.
-    files: Files,
+    /// Where results go that don't fit their slots.
+    region: Region,
+    unread: Unread,
 }
 
 /// A task that this worker has taken.
@@ -45,7 +46,20 @@ impl Seat {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the pool has no worker {worker}")));
         }
         table.desk(worker).pid.store(std::process::id(), Ordering::Release);
-        Ok(Self { table, worker, spins, files: Vec::new() })
+        let mut region = table.results_region(worker);
+        let mut unread = Vec::new();
+        // What the one who sat here before has left to be read.
+        for (at, slot) in table.slots().iter().enumerate() {
+            let state = State(slot.state.load(Ordering::Acquire));
+            if state.phase() == Phase::Done
+                && usize::from(state.worker()) == worker
+                && let Some((offset, length)) = payload::in_segment(&slot.result)
+            {
+                region.reserve(offset, length);
+                unread.push((at, state, payload::Taken::Region(offset)));
+            }
+        }
+        Ok(Self { table, worker, spins, region, unread })
     }
 
     /// The process that the pool belongs to.
@@ -122,7 +136,7 @@ impl Seat {
     #[inline]
     pub fn arguments(&self, task: Taken) -> io::Result<Payload> {
         // SAFETY: the parent wrote the room before the slot was queued, and writes it again when the slot is free.
-        unsafe { Payload::read(&self.table.slots()[task.slot].arguments, self.table.arguments_room(task.slot)) }
+        unsafe { Payload::read(&self.table, &self.table.slots()[task.slot].arguments, self.table.arguments_room(task.slot)) }
     }
 
     /// Ends `task` with a result of `kind`.
@@ -133,10 +147,14 @@ impl Seat {
     pub fn finish(&mut self, task: Taken, kind: u32, parts: &[&[u8]]) -> io::Result<()> {
         let Taken { slot, state } = task;
         let entry = &self.table.slots()[slot];
-        // SAFETY: the slot's taker writes the room until it says that it is done.
-        if let Some(file) = unsafe { payload::write(&entry.result, self.table.result_room(slot), parts)? } {
-            drop_read_files(&self.table, &mut self.files);
-            self.files.push((slot, state.done(), file));
+        if !self.unread.is_empty() {
+            let_go_of_read(&self.table, &mut self.region, &mut self.unread);
+        }
+        let room = self.table.result_room(slot);
+        // SAFETY: the slot's taker writes the room until it says that it is done, and the region is this worker's.
+        let taken = unsafe { payload::write(&self.table, &mut self.region, &entry.result, room, parts)? };
+        if !matches!(taken, payload::Taken::Room) {
+            self.unread.push((slot, state.done(), taken));
         }
         entry.kind.store(kind, Ordering::Relaxed);
         let desk = self.table.desk(self.worker);
@@ -152,10 +170,10 @@ impl Seat {
         Ok(())
     }
 
-    /// Whether the parent has read every result that lies in a file of this process.
+    /// Whether the parent has read every result that would be lost with this process.
     pub fn may_leave(&mut self) -> bool {
-        drop_read_files(&self.table, &mut self.files);
-        self.files.is_empty()
+        let_go_of_read(&self.table, &mut self.region, &mut self.unread);
+        !self.unread.iter().any(|(_, _, taken)| matches!(taken, payload::Taken::File(_)))
     }
 
     /// Where to count the calls of a task that consists of several.
@@ -173,8 +191,13 @@ impl Seat {
     }
 }
 
-fn drop_read_files(table: &Table, files: &mut Files) {
-    files.retain(|(slot, state, _)| table.slots()[*slot].state.load(Ordering::Acquire) == state.0);
+fn let_go_of_read(table: &Table, region: &mut Region, unread: &mut Unread) {
+    let read = |(slot, state, _): &mut (usize, State, payload::Taken)| {
+        table.slots()[*slot].state.load(Ordering::Acquire) != state.0
+    };
+    for (_, _, taken) in unread.extract_if(.., read) {
+        payload::let_go(table, region, taken);
+    }
 }
 
 /// What the parent writes to have the task of a slot in `state` stopped.

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! header | ring of slot numbers | a line for each worker | slots | two rooms for each slot
+//! | a region for arguments | a region for each worker's results
 //! ```
 
 use super::done::Done;
 use super::idle::{Idle, rouse};
 use super::order::Order;
+use super::region::Region;
 use super::slot::Slot;
 use crate::segment::{OutOfBounds, Segment, Shared};
 use juggler_sync::sync::{AtomicU32, AtomicU64, Ordering};
@@ -23,6 +25,11 @@ const RING: usize = 2 * SLOTS;
 pub const MAX_WORKERS: usize = 1024;
 /// The bytes that fit into a slot for the arguments, and again for the result.
 pub const ROOM: usize = 960;
+
+/// Bytes of the region for arguments, of which only those that are used take memory.
+const ARGUMENTS: usize = 1 << 30;
+/// Bytes of each worker's region for results.
+const RESULTS: usize = 256 << 20;
 
 /// Alone on its cache line, as others are written by other processes.
 #[derive(Debug)]
@@ -89,8 +96,12 @@ fn rooms_at(workers: usize) -> usize {
     (slots_at(workers) + SLOTS * size_of::<Slot>()).next_multiple_of(4096)
 }
 
-fn length(workers: usize) -> usize {
+fn regions_at(workers: usize) -> usize {
     rooms_at(workers) + 2 * SLOTS * ROOM
+}
+
+fn length(workers: usize) -> usize {
+    regions_at(workers) + ARGUMENTS + workers * RESULTS
 }
 
 /// A mapped pool segment.
@@ -166,6 +177,23 @@ impl Table {
     /// Where the [`ROOM`] bytes for the result of `slot` are.
     pub fn result_room(&self, slot: usize) -> NonNull<u8> {
         Self::checked(self.segment.range(rooms_at(self.workers) + (2 * slot + 1) * ROOM, ROOM))
+    }
+
+    /// The segment, for payloads.
+    pub(super) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// The region for arguments, all of it free.
+    pub(super) fn arguments_region(&self) -> Region {
+        let start = regions_at(self.workers);
+        Region::new(start, start + ARGUMENTS)
+    }
+
+    /// The region for the results of `worker`, all of it free.
+    pub(super) fn results_region(&self, worker: usize) -> Region {
+        let start = regions_at(self.workers) + ARGUMENTS + worker * RESULTS;
+        Region::new(start, start + RESULTS)
     }
 
     /// The order of the queue.
