@@ -80,6 +80,14 @@ impl Pool {
             drop(self.parent.release(batch.into_iter()));
             self.advance();
         }
+        self.tell_supervisor();
+    }
+
+    /// If that was the last call of a closed pool: the supervisor may have no worker left to wait for.
+    fn tell_supervisor(&self) {
+        if self.parent.table().is_closing() {
+            self.watch.ring();
+        }
     }
 
     #[inline]
@@ -120,6 +128,7 @@ impl Pool {
     pub fn nudge(&self) {
         self.advance();
         self.parent.table().done().notify();
+        self.tell_supervisor();
     }
 
     /// Waits until the future is done or `deadline`.
