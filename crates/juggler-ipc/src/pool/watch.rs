@@ -54,8 +54,10 @@ impl Watch {
         self.poller.ring();
     }
 
-    /// Sleeps until a worker dies, somebody rings or `timeout` milliseconds are over (-1: never); the desks of the dead.
-    pub fn wait(&self, timeout: i32) -> Vec<usize> {
-        self.poller.wait(timeout).into_iter().map(|worker| worker as usize).collect()
+    /// Sleeps until a worker dies, somebody rings or `timeout` milliseconds are over (-1: never); the desks of
+    /// the dead, and whether somebody rang.
+    pub fn wait(&self, timeout: i32) -> (Vec<usize>, bool) {
+        let (marks, rung) = self.poller.wait(timeout);
+        (marks.into_iter().map(|worker| worker as usize).collect(), rung)
     }
 }

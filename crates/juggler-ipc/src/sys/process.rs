@@ -106,22 +106,24 @@ impl Poller {
     }
 
     /// Sleeps until something is readable, somebody rings or `timeout` milliseconds are over (-1: never); the marks of
-    /// what is readable.
-    pub fn wait(&self, timeout: i32) -> Vec<u64> {
+    /// what is readable, and whether somebody rang.
+    pub fn wait(&self, timeout: i32) -> (Vec<u64>, bool) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 32];
         // SAFETY: there is room for as many events as it is told.
         let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), 32, timeout) };
         let mut marks = Vec::new();
+        let mut rung = false;
         for event in &events[..count.max(0) as usize] {
             let mark = event.u64;
             if mark != BELL {
                 marks.push(mark);
                 continue;
             }
+            rung = true;
             let mut count = [0_u8; 8];
             // SAFETY: eight valid bytes.
             unsafe { libc::read(self.bell.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
         }
-        marks
+        (marks, rung)
     }
 }

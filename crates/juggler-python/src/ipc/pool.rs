@@ -180,7 +180,7 @@ impl Pool {
                 if self.parent.is_closed() {
                     return Err(self.refusal(py));
                 }
-                return fail(py, future, &error);
+                return self.fail(py, future, &error);
             }
         };
         match submitted {
@@ -199,7 +199,7 @@ impl Pool {
             }
             Err((task, Some(problem))) => {
                 drop(task);
-                fail(py, future, &problem.into())
+                self.fail(py, future, &problem.into())
             }
         }
     }
@@ -274,6 +274,16 @@ impl Pool {
         Ok((Head { function: 0, named: 1 }, None, data))
     }
 
+    /// Ends `future`, which no worker knows of, with `error`.
+    #[cold]
+    fn fail(&self, py: Python<'_>, future: Obj, error: &PyErr) -> Result<(Obj, Submitted), Raised> {
+        // SAFETY: `layout::create_from` made it.
+        let this = unsafe { This::<Future>::new(py, future.as_ptr()) };
+        future::finish(this, Outcome::Error(error.value(py).clone().into_any().into()))?;
+        // As the standard library, which finds out later.
+        Ok((future, Submitted { needs_worker: self.parent.statistics().idle == 0, waits: false }))
+    }
+
     /// The exception for a submission that comes too late.
     #[cold]
     fn refusal(&self, py: Python<'_>) -> Raised {
@@ -305,15 +315,6 @@ unsafe fn tuple(values: &[*mut ffi::PyObject]) -> Result<Obj, Raised> {
         }
         Ok(Obj::from_owned(tuple))
     }
-}
-
-/// Ends `future`, which no worker knows of, with `error`.
-#[cold]
-fn fail(py: Python<'_>, future: Obj, error: &PyErr) -> Result<(Obj, Submitted), Raised> {
-    // SAFETY: `layout::create_from` made it.
-    let this = unsafe { This::<Future>::new(py, future.as_ptr()) };
-    future::finish(this, Outcome::Error(error.value(py).clone().into_any().into()))?;
-    Ok((future, Submitted { needs_worker: false, waits: false }))
 }
 
 /// A pool of processes that make calls.

@@ -140,18 +140,15 @@ impl ProcessPoolEngine {
     fn supervise<'py>(&self, py: Python<'py>) -> Vec<Dead<'py>> {
         let pool = &self.pool;
         let settled: Vec<_> = gate::detached(py, || {
-            let mut first = true;
             loop {
                 let ticking = pool.parent.tick(pool.memory_limit, |worker, signal| pool.watch.signal(worker, signal));
-                // With deadlines to look after, only deaths and closing matter to Python.
-                let dead = pool.watch.wait(if ticking { 10 } else { -1 });
+                let (dead, rung) = pool.watch.wait(if ticking { 10 } else { -1 });
                 for &worker in &dead {
                     pool.watch.remove(worker);
                 }
-                if !dead.is_empty() || !ticking || first && pool.parent.is_closed() {
+                if rung || !dead.is_empty() {
                     return dead.into_iter().map(|worker| (worker, pool.parent.settle(worker))).collect();
                 }
-                first = false;
             }
         });
         let dead = settled.into_iter().map(|(worker, settled)| {
