@@ -42,7 +42,11 @@ def start(
             raise ValueError("buffersize must be None or > 0")
     end = None if timeout is None else time.monotonic() + timeout
     results = Results(pool, submit, function, iterables, chunksize, buffersize, ordered)
-    results.fill()
+    try:
+        results.fill()
+    except BaseException:
+        results.stop()
+        raise
     return results.iterate(end)
 
 
@@ -117,17 +121,19 @@ class Results:
         """Submit as much as there is room for."""
         with self.lock:
             self.filling = True
-            while not self.ended and (
-                everything or (self.calls < self.room and self.running < self.window)
-            ):
-                size = self.size if everything else int(min(self.size, self.room - self.calls))
-                part = Part(list(itertools.islice(self.items, size)))
-                if not part.items:
-                    self.ended = True
-                    break
-                self._submit(part)
-                self.parts.append(part)
-            self.filling = False
+            try:
+                while not self.ended and (
+                    everything or (self.calls < self.room and self.running < self.window)
+                ):
+                    size = self.size if everything else int(min(self.size, self.room - self.calls))
+                    part = Part(list(itertools.islice(self.items, size)))
+                    if not part.items:
+                        self.ended = True
+                        break
+                    self._submit(part)
+                    self.parts.append(part)
+            finally:
+                self.filling = False
 
     def _submit(self, part: Part) -> None:
         items = part.items
@@ -164,10 +170,11 @@ class Results:
             while (part := self._next(end)) is not None:
                 timeout = None if end is None else end - time.monotonic()
                 if part.single:
-                    result = part.future.result(timeout)
+                    # Nothing here may refer to a result that was handed out.
+                    results = [part.future.result(timeout)]
+                    part.future = None
                     self._taken(part)
-                    yield result
-                    del result
+                    yield results.pop()
                 else:
                     yield from self._unpack(part, end)
         finally:
@@ -213,9 +220,10 @@ class Results:
         self._taken(part)
         results.reverse()
         while results:
-            result = results.pop()
-            yield result.load() if type(result) is worker.Apart else result
-            del result
+            if type(results[-1]) is worker.Apart:
+                yield results.pop().load()
+            else:
+                yield results.pop()
         if error is not None:
             raise exceptions.unpack_exception(error)
 

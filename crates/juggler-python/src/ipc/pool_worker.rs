@@ -10,7 +10,7 @@ use juggler_ipc::pool::table::Table;
 use juggler_ipc::sys::{await_process, kill_self, open_process};
 use juggler_sync::sync::{AtomicUsize, Ordering};
 use juggler_sync::sys::monotonic_nanos;
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -56,6 +56,8 @@ struct Worker<'py> {
     seat: Seat,
     /// The last function, and its pickle.
     function: Option<(Vec<u8>, Obj)>,
+    /// Whether it is unpickling a call.
+    loading: bool,
     dump_error: Bound<'py, PyAny>,
     dump_result: Bound<'py, PyAny>,
 }
@@ -75,8 +77,10 @@ impl<'py> Worker<'py> {
         let Some((head, function, rest)) = Head::split(payload.bytes()) else {
             return Err(Raised::new::<PyOSError>(py, "cannot read the call: it is too short"));
         };
+        self.loading = true;
         if head.named != 0 {
             let call = pickle::loads(py, rest)?.into_bound(py);
+            self.loading = false;
             drop(payload);
             let parts = call.extract().map_err(|error: PyErr| Raised::from_err(py, error))?;
             drop(call);
@@ -90,6 +94,7 @@ impl<'py> Worker<'py> {
         }
         let Some((_, function)) = &self.function else { unreachable!("it was just set") };
         let arguments = pickle::loads(py, rest)?;
+        self.loading = false;
         drop(payload);
         // SAFETY: live objects.
         if unsafe { ffi::PyTuple_Check(arguments.as_ptr()) } == 0 {
@@ -129,6 +134,10 @@ impl<'py> Worker<'py> {
             Ok(made) => made,
             Err(raised) => {
                 let error = raised.fetch(py);
+                if std::mem::take(&mut self.loading) && !error.is_instance_of::<PyException>(py) {
+                    // A payload that exits: it ends this process, as it would in the standard library.
+                    return Err(error);
+                }
                 let data = self.dump_error.call1((error.value(py),))?.cast_into::<PyBytes>()?;
                 (ERROR, Some(data.into_any().into()))
             }
@@ -232,7 +241,7 @@ pub fn work(
     }
     let dump_error = hooks.getattr("dump_error")?;
     let dump_result = hooks.getattr("dump_result")?;
-    let mut worker = Worker { seat, function: None, dump_error, dump_result };
+    let mut worker = Worker { seat, function: None, loading: false, dump_error, dump_result };
     let mut made = 0;
     while let Some(task) = worker.seat.next(&PyGate::new(py)).map_err(|raised| raised.fetch(py))? {
         worker.work(py, task)?;
