@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -113,13 +115,14 @@ class _Staff:
         seat = worker.Seat(self.engine.fileno(), desk)
         args = (seat, self.initializer, self.initargs, self.max_tasks, spins)
         process = self.context.Process(target=worker.main, args=args)
-        try:
-            process.start()
-        except BaseException:
-            self.engine.leave_desk(desk)
-            raise
-        self.desks[desk] = process
-        self.processes[process.pid] = process
+        with _uninterrupted():
+            try:
+                process.start()
+            except BaseException:
+                self.engine.leave_desk(desk)
+                raise
+            self.desks[desk] = process
+            self.processes[process.pid] = process
         if not self.engine.watch(desk, process.pid):
             self.bury(desk, None, False, False)
         return True
@@ -159,12 +162,34 @@ class _Staff:
         for process in self.desks.values():
             process.terminate()
 
-    def dismiss(self, signal: int) -> None:
+    def dismiss(self, number: int) -> None:
         """Have all workers end at once."""
         with self.lock:
             self.dismissed = True
             for desk in self.desks:
-                self.engine.signal(desk, signal)
+                self.engine.signal(desk, number)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Puts Ctrl-C off, which would leave a process that nobody knows of.
+
+    A child that inherits the signals' mask lets it through when it is ready for it.
+    """
+    pending: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread() and callable(handler)
+    if is_main:
+        signal.signal(signal.SIGINT, lambda number, _: pending.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+            if pending:
+                signal.raise_signal(signal.SIGINT)
 
 
 def _supervise(staff: _Staff) -> None:
@@ -358,15 +383,15 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
     def terminate_workers(self) -> None:
         """End the pool at once: SIGTERM to all workers, and cancel what is queued."""
-        self._dismiss(15)
+        self._dismiss(signal.SIGTERM)
 
     def kill_workers(self) -> None:
         """End the pool at once: SIGKILL to all workers, and cancel what is queued."""
-        self._dismiss(9)
+        self._dismiss(signal.SIGKILL)
 
-    def _dismiss(self, signal: int) -> None:
+    def _dismiss(self, number: int) -> None:
         self.shutdown(wait=False, cancel_futures=True)
-        self._staff.dismiss(signal)
+        self._staff.dismiss(number)
 
     # What programs look at of the standard library's.
 

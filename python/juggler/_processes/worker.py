@@ -104,6 +104,7 @@ def main(
 ) -> None:
     """Make calls until the pool closes, or `most` are made (0: no limit)."""
     signal.signal(signal.SIGINT, _interrupted)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _juggler._work(seat.open(), seat.worker, most, spins, _Hooks(initializer, initargs))
 
 

@@ -109,7 +109,9 @@ impl Pool {
     pub fn close(&self) {
         if !self.is_foreign() {
             self.parent.close();
+            // The supervisor and the collector.
             self.watch.ring();
+            self.nudge();
         }
     }
 
