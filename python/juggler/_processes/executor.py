@@ -123,8 +123,8 @@ class _Staff:
                 raise
             self.desks[desk] = process
             self.processes[process.pid] = process
-        if not self.engine.watch(desk, process.pid):
-            self.bury(desk, None, False, False)
+            if not self.engine.watch(desk, process.pid):
+                self.bury(desk, None, False, False)
         return True
 
     def bury(self, desk: int, lost: Any, worked: bool, unfit: bool) -> None:
