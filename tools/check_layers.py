@@ -32,6 +32,7 @@ BINDING = "juggler-python"
 UNSAFE = {
     "juggler-ipc/src/segment.rs": "references into memory that other processes write",
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
+    "juggler-ipc/src/sys/testing.rs": "the unit tests fork",
     "juggler-sync/src/future.rs": "the result's cell, handed over by the state word",
     "juggler-sync/src/guarded.rs": "what the engine's own short lock guards",
     "juggler-sync/src/sys/linux.rs": "the futex system call",

@@ -8,6 +8,10 @@
 //! |---|---|
 //! | [`sys`] | what depends on the platform: memory files, mappings |
 //! | [`segment`] | a piece of shared memory, with checked access |
+//! | [`owner`] | which process holds something, and whether it lives |
+//! | [`lock`] | a lock that survives its holder |
 
+pub mod lock;
+pub mod owner;
 pub mod segment;
 pub mod sys;

@@ -28,6 +28,27 @@ unsafe impl Shared for juggler_sync::sync::AtomicU64 {}
 // SAFETY: one atomic word.
 #[cfg(not(loom))]
 unsafe impl Shared for juggler_sync::sys::SharedFutex {}
+// SAFETY: as its elements.
+unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
+
+/// Defines a structure whose fields are all [`Shared`], and which so is itself.
+macro_rules! shared {
+    ($(#[$attribute:meta])* $visible:vis struct $name:ident {
+        $($(#[$field_attribute:meta])* $field_visible:vis $field:ident: $type:ty,)*
+    }) => {
+        $(#[$attribute])*
+        #[repr(C)]
+        $visible struct $name {
+            $($(#[$field_attribute])* $field_visible $field: $type,)*
+        }
+
+        // SAFETY: its fields are, and its layout is fixed. (Under loom nothing lies in shared memory.)
+        #[cfg(not(loom))]
+        #[allow(unsafe_code)]
+        unsafe impl $crate::segment::Shared for $name where $($type: $crate::segment::Shared,)* {}
+    };
+}
+pub(crate) use shared;
 
 /// An offset, length or alignment that doesn't fit the segment: what another process wrote there is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

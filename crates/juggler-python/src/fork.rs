@@ -9,9 +9,10 @@
 pub fn install() {
     unsafe extern "C" fn in_child() {
         juggler_sync::park::process_forked();
+        juggler_ipc::owner::process_forked();
         crate::trace::after_fork_in_child();
     }
-    // SAFETY: the handler does one atomic addition, and if tracing is on frees memory, as Python's own child does; registering fails only for want of
+    // SAFETY: the handler does an atomic addition and a store, and if tracing is on frees memory, as Python's own child does; registering fails only for want of
     // memory, and then a child's waker may choose a waiter that stayed behind, as the standard library's does.
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
 }

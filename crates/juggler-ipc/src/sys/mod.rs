@@ -1,9 +1,12 @@
-//! What depends on the platform: anonymous memory files and their mappings.
+//! What depends on the platform: anonymous memory files and their mappings, and which process lives.
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{Mapping, create_memory_file, file_length};
+pub use linux::{Life, Mapping, create_memory_file, file_length, process_life};
+
+#[cfg(all(test, not(loom)))]
+pub mod testing;
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("juggler-ipc shares memory on Linux only; another platform adds a file to src/sys");
