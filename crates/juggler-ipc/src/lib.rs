@@ -9,9 +9,17 @@
 //! | [`sys`] | what depends on the platform: memory files, mappings |
 //! | [`segment`] | a piece of shared memory, with checked access |
 //! | [`owner`] | which process holds something, and whether it lives |
+//! | [`heap`] | many small blocks in few segments |
 //! | [`lock`] | a lock that survives its holder |
+//! | [`semaphore`], [`event`], [`condition`], [`barrier`] | what else processes wait for |
 
+pub mod barrier;
+pub mod condition;
+pub mod event;
+#[cfg(not(loom))]
+pub mod heap;
 pub mod lock;
 pub mod owner;
 pub mod segment;
+pub mod semaphore;
 pub mod sys;
