@@ -120,6 +120,17 @@ impl Block {
         (self.segment.clone(), self.offset)
     }
 
+    /// `count` structures in a row, the first at `offset` within the block.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] if they don't fit or are not aligned there.
+    pub fn array<T: Shared>(&self, offset: usize, count: usize) -> Result<&[T], OutOfBounds> {
+        if count.saturating_mul(size_of::<T>()).saturating_add(offset) > self.length {
+            return Err(OutOfBounds { offset, length: count.saturating_mul(size_of::<T>()), available: self.length });
+        }
+        self.segment.array(self.offset + offset, count)
+    }
+
     /// Its length in bytes.
     pub fn length(&self) -> usize {
         self.length
@@ -169,11 +180,16 @@ impl<T: Shared> Placed<T> {
     /// # Errors
     /// [`OutOfBounds`] if it doesn't fit there.
     pub fn new(block: Block) -> Result<Self, OutOfBounds> {
-        if size_of::<T>() > block.length {
-            return Err(OutOfBounds { offset: block.offset, length: size_of::<T>(), available: block.length });
-        }
-        let at = NonNull::from(block.segment.at::<T>(block.offset)?);
+        let at = NonNull::from(&block.array::<T>(0, 1)?[0]);
         Ok(Self { block, at, kind: PhantomData })
+    }
+
+    /// One that another process made.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] if it doesn't lie in the segment.
+    pub fn open(segment: Arc<Segment>, offset: usize) -> Result<Self, OutOfBounds> {
+        Self::new(Block::open(segment, offset, size_of::<T>())?)
     }
 
     /// A new one, all zeros.

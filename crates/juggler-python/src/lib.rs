@@ -10,6 +10,7 @@ mod fork;
 mod futures;
 mod gate;
 mod gc;
+mod ipc;
 mod lock;
 mod obj;
 mod queue;
@@ -46,6 +47,20 @@ mod _juggler {
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
     #[pymodule_export]
+    use super::ipc::barrier::SharedBarrier;
+    #[pymodule_export]
+    use super::ipc::condition::SharedRoom;
+    #[pymodule_export]
+    use super::ipc::event::SharedEvent;
+    #[pymodule_export]
+    use super::ipc::lock::{OwnerDied, SharedLock, SharedRLock};
+    #[pymodule_export]
+    use super::ipc::memory::{SharedBlock, SharedSegment};
+    #[pymodule_export]
+    use super::ipc::semaphore::SharedSemaphore;
+    #[pymodule_export]
+    use super::ipc::value::SharedNumber;
+    #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
@@ -67,6 +82,10 @@ mod _juggler {
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;
+        ipc::event::finish(py)?;
+        ipc::lock::finish(py)?;
+        ipc::semaphore::finish(py)?;
+        ipc::value::finish(py)?;
         lock::finish(py)?;
         queue::finish(py)?;
         rlock::finish(py)?;

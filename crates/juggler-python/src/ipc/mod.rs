@@ -1,0 +1,9 @@
+//! What processes share, as Python has it: one file per class or group of functions.
+
+pub mod barrier;
+pub mod condition;
+pub mod event;
+pub mod lock;
+pub mod memory;
+pub mod semaphore;
+pub mod value;
