@@ -195,7 +195,7 @@ def test_a_party_that_dies_breaks_the_barrier_for_the_others(start: Start) -> No
 
 def wait_for(primitive: Any, ready: Any) -> None:
     ready.release()
-    getattr(primitive, "wait", primitive.acquire if hasattr(primitive, "acquire") else None)()
+    (primitive.wait if isinstance(primitive, synchronize.Event) else primitive.acquire)()
 
 
 @pytest.mark.parametrize("make", [lambda: synchronize.Semaphore(0), synchronize.Event])
@@ -204,7 +204,7 @@ def test_a_waiter_that_dies_takes_nothing_with_it(start: Start, make: Callable[[
     dead, alive = (start(wait_for, primitive, ready) for _ in range(2))
     ready.acquire(), ready.acquire()
     kill(dead)
-    getattr(primitive, "release", getattr(primitive, "set", None))()
+    (primitive.set if isinstance(primitive, synchronize.Event) else primitive.release)()
     alive.join()
     assert alive.exitcode == 0
 

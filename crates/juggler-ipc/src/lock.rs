@@ -153,11 +153,19 @@ impl RawLock {
 
     /// Takes the lock from a holder that has died.
     fn take_over(&self, me: Owner) -> bool {
-        let word = self.word.load(Ordering::Relaxed);
-        let Some(owner) = Owner::of(word) else { return false };
-        owner != me
+        let mut word = self.word.load(Ordering::Relaxed);
+        while let Some(owner) = Owner::of(word)
+            && owner != me
             && !owner.is_alive()
-            && self.word.word.compare_exchange(word, me.word() | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        {
+            let taken = me.word() | WAITERS;
+            match self.word.word.compare_exchange(word, taken, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                // Somebody has begun to wait, or was faster.
+                Err(now) => word = now,
+            }
+        }
+        false
     }
 
     /// A wake may have reached a thread that gives up: the next sleeper gets it, now if the lock is free, or from whoever
