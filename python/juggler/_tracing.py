@@ -40,10 +40,8 @@ def _has_signal_handlers() -> bool:
 
 def thread_name(ident: int) -> str | None:
     """The name of the thread with this identity."""
-    for thread in threading.enumerate():
-        if thread.ident == ident:
-            return thread.name
-    return None
+    thread = threading._active.get(ident)  # type: ignore[attr-defined]
+    return None if thread is None else thread.name
 
 
 def _join(self: threading.Thread, timeout: float | None = None) -> None:

@@ -41,6 +41,7 @@ from juggler._juggler import (
     trace_start,
     trace_stop,
 )
+from juggler._timer import Timer
 
 if TYPE_CHECKING or _sys.version_info >= (3, 13):
     from juggler._juggler import Lock
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
         ExceptHookArgs,
         Thread,
         ThreadError,
-        Timer,
         active_count,
         current_thread,
         enumerate,
