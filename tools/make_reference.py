@@ -77,8 +77,9 @@ def exports(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 
 def is_ours(value: object) -> bool:
-    """Whether juggler made it: the native classes carry the standard library's module name."""
-    return getattr(value, "__module__", "").startswith("juggler") or hasattr(value, "statistics")
+    """Whether juggler made it: classes carry the name of the standard library's module."""
+    makers = [getattr(value, "__module__", ""), getattr(value.__init__, "__module__", "")]
+    return any(name.startswith("juggler") for name in makers) or hasattr(value, "statistics")
 
 
 def members(owner: type) -> Iterator[tuple[str, object]]:

@@ -178,6 +178,8 @@ class Timer(threading.Thread):
         kwargs: its keyword arguments.
     """
 
+    __module__ = "threading"
+
     _state: str = _OWN
     _deadline: float | None = None
     _number: int

@@ -165,3 +165,34 @@ items.put("one")
 items.put(None)
 """)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "one\n")
+
+
+@pytest.mark.parametrize("module", ["juggler.threading", "threading"])
+def test_exit_waits_for_timers_that_are_no_daemons(module: str) -> None:
+    done = run(f"""
+from {module} import Timer
+def again(left):
+    print(left, flush=True)
+    if left:
+        Timer(0.01, again, (left - 1,)).start()
+daemon = Timer(60, print, ("never",))
+daemon.daemon = True
+daemon.start()
+cancelled = Timer(60, print, ("never",))
+cancelled.start()
+cancelled.cancel()
+Timer(0.1, again, (2,)).start()
+Timer(0.05, print, ("first",)).start()
+print("end", flush=True)
+""")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "end\nfirst\n2\n1\n0\n"
+
+
+def test_a_timer_cancelled_while_the_interpreter_waits_for_it() -> None:
+    done = run("""
+late = threading.Timer(600, print, ("never",))
+late.start()
+threading.Timer(0.05, late.cancel).start()
+""")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
