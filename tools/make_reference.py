@@ -78,8 +78,9 @@ def exports(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 def is_ours(value: object) -> bool:
     """Whether juggler made it: classes carry the name of the standard library's module."""
-    makers = [getattr(value, "__module__", ""), getattr(value.__init__, "__module__", "")]
-    return any(name.startswith("juggler") for name in makers) or hasattr(value, "statistics")
+    makers = (value, getattr(value, "__init__", None))
+    modules = [getattr(maker, "__module__", None) or "" for maker in makers]
+    return any(name.startswith("juggler") for name in modules) or hasattr(value, "statistics")
 
 
 def members(owner: type) -> Iterator[tuple[str, object]]:

@@ -74,18 +74,19 @@ class _Clock:
         self.heap: list[tuple[float, int]] = []  # deadlines, also of cancelled timers
         self.numbers = count()  # timers that are due together go in the order of their start
         self.running = False
+        self.ident = 0  # of the thread, while it runs
         self.wakes_at = -inf  # while it is awake
         self.dozes = True
         self.alarm = allocate_lock()  # held, and released to wake it
 
-    def add(self, timer: Timer) -> None:
+    def add(self, timer: Timer, deadline: float) -> None:
         timer._number = number = next(self.numbers)
         self.pending[number] = timer
-        heappush(self.heap, (timer._deadline, number))
+        heappush(self.heap, (deadline, number))
         if len(self.heap) > 2 * len(self.pending) + _SLACK:
             self.heap[:] = [entry for entry in self.heap if entry[1] in self.pending]
             heapify(self.heap)
-        if timer._deadline < self.wakes_at:
+        if deadline < self.wakes_at:
             self.wake()
 
     def remove(self, timer: Timer) -> None:
@@ -95,7 +96,9 @@ class _Clock:
 
     def wake(self) -> None:
         self.wakes_at = -inf
-        self.alarm.release()
+        # It is open already if a signal handler woke the clock a moment ago.
+        with suppress(RuntimeError):
+            self.alarm.release()
 
     def take_due(self, now: float) -> list[Timer]:
         due = []
@@ -108,6 +111,7 @@ class _Clock:
 
     def run(self) -> None:
         woken = True
+        self.ident = threading.get_ident()
         try:
             while True:
                 with _table():
@@ -115,7 +119,7 @@ class _Clock:
                     now = monotonic()
                     due = self.take_due(now)
                     if not (due or woken or self.pending):
-                        self.running = False
+                        self.ended()
                         return
                     if not due:
                         until = self.heap[0][0] if self.pending else inf
@@ -133,8 +137,13 @@ class _Clock:
                 else:
                     woken = self.alarm.acquire(timeout=max(0.0, until - now))
         except BaseException:
-            self.running = False
+            self.ended()
             raise
+
+    def ended(self) -> None:
+        # Another thread may get this identity.
+        self.ident = 0
+        self.running = False
 
 
 _clock = _Clock()
@@ -154,6 +163,16 @@ class _Finished(Event):
                     _limbo.pop(timer, None)
                     _clock.remove(timer)
                     timer._leave(_OVER)
+
+
+class _Started(Event):
+    """The event that a thread sets when it runs, and which `Thread.start` waits for.
+
+    The clock does not: it would be woken for each of a thousand timers that are due at once.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return threading.get_ident() == _clock.ident or super().wait(timeout)
 
 
 class Timer(threading.Thread):
@@ -181,8 +200,10 @@ class Timer(threading.Thread):
     __module__ = "threading"
 
     _state: str = _OWN
-    _deadline: float | None = None
+    _deadline: float = 0.0  # once the clock has waited for it
     _number: int
+    _started: Event
+    _event: _Finished  # what `finished` is at first
 
     def __init__(
         self,
@@ -196,7 +217,8 @@ class Timer(threading.Thread):
         self.function = function
         self.args: Iterable[Any] = args if args is not None else []
         self.kwargs: Mapping[str, Any] = kwargs if kwargs is not None else {}
-        self.finished: Event = _Finished()
+        self._event = _Finished()
+        self.finished: Event = self._event
 
     def cancel(self) -> None:
         """Call nothing, if the function was not called yet; as `threading.Timer.cancel`."""
@@ -204,9 +226,8 @@ class Timer(threading.Thread):
 
     def run(self) -> None:
         """Wait until the timer is due and call the function, unless it is cancelled."""
-        deadline = self._deadline
-        remaining = self.interval if deadline is None else max(0.0, deadline - monotonic())
-        self.finished.wait(remaining)
+        waited = self._state is _HANDED
+        self.finished.wait(max(0.0, self._deadline - monotonic()) if waited else self.interval)
         if not self.finished.is_set():
             self.function(*self.args, **self.kwargs)
         self.finished.set()
@@ -228,8 +249,7 @@ class Timer(threading.Thread):
                     _clock.running = True
                 if sys.version_info >= (3, 14) and sys.flags.thread_inherit_context:
                     self._context = self._context or copy_context()
-                self._deadline = monotonic() + self.interval
-                self._enter()
+                self._enter(monotonic() + self.interval)
         if not pending:
             super().start()
 
@@ -254,8 +274,7 @@ class Timer(threading.Thread):
             return super().is_alive()
         # It is being started while the event of the thread's start is not set.
         return state is _PENDING or (
-            state is _HANDED
-            and (not self._started.is_set() or super().is_alive())  # type: ignore[attr-defined]
+            state is _HANDED and (not self._started.is_set() or super().is_alive())
         )
 
     @property
@@ -280,33 +299,34 @@ class Timer(threading.Thread):
     def _needs_no_thread(self) -> bool:
         """Whether the clock can wait for it: all is as this class has it."""
         interval: object = getattr(self, "interval", None)
-        finished = getattr(self, "finished", None)
+        finished = getattr(self, "finished", self)
         return (
             type(self).run is Timer.run
             and "run" not in self.__dict__
-            and type(finished) is _Finished
-            and not finished.is_set()
+            and finished is getattr(self, "_event", None)
+            and not self._event.is_set()
             # What else it may be, the standard library's thread finds out.
             and (type(interval) is float or type(interval) is int)
             and 0 < interval <= threading.TIMEOUT_MAX
             and not _exiting
         )
 
-    def _enter(self) -> None:
+    def _enter(self, deadline: float) -> None:
         """Have the clock wait for it; with the lock of the table held."""
         self._state = _PENDING
-        self._started.set()  # type: ignore[attr-defined]
-        self.finished._timer = self
+        self._deadline = deadline
+        self._started.set()
+        self._event._timer = self
         _limbo[self] = self
-        _clock.add(self)
+        _clock.add(self, deadline)
 
     def _leave(self, state: str) -> None:
         """Be no longer pending; with the lock of the table held."""
         self._state = state
-        self.finished._timer = None
+        self._event._timer = None
         if state is _HANDED:
-            # As `Thread.start` wants it, which sets it again.
-            self._started.clear()  # type: ignore[attr-defined]
+            # Not set, as `Thread.start` wants it.
+            self._started = _Started()
 
     def _begin(self) -> None:
         """Start the thread of a timer that was just handed over, or have the clock wait on."""
@@ -315,9 +335,8 @@ class Timer(threading.Thread):
         except BaseException:
             with _table():
                 # Whether it was the start that failed, not the wait for it that a signal ended.
-                if self not in _limbo and not self._started.is_set():  # type: ignore[attr-defined]
-                    self._deadline = max(self._deadline, monotonic() + _RETRY)
-                    self._enter()
+                if self not in _limbo and not self._started.is_set():
+                    self._enter(max(self._deadline, monotonic() + _RETRY))
             raise
 
     def _has_thread(self) -> bool:
@@ -332,7 +351,7 @@ class Timer(threading.Thread):
                 self._begin()
             elif state is _HANDED:
                 # Another thread is starting it, or has.
-                self._started.wait()  # type: ignore[attr-defined]
+                self._started.wait()
             if self._state is not _PENDING:
                 return self._state is not _OVER
 
@@ -342,9 +361,10 @@ def _at_exit() -> None:
     global _exiting
     with _table():
         _exiting = True
-        timers = list(_clock.pending.values())
-    for timer in timers:
-        if not timer.daemon:
+        # Also those that the clock is about to start.
+        threads = list(_limbo)
+    for timer in threads:
+        if isinstance(timer, Timer) and not timer.daemon:
             try:
                 timer._has_thread()
             except RuntimeError:
@@ -356,9 +376,9 @@ def _after_fork_in_child() -> None:
     global _clock
     _clock = _Clock()
     for thread in list(threading._dangling):  # type: ignore[attr-defined]
+        # Among those that the clock has started, some had not begun to run.
         if isinstance(thread, Timer) and (
-            thread._state is _PENDING
-            or (thread._state is _HANDED and not thread._started.is_set())  # type: ignore[attr-defined]
+            thread._state is _PENDING or (thread._state is _HANDED and not thread._started.is_set())
         ):
             thread._leave(_OVER)
 

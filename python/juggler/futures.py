@@ -125,7 +125,7 @@ else:
             initializer: called first in every thread. If it raises, the pool is broken: queued and
                 later calls get `BrokenThreadPool`.
             initargs: its arguments.
-            ctxkwargs: what `prepare_context` takes besides, in a subclass that overrides it (from 3.14).
+            ctxkwargs: what `prepare_context` takes besides, if a subclass overrides it (from 3.14).
         """
 
         __slots__ = ()

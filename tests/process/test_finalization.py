@@ -196,3 +196,16 @@ late.start()
 threading.Timer(0.05, late.cancel).start()
 """)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
+
+
+def test_exit_waits_for_timers_that_are_just_becoming_due() -> None:
+    done = run("""
+# In one piece, unlike print.
+write = sys.stdout.write
+timers = [threading.Timer(0.05, write, (f"{number}\\n",)) for number in range(200)]
+for timer in timers:
+    timer.start()
+until(lambda: timers[0].finished.is_set())
+""")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(map(int, done.stdout.split())) == list(range(200))

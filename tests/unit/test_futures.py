@@ -1136,7 +1136,10 @@ class TestContexts:
             assert executor.submit(pow, 2, 3).result(LONG) == "here: pow(2, 3){}"
             assert executor.submit(dict, a=1).result(LONG) == "here: dict(){'a': 1}"
             assert executor.submit(max, 1, key=2).result(LONG) == "here: max(1,){'key': 2}"
-            assert list(executor.map(pow, [1, 2], [3, 4])) == ["here: pow(1, 3){}", "here: pow(2, 4){}"]
+            assert list(executor.map(pow, [1, 2], [3, 4])) == [
+                "here: pow(1, 3){}",
+                "here: pow(2, 4){}",
+            ]
             assert list(executor.map(abs, [1])) == ["here: abs(1,){}"]
         assert Context.log == ["here: initialize in worker_0", "here: finalize"]
 
@@ -1202,7 +1205,7 @@ def test_interpreters_as_the_contexts_of_our_pool() -> None:
 def test_the_module_is_no_package() -> None:
     assert futures.BrokenThreadPool is BrokenThreadPool
     assert "BrokenThreadPool" in futures.__all__
-    with pytest.raises(AttributeError, match="juggler.futures.*__path__"):
+    with pytest.raises(AttributeError, match="no attribute '__path__'"):
         futures.__path__  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(ModuleNotFoundError, match="not a package"):
         __import__("juggler.futures.thread")

@@ -70,7 +70,9 @@ def _due_at_once(contender: Contender, effort: Effort) -> Callable[[], float]:
     def sample() -> float:
         calls: list[float] = []
         due = _clock() + _SOON
-        timers = [timer(due - _clock(), lambda: calls.append(_clock())) for _ in repeat(None, count)]
+        timers = [
+            timer(due - _clock(), lambda: calls.append(_clock())) for _ in repeat(None, count)
+        ]
         for each in timers:
             each.interval = max(0.001, due - _clock())
             each.start()

@@ -97,9 +97,7 @@ impl ThreadPoolExecutor {
         let parts = self.parts().map_err(|error| Raised::from_err(py, error))?;
         let (values, names) = match &parts.contexts {
             None => (values, names),
-            Some(contexts) => {
-                (contexts.resolve(py, values, names).map_err(|error| Raised::from_err(py, error))?, None)
-            }
+            Some(contexts) => (contexts.resolve(py, values, names).map_err(|error| Raised::from_err(py, error))?, None),
         };
         let (task, future) = Task::new(py, values, names)?;
         self.enqueue(py, parts, task)?;
