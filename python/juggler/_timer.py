@@ -77,6 +77,7 @@ class _Clock:
         self.ident = 0  # of the thread, while it runs
         self.wakes_at = -inf  # while it is awake
         self.dozes = True
+        self.closed = False  # it starts no more timers
         self.alarm = allocate_lock()  # held, and released to wake it
 
     def add(self, timer: Timer, deadline: float) -> None:
@@ -101,8 +102,12 @@ class _Clock:
             self.alarm.release()
 
     def take_due(self, now: float) -> list[Timer]:
-        due = []
-        while self.heap and (self.heap[0][0] <= now or self.heap[0][1] not in self.pending):
+        due: list[Timer] = []
+        while (
+            not self.closed
+            and self.heap
+            and (self.heap[0][0] <= now or self.heap[0][1] not in self.pending)
+        ):
             timer = self.pending.pop(heappop(self.heap)[1], None)
             if timer is not None:
                 timer._leave(_HANDED)
@@ -118,7 +123,7 @@ class _Clock:
                     self.wakes_at = -inf
                     now = monotonic()
                     due = self.take_due(now)
-                    if not (due or woken or self.pending):
+                    if self.closed or not (due or woken or self.pending):
                         self.ended()
                         return
                     if not due:
@@ -188,7 +193,8 @@ class Timer(threading.Thread):
     Deviations: a timer that was cancelled before anybody joined it or asked for its `ident` never
     had a thread, and has no `ident`. When the system has no thread to give, it is not `start` that
     fails: the callback is late. A subclass that overrides `run` gets its thread at once, as in the
-    standard library.
+    standard library. On CPython 3.12, which starts no thread while it exits, the functions that are
+    due then are called one after another by the main thread.
 
     Args:
         interval: seconds on the monotonic clock from `start` to the call.
@@ -226,8 +232,8 @@ class Timer(threading.Thread):
 
     def run(self) -> None:
         """Wait until the timer is due and call the function, unless it is cancelled."""
-        waited = self._state is _HANDED
-        self.finished.wait(max(0.0, self._deadline - monotonic()) if waited else self.interval)
+        own = self._state is _OWN
+        self.finished.wait(self.interval if own else max(0.0, self._deadline - monotonic()))
         if not self.finished.is_set():
             self.function(*self.args, **self.kwargs)
         self.finished.set()
@@ -339,6 +345,20 @@ class Timer(threading.Thread):
                     self._enter(max(self._deadline, monotonic() + _RETRY))
             raise
 
+    def _run_here(self) -> None:
+        with _table():
+            # The clock would take it, but could not start it either.
+            _clock.closed = True
+            if self._state is not _PENDING:
+                return
+            _limbo.pop(self, None)
+            _clock.remove(self)
+            self._leave(_OVER)
+        try:
+            self.run()
+        except BaseException:
+            self._invoke_excepthook(self)  # type: ignore[attr-defined]
+
     def _has_thread(self) -> bool:
         """Whether it has a thread, if it is started at all; a pending timer gets it now."""
         while True:
@@ -362,14 +382,13 @@ def _at_exit() -> None:
     with _table():
         _exiting = True
         # Also those that the clock is about to start.
-        threads = list(_limbo)
-    for timer in threads:
-        if isinstance(timer, Timer) and not timer.daemon:
-            try:
-                timer._has_thread()
-            except RuntimeError:
-                # The system has no thread to give now; the clock will try again.
-                timer.finished.wait()
+        timers = [thread for thread in _limbo if isinstance(thread, Timer) and not thread.daemon]
+    for timer in sorted(timers, key=lambda timer: timer._deadline):
+        try:
+            timer._has_thread()
+        except RuntimeError:
+            # On 3.12 no thread starts any more.
+            timer._run_here()
 
 
 def _after_fork_in_child() -> None:

@@ -1,9 +1,9 @@
 """Threads and their primitives: stands in for the standard library's ``threading``.
 
-Native: `Lock`, `RLock`, `Condition`, `Semaphore`, `BoundedSemaphore`, `Event`, `Barrier`. Beyond
-the standard library: `ReadWriteLock`, `acquire_all`, `detect_deadlocks`, and `statistics()` on
-every primitive. Everything else, whatever the running version has, is the standard library's own
-object.
+Native: `Lock`, `RLock`, `Condition`, `Semaphore`, `BoundedSemaphore`, `Event`, `Barrier`; one
+thread sleeps for every `Timer`. Beyond the standard library: `ReadWriteLock`, `acquire_all`,
+`detect_deadlocks`, and `statistics()` on every primitive. Everything else, whatever the running
+version has, is the standard library's own object.
 
 Blocking, for all of them: an uncontended call never gives the GIL up; a wait gives it up, answers
 signals (Ctrl-C ends it at once in the main thread) and measures its timeout on the monotonic
