@@ -41,8 +41,8 @@ impl Contexts {
         let py = executor.py();
         let arguments = arguments.filter(|arguments| !arguments.is_empty());
         let Some(prepare) = executor.get_type().getattr_opt(PREPARE)? else {
-            return match arguments.and_then(|arguments| arguments.keys().get_item(0).ok()) {
-                Some(name) => {
+            return match arguments.and_then(|arguments| arguments.iter().next()) {
+                Some((name, _)) => {
                     let message = format!("ThreadPoolExecutor.__init__() got an unexpected keyword argument '{name}'");
                     Err(PyTypeError::new_err(message))
                 }
