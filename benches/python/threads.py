@@ -12,7 +12,6 @@ import sys
 
 from harness.command import main
 from harness.contenders import MAKERS
-from harness.contenders import MAKERS
 from harness.measure import Bench
 from thread_rows import busy_producer, contended, detection, memory, pool, timers, uncontended
 
