@@ -91,6 +91,16 @@ impl Deadlock {
         self
     }
 
+    /// Adds the stack that led to each wait: `stack` gets the thread and the place where it waits, and returns its caller
+    /// first, then the caller's caller. They wait, so it need not be taken before.
+    #[must_use]
+    pub fn with_stacks(mut self, mut stack: impl FnMut(ThreadId, &Site) -> Vec<Site>) -> Self {
+        for step in &mut self.steps {
+            step.site = step.site.with_callers(stack(step.thread, &step.site));
+        }
+        self
+    }
+
     fn name(&self, thread: ThreadId) -> String {
         self.names.get(&thread).cloned().unwrap_or_else(|| format!("thread {thread}"))
     }

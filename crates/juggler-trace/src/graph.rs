@@ -23,6 +23,8 @@
 //!   holds, and a lock that changes hands has none, which counts as moving.
 //! - What the graph can't know, it asks with its mutex released: which worker runs a task, which threads there are. An
 //!   answer counts only for threads whose waits had begun before the question and are still the same.
+//! - Which threads there are is asked only when all that the graph knows of are stuck: as long as one is not, any wait that
+//!   any thread could end may end, whoever else there is. That makes the wait of a program that gets on a cheap one.
 //! - Of several threads that come to wait at once, the one judged last sees all others, and it alone is told.
 
 use std::collections::BTreeMap;
@@ -32,7 +34,7 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use crate::deadlock::{Deadlock, Reason, Step};
 use crate::forkable::Forkable;
-use crate::hashing::IdMap;
+use crate::hashing::{IdMap, IdSet};
 use crate::site::{Kind, Resource, ResourceId, Site, ThreadId};
 
 /// How often a verdict is put off because more threads came to wait meanwhile; then the wait counts as harmless.
@@ -168,8 +170,12 @@ pub struct Graph {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The threads that said that they began, and did not end.
+    threads: IdSet<ThreadId>,
     holds: IdMap<ResourceId, Hold>,
     waits: IdMap<ThreadId, Waiting>,
+    /// How many of the waits are [`Phase::Parked`].
+    parked: usize,
     /// The number of the latest wait: tells a thread's wait from an earlier one for the same thing.
     latest: u64,
 }
@@ -205,6 +211,7 @@ enum Ends<'a> {
 #[derive(Clone, Copy)]
 enum Beyond<'a> {
     TheyMove,
+    /// Unless it knows of a thread that is not.
     TheyAreStuck,
     Known(&'a Answers),
 }
@@ -213,18 +220,21 @@ struct Answers {
     /// The waits that had begun before the questions were asked.
     asked: IdMap<ThreadId, u64>,
     tasks: IdMap<ThreadId, TaskState>,
-    live: Live,
+    /// Nothing if a thread was known that might run.
+    live: Option<Live>,
 }
 
 struct Questions {
     about: IdMap<ThreadId, u64>,
     tasks: Vec<(ThreadId, Task)>,
+    /// Whether the answer can depend on which threads there are.
+    live: bool,
 }
 
 impl Questions {
     fn ask(self, live: &impl Fn() -> Live) -> Answers {
         let tasks = self.tasks.into_iter().map(|(thread, task)| (thread, task())).collect();
-        Answers { asked: self.about, tasks, live: live() }
+        Answers { asked: self.about, tasks, live: self.live.then(live) }
     }
 }
 
@@ -240,6 +250,12 @@ impl Graph {
     /// Nobody holds anything, nobody waits.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// `thread` runs, and will tell when it ends ([`Graph::thread_ended`]). Optional, and at any time: the more threads are
+    /// known, the more rarely the graph has to ask which there are.
+    pub fn thread_began(&self, thread: ThreadId) {
+        self.state.lock().threads.insert(thread);
     }
 
     /// `thread` took `resource`, a [`Lock`](Kind::Lock) or an [`RLock`](Kind::RLock), at `site`: in a `with` statement
@@ -338,16 +354,17 @@ impl Graph {
         if self.waits.load(Ordering::Relaxed) == 0 {
             return;
         }
-        for waiting in self.state.lock().waits.values_mut() {
-            if waiting.wait.resource.id == resource {
-                waiting.phase = Phase::Signalled;
-            }
+        let state = &mut *self.state.lock();
+        for waiting in state.waits.values_mut().filter(|waiting| waiting.wait.resource.id == resource) {
+            state.parked -= usize::from(waiting.phase == Phase::Parked);
+            waiting.phase = Phase::Signalled;
         }
     }
 
     /// `thread` runs no more. To be called last of all, after anything that may release a lock.
     pub fn thread_ended(&self, thread: ThreadId) {
         let mut state = self.state.lock();
+        state.threads.remove(&thread);
         self.end_wait(&mut state, thread);
         for hold in state.holds.values_mut().filter(|hold| hold.thread == thread) {
             hold.ended = true;
@@ -368,6 +385,7 @@ impl Graph {
 
     fn enter(&self, thread: ThreadId, wait: Wait) -> u64 {
         let mut state = self.state.lock();
+        self.end_wait(&mut state, thread);
         state.latest += 1;
         let number = state.latest;
         state.waits.insert(thread, Waiting { wait, number, phase: Phase::Entering });
@@ -376,7 +394,8 @@ impl Graph {
     }
 
     fn end_wait(&self, state: &mut State, thread: ThreadId) {
-        if state.waits.remove(&thread).is_some() {
+        if let Some(waiting) = state.waits.remove(&thread) {
+            state.parked -= usize::from(waiting.phase == Phase::Parked);
             self.waits.store(state.waits.len(), Ordering::Relaxed);
         }
     }
@@ -387,6 +406,7 @@ impl State {
         match self.waits.get_mut(&thread) {
             Some(waiting) if waiting.number == number && waiting.phase == Phase::Entering => {
                 waiting.phase = Phase::Parked;
+                self.parked += 1;
             }
             _ => {}
         }
@@ -398,10 +418,13 @@ impl State {
         if mine.number != number || mine.phase == Phase::Signalled || !mine.wait.may_fail {
             return Verdict::GoesOn;
         }
-        // By far the most frequent case, so it is told without a look at everyone: the holder runs.
+        // By far the most frequent cases, so they are told without a look at everyone: the holder runs, or somebody does.
         match self.ends(me, mine, Beyond::TheyAreStuck) {
             Ends::Now => return Verdict::GoesOn,
             Ends::Only(thread) if !self.waits.contains_key(&thread) => return Verdict::GoesOn,
+            Ends::Anyone if self.threads.len() > self.parked + usize::from(self.threads.contains(&me)) => {
+                return Verdict::GoesOn;
+            }
             _ => {}
         }
         let certainly = self.stuck(me, Beyond::TheyMove);
@@ -421,7 +444,8 @@ impl State {
                 return Verdict::GoesOn;
             }
         }
-        let mut questions = Questions { about: IdMap::default(), tasks: Vec::new() };
+        let live = !self.somebody_runs(&at_worst);
+        let mut questions = Questions { about: IdMap::default(), tasks: Vec::new(), live };
         for &thread in at_worst.keys() {
             let waiting = &self.waits[&thread];
             questions.about.insert(thread, waiting.number);
@@ -430,6 +454,11 @@ impl State {
             }
         }
         Verdict::Unsure(questions)
+    }
+
+    /// Whether a thread is known that is not among `stuck`.
+    fn somebody_runs(&self, stuck: &Stuck) -> bool {
+        self.threads.iter().any(|thread| !stuck.contains_key(thread))
     }
 
     /// The threads that can never go on, on that assumption; `me` counts as one that waits.
@@ -448,18 +477,19 @@ impl State {
             .map(|(&thread, waiting)| (thread, self.ends(thread, waiting, beyond)))
             .collect();
         loop {
+            let somebody_runs = match beyond {
+                Beyond::TheyMove => true,
+                Beyond::TheyAreStuck => self.somebody_runs(&stuck),
+                Beyond::Known(Answers { live, .. }) => live.as_ref().is_none_or(|live| {
+                    live.outside || !live.threads.iter().all(|thread| stuck.contains_key(thread))
+                }),
+            };
             let moves = |ends: &Ends| match *ends {
                 Ends::Now => true,
                 Ends::Only(thread) => !stuck.contains_key(&thread),
                 Ends::AnyOf(threads) => !threads.iter().all(|thread| stuck.contains_key(thread)),
                 Ends::Never => false,
-                Ends::Anyone => match beyond {
-                    Beyond::TheyMove => true,
-                    Beyond::TheyAreStuck => false,
-                    Beyond::Known(Answers { live, .. }) => {
-                        live.outside || !live.threads.iter().all(|thread| stuck.contains_key(thread))
-                    }
-                },
+                Ends::Anyone => somebody_runs,
             };
             let moving: Vec<ThreadId> =
                 stuck.iter().filter(|(_, ends)| moves(ends)).map(|(&thread, _)| thread).collect();

@@ -105,6 +105,18 @@ thread 0 took RLock 'tree[0]' (most recent call last):
 }
 
 #[test]
+fn stacks_that_are_taken_once_a_deadlock_is_found() {
+    let graph = Graph::new();
+    with(&graph, 1, &lock(0));
+    let deadlock = wants(&graph, 1, lock(0)).expect("its own lock").with_stacks(|thread, site| {
+        assert_eq!((thread, site), (1, &at(41)));
+        vec![Site::new("bank.py", 60, "pay")]
+    });
+    let stack = "\nthread 1 waits (most recent call last):\n    bank.py:60 in pay\n    bank.py:41 in transfer";
+    assert!(deadlock.to_string().ends_with(stack), "{deadlock}");
+}
+
+#[test]
 fn a_holder_that_runs_is_no_deadlock() {
     let graph = Graph::new();
     with(&graph, 1, &lock(0));
@@ -207,6 +219,39 @@ fn bare_locks_are_stuck_once_every_thread_is() {
     assert!(text.starts_with("deadlock: every thread waits, so none can wake another\n"), "{text}");
     assert!(text.contains("Thread-3 waits for the end of Thread-1 at bank.py:50"), "{text}");
     assert!(text.contains("Thread-1 waits for Lock 'accounts[1]'"), "{text}");
+}
+
+#[test]
+fn which_threads_there_are_is_asked_only_once_all_that_are_known_wait() {
+    let graph = Graph::new();
+    for thread in 1..=3 {
+        graph.thread_began(thread);
+    }
+    let awaits = |thread, live: &dyn Fn() -> Live| {
+        graph.waiting(thread, Wait::new(Resource::new(Kind::Condition, 5), at(41)), || true, live)
+    };
+    assert!(awaits(1, &nobody_asks).is_none(), "2 and 3 run");
+    assert!(awaits(2, &nobody_asks).is_none(), "3 runs");
+    graph.signalled(5);
+    assert!(awaits(3, &nobody_asks).is_none(), "1 and 2 were notified");
+    assert!(awaits(1, &nobody_asks).is_none(), "2 was notified");
+    assert!(awaits(2, &only(&[1, 2, 3, 4])).is_none(), "4 runs");
+    graph.stopped_waiting(2);
+    assert!(awaits(2, &only(&[1, 2, 3])).is_some());
+    graph.thread_ended(2);
+    graph.stopped_waiting(3);
+    assert!(awaits(3, &only(&[1, 3])).is_some(), "2 has ended");
+}
+
+#[test]
+fn a_thread_known_to_run_may_finish_a_future_of_no_pool() {
+    let graph = Graph::new();
+    let task: Task = Arc::new(|| TaskState::Unknown);
+    graph.thread_began(1);
+    graph.thread_began(2);
+    let wait = || Wait::task(task.clone(), Resource::new(Kind::Future, 7), at(41));
+    assert!(graph.waiting(1, wait(), || true, nobody_asks).is_none());
+    assert!(graph.waiting(2, wait(), || true, only(&[1, 2])).is_some());
 }
 
 #[test]
