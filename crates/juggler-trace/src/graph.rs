@@ -220,21 +220,24 @@ struct Answers {
     /// The waits that had begun before the questions were asked.
     asked: IdMap<ThreadId, u64>,
     tasks: IdMap<ThreadId, TaskState>,
-    /// Nothing if a thread was known that might run.
+    /// Nothing if the question was needless: no wait depended on it, or a thread was known that might run.
     live: Option<Live>,
 }
 
 struct Questions {
     about: IdMap<ThreadId, u64>,
     tasks: Vec<(ThreadId, Task)>,
-    /// Whether the answer can depend on which threads there are.
-    live: bool,
+    /// Whether any thread could end one of the waits.
+    anyone: bool,
+    somebody_runs: bool,
 }
 
 impl Questions {
     fn ask(self, live: &impl Fn() -> Live) -> Answers {
-        let tasks = self.tasks.into_iter().map(|(thread, task)| (thread, task())).collect();
-        Answers { asked: self.about, tasks, live: self.live.then(live) }
+        let tasks: IdMap<_, _> = self.tasks.into_iter().map(|(thread, task)| (thread, task())).collect();
+        let anyone = self.anyone || tasks.values().any(|state| *state == TaskState::Unknown);
+        let live = (anyone && !self.somebody_runs).then(live);
+        Answers { asked: self.about, tasks, live }
     }
 }
 
@@ -444,8 +447,12 @@ impl State {
                 return Verdict::GoesOn;
             }
         }
-        let live = !self.somebody_runs(&at_worst);
-        let mut questions = Questions { about: IdMap::default(), tasks: Vec::new(), live };
+        let mut questions = Questions {
+            about: IdMap::default(),
+            tasks: Vec::new(),
+            anyone: at_worst.values().any(|ends| matches!(ends, Ends::Anyone)),
+            somebody_runs: self.somebody_runs(&at_worst),
+        };
         for &thread in at_worst.keys() {
             let waiting = &self.waits[&thread];
             questions.about.insert(thread, waiting.number);
@@ -480,9 +487,9 @@ impl State {
             let somebody_runs = match beyond {
                 Beyond::TheyMove => true,
                 Beyond::TheyAreStuck => self.somebody_runs(&stuck),
-                Beyond::Known(Answers { live, .. }) => live.as_ref().is_none_or(|live| {
-                    live.outside || !live.threads.iter().all(|thread| stuck.contains_key(thread))
-                }),
+                Beyond::Known(Answers { live, .. }) => live
+                    .as_ref()
+                    .is_none_or(|live| live.outside || !live.threads.iter().all(|thread| stuck.contains_key(thread))),
             };
             let moves = |ends: &Ends| match *ends {
                 Ends::Now => true,

@@ -1,17 +1,17 @@
-//! Maps keyed by addresses and thread numbers, which need spreading but no defence against chosen keys.
+//! Maps keyed by addresses and small numbers, which need spreading but no defence against chosen keys.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A map from a [`ThreadId`](crate::ThreadId) or a [`ResourceId`](crate::ResourceId).
-pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+/// A map from a [`ThreadId`](crate::ThreadId), a [`ResourceId`](crate::ResourceId) or the like.
+pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 /// A set of such.
 pub(crate) type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;
 
 /// Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, 6.4): the product's high bits are well mixed,
 /// so they are rotated to where the table takes its index from.
-#[derive(Default)]
-pub(crate) struct IdHasher(u64);
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
@@ -26,6 +26,10 @@ impl Hasher for IdHasher {
 
     fn write_u64(&mut self, id: u64) {
         self.0 = (self.0 ^ id).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
+
+    fn write_i32(&mut self, id: i32) {
+        self.write_u64(id as u64);
     }
 
     fn write_usize(&mut self, id: usize) {

@@ -24,5 +24,6 @@ pub mod site;
 pub use counters::{Counter, Registry, Row};
 pub use deadlock::{Deadlock, Reason, Step};
 pub use graph::{Ender, Graph, Hold, Live, Task, TaskState, Wait};
+pub use hashing::IdMap;
 pub use order::{Inversion, LockOrder, Pair};
 pub use site::{Kind, Resource, ResourceId, Site, ThreadId};
