@@ -13,7 +13,7 @@ use crate::obj::Obj;
 use crate::raw::Raised;
 use juggler_sync::Deadline;
 use juggler_sync::sys::monotonic_nanos;
-use juggler_trace::{Counter, Deadlock, Graph, Kind, Live, LockOrder, Registry, Resource, Site, Wait};
+use juggler_trace::{Counter, Deadlock, Graph, Hold, Kind, Live, Registry, Resource, Site, Wait};
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -47,12 +47,10 @@ static FLAGS: AtomicU8 = AtomicU8::new(0);
 
 struct Tracer {
     graph: Graph,
-    order: LockOrder,
     registry: Registry,
 }
 
-static TRACER: LazyLock<Tracer> =
-    LazyLock::new(|| Tracer { graph: Graph::new(), order: LockOrder::new(), registry: Registry::new() });
+static TRACER: LazyLock<Tracer> = LazyLock::new(|| Tracer { graph: Graph::new(), registry: Registry::new() });
 
 /// Whether anything is traced.
 #[inline(always)]
@@ -169,7 +167,6 @@ fn created_slow(py: Python<'_>, class: &'static str, name: Option<&Obj>, cell: &
 pub fn forget(id: usize) {
     if on() {
         TRACER.graph.forget(id);
-        TRACER.order.forget(id);
     }
 }
 
@@ -208,7 +205,8 @@ pub fn acquire(
     }
     let (me, resource, here) = (watch_thread(), target.resource(py), places::here(py));
     if deadline.is_never()
-        && let Some(inversion) = TRACER.order.wanted(me, &resource, &here.site)
+        && holds_others()
+        && let Some(inversion) = TRACER.graph.wanted(me, &resource, &here.site)
     {
         // Before the lock is taken: a filter may turn the warning into an error.
         warn(py, &inversion.to_string())?;
@@ -223,8 +221,7 @@ pub fn acquire(
         timed(py, target, acquire)
     };
     if matches!(taken, Ok(true)) {
-        TRACER.graph.acquired(me, &resource, &here.site, scoped && here.ends_where_it_began);
-        TRACER.order.acquired(me, &resource, &here.site, false);
+        set_held(TRACER.graph.acquired(me, &resource, &here.site, scoped && here.ends_where_it_began));
     } else {
         TRACER.graph.stopped_waiting(me);
     }
@@ -234,9 +231,7 @@ pub fn acquire(
 /// The calling thread is about to release the lock at this address, which it may.
 pub fn released(id: usize) {
     if detecting() {
-        let me = watch_thread();
-        TRACER.graph.released(me, id);
-        TRACER.order.released(me, id);
+        set_held(TRACER.graph.released(watch_thread(), id));
     }
 }
 
@@ -278,39 +273,25 @@ pub fn wait_for<T>(
     result
 }
 
-/// What a condition remembers of its lock while it waits.
-pub struct SavedHold {
-    hold: Option<juggler_trace::Hold>,
-    depth: usize,
-}
-
 /// A condition is about to release its lock altogether, to wait.
-pub fn release_save(id: usize) -> Option<SavedHold> {
-    detecting().then(|| SavedHold {
-        hold: TRACER.graph.release_save(id),
-        depth: TRACER.order.release_save(current_thread(), id),
-    })
+pub fn release_save(id: usize) -> Option<Hold> {
+    if detecting() { TRACER.graph.release_save(id) } else { None }
 }
 
 /// A condition takes its lock back with `acquire`, which is not to fail.
 pub fn acquire_restore(
     py: Python<'_>,
     lock: Target<'_>,
-    saved: Option<SavedHold>,
+    saved: Option<Hold>,
     is_blocked: impl FnOnce() -> bool,
     acquire: impl FnOnce() -> Result<(), Raised>,
 ) -> Result<(), Raised> {
-    let Some(SavedHold { hold, depth }) = saved else { return acquire() };
+    let Some(hold) = saved else { return acquire() };
     let (me, resource, site) = (watch_thread(), lock.resource(py), places::here(py).site);
-    let wait = Wait { may_fail: false, ..Wait::new(resource.clone(), site.clone()) };
+    let wait = Wait { may_fail: false, ..Wait::new(resource, site.clone()) };
     begin_wait(py, me, wait, is_blocked)?;
     let result = acquire();
-    match hold {
-        Some(hold) => TRACER.graph.acquire_restore(hold),
-        None => TRACER.graph.stopped_waiting(me),
-    }
-    // An inversion was warned of when the locks were first taken, or will be when they are next.
-    TRACER.order.acquire_restore(me, &resource, &site, depth);
+    TRACER.graph.acquire_restore(hold, &site);
     result
 }
 
@@ -374,23 +355,29 @@ static FORGOTTEN: AtomicU64 = AtomicU64::new(0);
 fn forget_everything() {
     FORGOTTEN.fetch_add(1, Ordering::Relaxed);
     TRACER.graph.after_fork_in_child();
-    TRACER.order.after_fork_in_child();
+}
+
+/// What a thread knows of itself.
+struct Watch {
+    thread: u64,
+    /// What [`FORGOTTEN`] was when the tracer last learned of the thread.
+    told: Cell<Option<u64>>,
+    /// How many locks the tracer has for the thread, or had: others may have released some.
+    held: Cell<usize>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        TRACER.graph.thread_ended(self.thread);
+    }
+}
+
+thread_local! {
+    static WATCH: Watch = Watch { thread: current_thread(), told: Cell::new(None), held: Cell::new(0) };
 }
 
 /// The calling thread's identity; the tracer learns that the thread runs, and when it ends.
 pub fn watch_thread() -> u64 {
-    struct Watch {
-        thread: u64,
-        /// What [`FORGOTTEN`] was when the tracer last learned of the thread.
-        told: Cell<Option<u64>>,
-    }
-    impl Drop for Watch {
-        fn drop(&mut self) {
-            TRACER.graph.thread_ended(self.thread);
-            TRACER.order.thread_ended(self.thread);
-        }
-    }
-    thread_local!(static WATCH: Watch = Watch { thread: current_thread(), told: Cell::new(None) });
     WATCH
         .try_with(|watch| {
             let forgotten = Some(FORGOTTEN.load(Ordering::Relaxed));
@@ -401,6 +388,16 @@ pub fn watch_thread() -> u64 {
         })
         // During the thread's own end the value is gone, and so is what it held.
         .unwrap_or_else(|_| current_thread())
+}
+
+fn set_held(held: usize) {
+    // Nobody asks any more during the thread's own end.
+    let _ = WATCH.try_with(|watch| watch.held.set(held));
+}
+
+/// Whether the calling thread may hold a lock.
+fn holds_others() -> bool {
+    WATCH.try_with(|watch| watch.held.get() > 0).unwrap_or(true)
 }
 
 /// Begins to trace: to count for a report, to detect deadlocks, or both. What is on stays on until [`trace_stop`].

@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use crate::deadlock::{Deadlock, Reason, Step};
 use crate::forkable::Forkable;
 use crate::hashing::{IdMap, IdSet};
+use crate::order::{Inversion, LockOrder};
 use crate::site::{Kind, Resource, ResourceId, Site, ThreadId};
 
 /// How often a verdict is put off because more threads came to wait meanwhile; then the wait counts as harmless.
@@ -170,6 +171,8 @@ pub struct Graph {
 
 #[derive(Debug, Default)]
 struct State {
+    /// In which order locks are taken; here because it is to be told of the same things at the same times.
+    order: LockOrder,
     /// The threads that said that they began, and did not end.
     threads: IdSet<ThreadId>,
     holds: IdMap<ResourceId, Hold>,
@@ -261,11 +264,19 @@ impl Graph {
         self.state.lock().threads.insert(thread);
     }
 
+    /// `thread` is about to take `lock` at `site`, waiting for it as long as it takes; a contradiction of
+    /// [orders](crate::order), the first time. Needless for a thread that holds nothing.
+    pub fn wanted(&self, thread: ThreadId, lock: &Resource, site: &Site) -> Option<Inversion> {
+        self.state.lock().order.wanted(thread, lock, site)
+    }
+
     /// `thread` took `resource`, a [`Lock`](Kind::Lock) or an [`RLock`](Kind::RLock), at `site`: in a `with` statement
-    /// of its own frame (`scoped`), or otherwise. To be called after it was taken. Ends the thread's wait.
-    pub fn acquired(&self, thread: ThreadId, resource: &Resource, site: &Site, scoped: bool) {
-        let mut state = self.state.lock();
-        self.end_wait(&mut state, thread);
+    /// of its own frame (`scoped`), or otherwise. To be called after it was taken. Ends the thread's wait. Returns
+    /// how many locks the thread holds now.
+    pub fn acquired(&self, thread: ThreadId, resource: &Resource, site: &Site, scoped: bool) -> usize {
+        let state = &mut *self.state.lock();
+        self.end_wait(state, thread);
+        state.order.acquired(thread, resource, site, false);
         match state.holds.get_mut(&resource.id) {
             Some(hold) if hold.thread == thread && resource.kind == Kind::RLock => hold.depth += 1,
             _ => {
@@ -273,27 +284,36 @@ impl Graph {
                 state.holds.insert(resource.id, Hold { resource, thread, site, scoped, depth: 1, ended: false });
             }
         }
+        state.order.held(thread)
     }
 
     /// `thread` is about to release `resource`: once, if it took an RLock several times. To be called before it does.
-    pub fn released(&self, thread: ThreadId, resource: ResourceId) {
-        let mut state = self.state.lock();
+    /// Returns how many locks it holds then.
+    pub fn released(&self, thread: ThreadId, resource: ResourceId) -> usize {
+        let state = &mut *self.state.lock();
+        state.order.released(thread, resource);
         match state.holds.get_mut(&resource) {
             Some(hold) if hold.thread == thread && hold.depth > 1 => hold.depth -= 1,
             // Whoever it was recorded for.
             _ => drop(state.holds.remove(&resource)),
         }
+        state.order.held(thread)
     }
 
     /// A condition is about to release its lock altogether, to wait; give the result to [`Graph::acquire_restore`].
     pub fn release_save(&self, resource: ResourceId) -> Option<Hold> {
-        self.state.lock().holds.remove(&resource)
+        let state = &mut *self.state.lock();
+        let hold = state.holds.remove(&resource)?;
+        state.order.release_save(hold.thread, resource);
+        Some(hold)
     }
 
-    /// A condition has its lock back, as `hold` had it. Ends the thread's wait.
-    pub fn acquire_restore(&self, hold: Hold) {
-        let mut state = self.state.lock();
-        self.end_wait(&mut state, hold.thread);
+    /// A condition has its lock back, as `hold` had it, having waited for it at `site`. Ends the thread's wait.
+    pub fn acquire_restore(&self, hold: Hold, site: &Site) {
+        let state = &mut *self.state.lock();
+        self.end_wait(state, hold.thread);
+        // A contradiction was told when the locks were first taken, or will be when they are next.
+        state.order.acquire_restore(hold.thread, &hold.resource, site, hold.depth);
         state.holds.insert(hold.resource.id, hold);
     }
 
@@ -366,9 +386,10 @@ impl Graph {
 
     /// `thread` runs no more. To be called last of all, after anything that may release a lock.
     pub fn thread_ended(&self, thread: ThreadId) {
-        let mut state = self.state.lock();
+        let state = &mut *self.state.lock();
         state.threads.remove(&thread);
-        self.end_wait(&mut state, thread);
+        state.order.thread_ended(thread);
+        self.end_wait(state, thread);
         for hold in state.holds.values_mut().filter(|hold| hold.thread == thread) {
             hold.ended = true;
         }
@@ -376,7 +397,9 @@ impl Graph {
 
     /// `resource` is gone, or was reset: nobody holds it, and its address may come to mean another.
     pub fn forget(&self, resource: ResourceId) {
-        self.state.lock().holds.remove(&resource);
+        let state = &mut *self.state.lock();
+        state.holds.remove(&resource);
+        state.order.forget(resource);
     }
 
     /// Forgets everything; only for a forked child, before it starts a thread. Locks that the child's thread holds are

@@ -16,7 +16,6 @@
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 
-use crate::forkable::Forkable;
 use crate::hashing::{IdMap, IdSet};
 use crate::site::{Kind, Resource, ResourceId, Site, ThreadId};
 
@@ -28,11 +27,6 @@ const MAX_WAYS: usize = 4;
 /// Which lock is taken while which is held; see the [module](self).
 #[derive(Debug, Default)]
 pub struct LockOrder {
-    state: Forkable<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
     held: IdMap<ThreadId, Vec<Held>>,
     /// `edges[a][b]`: b was taken while a was held.
     edges: IdMap<ResourceId, IdMap<ResourceId, Edge>>,
@@ -60,7 +54,7 @@ struct Edge {
 
 #[derive(Clone, Debug)]
 struct Way {
-    /// The locks held when the second was taken, the first included; sorted.
+    /// The locks held when the second was taken, the first included.
     held: Vec<ResourceId>,
     pair: Pair,
 }
@@ -93,16 +87,15 @@ impl LockOrder {
 
     /// `thread` is about to wait for `lock` at `site`, without a timeout; what contradicts that order, the first time.
     /// Only needed before a wait: [`LockOrder::acquired`] notes the order as well.
-    pub fn wanted(&self, thread: ThreadId, lock: &Resource, site: &Site) -> Option<Inversion> {
-        self.state.lock().note(thread, lock, site)
+    pub fn wanted(&mut self, thread: ThreadId, lock: &Resource, site: &Site) -> Option<Inversion> {
+        self.note(thread, lock, site)
     }
 
     /// `thread` took `lock`, a [`Lock`](Kind::Lock) or an [`RLock`](Kind::RLock), at `site`; what contradicts that
     /// order, the first time. `waits` tells whether it would have waited, for any time; false for an attempt.
-    pub fn acquired(&self, thread: ThreadId, lock: &Resource, site: &Site, waits: bool) -> Option<Inversion> {
-        let mut state = self.state.lock();
-        let inversion = if waits { state.note(thread, lock, site) } else { None };
-        let held = state.held.entry(thread).or_default();
+    pub fn acquired(&mut self, thread: ThreadId, lock: &Resource, site: &Site, waits: bool) -> Option<Inversion> {
+        let inversion = if waits { self.note(thread, lock, site) } else { None };
+        let held = self.held.entry(thread).or_default();
         match held.iter_mut().find(|held| held.resource.id == lock.id) {
             Some(again) if lock.kind == Kind::RLock => again.depth += 1,
             Some(stale) => stale.site = site.clone(),
@@ -112,24 +105,29 @@ impl LockOrder {
     }
 
     /// `thread` is about to release `lock`: once, if it took it several times. To be called before it does.
-    pub fn released(&self, thread: ThreadId, lock: ResourceId) {
-        self.state.lock().release(thread, lock, false);
+    pub fn released(&mut self, thread: ThreadId, lock: ResourceId) {
+        self.release(thread, lock, false);
     }
 
     /// A condition is about to release `lock` altogether, to wait; give the result to [`LockOrder::acquire_restore`].
-    pub fn release_save(&self, thread: ThreadId, lock: ResourceId) -> usize {
-        self.state.lock().release(thread, lock, true)
+    pub fn release_save(&mut self, thread: ThreadId, lock: ResourceId) -> usize {
+        self.release(thread, lock, true)
     }
 
     /// A condition has `lock` back, at the depth that it had. It had to wait for it like anyone, so what the thread
     /// held meanwhile comes before `lock` now, even if it was taken after it at first.
-    pub fn acquire_restore(&self, thread: ThreadId, lock: &Resource, site: &Site, depth: usize) -> Option<Inversion> {
+    pub fn acquire_restore(
+        &mut self,
+        thread: ThreadId,
+        lock: &Resource,
+        site: &Site,
+        depth: usize,
+    ) -> Option<Inversion> {
         if depth == 0 {
             return None;
         }
         let inversion = self.acquired(thread, lock, site, true);
-        let mut state = self.state.lock();
-        let held = state.held.entry(thread).or_default();
+        let held = self.held.entry(thread).or_default();
         if let Some(held) = held.iter_mut().find(|held| held.resource.id == lock.id) {
             held.depth = depth;
         }
@@ -137,27 +135,24 @@ impl LockOrder {
     }
 
     /// `thread` runs no more.
-    pub fn thread_ended(&self, thread: ThreadId) {
-        self.state.lock().held.remove(&thread);
+    pub fn thread_ended(&mut self, thread: ThreadId) {
+        self.held.remove(&thread);
     }
 
     /// `lock` is gone, and its address may come to mean another.
-    pub fn forget(&self, lock: ResourceId) {
-        let mut state = self.state.lock();
-        state.signals.remove(&lock);
-        state.drop_edges(lock);
-        for held in state.held.values_mut() {
+    pub fn forget(&mut self, lock: ResourceId) {
+        self.signals.remove(&lock);
+        self.drop_edges(lock);
+        for held in self.held.values_mut() {
             held.retain(|held| held.resource.id != lock);
         }
     }
 
-    /// Forgets everything; only for a forked child, before it starts a thread.
-    pub fn after_fork_in_child(&self) {
-        self.state.start_afresh();
+    /// How many locks `thread` holds.
+    pub fn held(&self, thread: ThreadId) -> usize {
+        self.held.get(&thread).map_or(0, Vec::len)
     }
-}
 
-impl State {
     fn note(&mut self, thread: ThreadId, lock: &Resource, site: &Site) -> Option<Inversion> {
         let held = self.held.get(&thread)?;
         if held.iter().any(|held| held.resource.id == lock.id) {
@@ -169,16 +164,18 @@ impl State {
         if self.signals.contains(&lock.id) {
             return None;
         }
-        let mut ids: Vec<ResourceId> = held.iter().map(|held| held.resource.id).collect();
-        ids.sort_unstable();
         let ways: Vec<Way> = held
             .iter()
-            .filter(|held| !self.signals.contains(&held.resource.id))
-            .filter(|held| self.is_new(held.resource.id, lock.id, &ids))
-            .map(|held| {
-                let (first, first_site) = (held.resource.clone(), held.site.clone());
-                let pair = Pair { first, first_site, second: lock.clone(), second_site: site.clone() };
-                Way { held: ids.clone(), pair }
+            .filter(|first| !self.signals.contains(&first.resource.id))
+            .filter(|first| self.is_new(first.resource.id, lock.id, held))
+            .map(|first| {
+                let pair = Pair {
+                    first: first.resource.clone(),
+                    first_site: first.site.clone(),
+                    second: lock.clone(),
+                    second_site: site.clone(),
+                };
+                Way { held: held.iter().map(|held| held.resource.id).collect(), pair }
             })
             .collect();
         // The lock taken last is the likeliest culprit: its cycle is the one to tell.
@@ -189,12 +186,12 @@ impl State {
     }
 
     /// Whether that order was not yet seen with these locks, or fewer, held: fewer make more cycles possible.
-    fn is_new(&self, first: ResourceId, second: ResourceId, held: &[ResourceId]) -> bool {
+    fn is_new(&self, first: ResourceId, second: ResourceId, held: &[Held]) -> bool {
         match self.edges.get(&first).and_then(|edges| edges.get(&second)) {
             None => self.count < MAX_EDGES,
             Some(edge) => {
-                edge.ways.len() < MAX_WAYS
-                    && !edge.ways.iter().any(|way| way.held.iter().all(|lock| held.contains(lock)))
+                let holds = |lock: &ResourceId| held.iter().any(|held| held.resource.id == *lock);
+                edge.ways.len() < MAX_WAYS && !edge.ways.iter().any(|way| way.held.iter().all(holds))
             }
         }
     }

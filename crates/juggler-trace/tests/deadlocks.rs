@@ -502,7 +502,7 @@ fn a_condition_gives_its_lock_back_and_takes_it_again_as_it_was() {
     with(&graph, 2, &rlock(0));
     assert!(wants(&graph, 1, rlock(0)).is_none());
     graph.released(2, 0);
-    graph.acquire_restore(saved);
+    graph.acquire_restore(saved, &at(41));
     graph.released(1, 0);
     with(&graph, 2, &rlock(1));
     assert!(wants(&graph, 2, rlock(0)).is_none());
@@ -517,7 +517,12 @@ fn a_forgotten_lock_and_a_forked_child_hold_nothing() {
     assert!(wants(&graph, 1, lock(0)).is_none());
     graph.stopped_waiting(1);
     with(&graph, 1, &lock(0));
+    graph.wanted(1, &lock(1), &at(40));
+    with(&graph, 1, &lock(1));
     graph.after_fork_in_child();
+    with(&graph, 1, &lock(1));
+    assert!(graph.wanted(1, &lock(0), &at(40)).is_none(), "the opposite order was forgotten");
+    graph.released(1, 1);
     assert!(wants(&graph, 1, lock(0)).is_none());
     graph.stopped_waiting(1);
     with(&graph, 1, &lock(0));
