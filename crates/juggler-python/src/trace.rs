@@ -216,7 +216,7 @@ pub fn acquire(
     } else if deadline == Deadline::PASSED {
         Ok(false)
     } else {
-        let wait = Wait { timed: !deadline.is_never(), ..Wait::new(resource.clone(), here.site.clone()) };
+        let wait = Wait { timed: !deadline.is_never(), ..Wait::new(resource.clone(), here.site) };
         begin_wait(py, me, wait, is_blocked)?;
         timed(py, target, acquire)
     };
@@ -288,7 +288,7 @@ pub fn acquire_restore(
 ) -> Result<(), Raised> {
     let Some(hold) = saved else { return acquire() };
     let (me, resource, site) = (watch_thread(), lock.resource(py), places::here(py).site);
-    let wait = Wait { may_fail: false, ..Wait::new(resource, site.clone()) };
+    let wait = Wait { may_fail: false, ..Wait::new(resource, site) };
     begin_wait(py, me, wait, is_blocked)?;
     let result = acquire();
     TRACER.graph.acquire_restore(hold, &site);

@@ -28,6 +28,8 @@ pub struct Step {
     pub site: Site,
     /// Why nobody will end the wait.
     pub reason: Reason,
+    /// What led to the place, its caller first, then the caller's caller; see [`Deadlock::with_stacks`].
+    pub stack: Vec<Site>,
 }
 
 /// Why a wait won't end.
@@ -91,12 +93,12 @@ impl Deadlock {
         self
     }
 
-    /// Adds the stack that led to each wait: `stack` gets the thread and the place where it waits, and returns its caller
-    /// first, then the caller's caller. They wait, so it need not be taken before.
+    /// Fills in each step's stack, given the thread and the place where it waits. The threads don't move, so that
+    /// nothing of it need be recorded when they come to wait.
     #[must_use]
-    pub fn with_stacks(mut self, mut stack: impl FnMut(ThreadId, &Site) -> Vec<Site>) -> Self {
+    pub fn with_stacks(mut self, stack: impl Fn(ThreadId, Site) -> Vec<Site>) -> Self {
         for step in &mut self.steps {
-            step.site = step.site.with_callers(stack(step.thread, &step.site));
+            step.stack = stack(step.thread, step.site);
         }
         self
     }
@@ -198,18 +200,6 @@ impl Step {
     }
 }
 
-/// The stack that led to `site`, in Python's order: the most recent call last.
-fn write_stack(f: &mut fmt::Formatter<'_>, title: &str, site: &Site) -> fmt::Result {
-    if site.callers().is_empty() {
-        return Ok(());
-    }
-    write!(f, "\n{title} (most recent call last):")?;
-    for caller in site.callers().iter().rev() {
-        write!(f, "\n    {caller}")?;
-    }
-    write!(f, "\n    {site}")
-}
-
 impl fmt::Display for Deadlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "deadlock: {}", self.headline())?;
@@ -221,10 +211,10 @@ impl fmt::Display for Deadlock {
             write!(f, "\n  and so on, for {} more threads", self.steps.len() - shown.len())?;
         }
         write!(f, "\n{}", self.advice())?;
-        for step in shown {
-            write_stack(f, &format!("{} waits", self.name(step.thread)), &step.site)?;
-            if let Reason::Held { by, at, .. } = &step.reason {
-                write_stack(f, &format!("{} took {}", self.name(*by), step.resource), at)?;
+        for step in shown.iter().filter(|step| !step.stack.is_empty()) {
+            write!(f, "\n{} waits (most recent call last):", self.name(step.thread))?;
+            for site in step.stack.iter().rev().chain([&step.site]) {
+                write!(f, "\n    {site}")?;
             }
         }
         Ok(())

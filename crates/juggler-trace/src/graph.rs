@@ -280,7 +280,7 @@ impl Graph {
         match state.holds.get_mut(&resource.id) {
             Some(hold) if hold.thread == thread && resource.kind == Kind::RLock => hold.depth += 1,
             _ => {
-                let (resource, site) = (resource.clone(), site.clone());
+                let (resource, site) = (resource.clone(), *site);
                 state.holds.insert(resource.id, Hold { resource, thread, site, scoped, depth: 1, ended: false });
             }
         }
@@ -588,15 +588,13 @@ impl State {
                 Ends::Now | Ends::Never => None,
             };
             let reason = match (&wait.ender, hold, stuck[&thread]) {
-                (_, Some(hold), _) => {
-                    Reason::Held { by: hold.thread, at: hold.site.clone(), ended: hold.ended, anyone }
-                }
+                (_, Some(hold), _) => Reason::Held { by: hold.thread, at: hold.site, ended: hold.ended, anyone },
                 (Ender::Thread(other), ..) => Reason::Joined { thread: *other },
                 (_, _, Ends::Only(worker)) => Reason::Running { by: worker },
                 (_, _, Ends::AnyOf(workers)) => Reason::Queued { workers: workers.len() },
                 _ => Reason::Nobody,
             };
-            steps.push(Step { thread, resource: wait.resource.clone(), site: wait.site.clone(), reason });
+            steps.push(Step { thread, resource: wait.resource.clone(), site: wait.site, reason, stack: Vec::new() });
         }
         Deadlock::new(steps, repeats)
     }

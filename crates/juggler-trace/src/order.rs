@@ -98,8 +98,8 @@ impl LockOrder {
         let held = self.held.entry(thread).or_default();
         match held.iter_mut().find(|held| held.resource.id == lock.id) {
             Some(again) if lock.kind == Kind::RLock => again.depth += 1,
-            Some(stale) => stale.site = site.clone(),
-            None => held.push(Held { resource: lock.clone(), site: site.clone(), depth: 1 }),
+            Some(stale) => stale.site = *site,
+            None => held.push(Held { resource: lock.clone(), site: *site, depth: 1 }),
         }
         inversion
     }
@@ -171,9 +171,9 @@ impl LockOrder {
             .map(|first| {
                 let pair = Pair {
                     first: first.resource.clone(),
-                    first_site: first.site.clone(),
+                    first_site: first.site,
                     second: lock.clone(),
-                    second_site: site.clone(),
+                    second_site: *site,
                 };
                 Way { held: held.iter().map(|held| held.resource.id).collect(), pair }
             })
@@ -215,7 +215,7 @@ impl LockOrder {
                 edge.warned = true;
             }
         }
-        let places = |pair: &Pair| (pair.first_site.clone(), pair.second_site.clone());
+        let places = |pair: &Pair| (pair.first_site, pair.second_site);
         let (one, other) = (places(&cycle[0]), places(&cycle[1]));
         // Either way round: the pair of pairs has no order.
         if self.warned.contains(&[other.clone(), one.clone()]) || !self.warned.insert([one, other]) {

@@ -24,7 +24,7 @@ pub struct Here {
     pub ends_where_it_began: bool,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Place {
     site: Site,
     internal: bool,
@@ -57,10 +57,10 @@ pub fn here(py: Python<'_>) -> Here {
 }
 
 /// The stack that led `thread` to `site`, where it waits: its caller first.
-pub fn stack(py: Python<'_>, thread: u64, site: &Site) -> Vec<Site> {
+pub fn stack(py: Python<'_>, thread: u64, site: Site) -> Vec<Site> {
     let frames = py.import("sys").and_then(|sys| sys.call_method0("_current_frames"));
     let Ok(innermost) = frames.and_then(|frames| frames.get_item(thread)) else { return Vec::new() };
-    places(innermost).map(|place| place.site).skip_while(|place| place != site).skip(1).take(DEEPEST).collect()
+    places(innermost).map(|place| place.site).skip_while(|place| *place != site).skip(1).take(DEEPEST).collect()
 }
 
 /// The places of a frame, its caller, and so on.
@@ -83,7 +83,7 @@ unsafe fn place_of(py: Python<'_>, frame: *mut ffi::PyFrameObject) -> Place {
         unsafe { (Obj::from_owned(ffi::PyFrame_GetCode(frame).cast()), ffi::PyFrame_GetLasti(frame)) };
     let key = (code.as_ptr() as usize, instruction);
     if let Some((_, place)) = PLACES.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-        return place.clone();
+        return *place;
     }
     // SAFETY: the caller's promise.
     let line = unsafe { ffi::PyFrame_GetLineNumber(frame) };
@@ -100,9 +100,9 @@ fn place_slow(py: Python<'_>, code: Obj, instruction: i32, line: u32) -> Place {
     let place = Place {
         internal: INTERNAL.iter().any(|part| file.contains(part)),
         ends_where_it_began: flags & CO_SUSPENDABLE == 0 && !file.ends_with("/contextlib.py"),
-        site: Site::new(file, line, text("co_qualname")),
+        site: Site::new(&file, line, &text("co_qualname")),
     };
     let key = (code.as_ptr() as usize, instruction);
-    PLACES.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (code, place.clone()));
+    PLACES.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (code, place));
     place
 }
