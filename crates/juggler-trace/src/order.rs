@@ -54,7 +54,7 @@ struct Edge {
 
 #[derive(Clone, Debug)]
 struct Way {
-    /// The locks held when the second was taken, the first included.
+    /// The locks held when the second was taken, the first included; sorted.
     held: Vec<ResourceId>,
     pair: Pair,
 }
@@ -164,10 +164,12 @@ impl LockOrder {
         if self.signals.contains(&lock.id) {
             return None;
         }
+        let mut ids: Vec<ResourceId> = held.iter().map(|held| held.resource.id).collect();
+        ids.sort_unstable();
         let ways: Vec<Way> = held
             .iter()
             .filter(|first| !self.signals.contains(&first.resource.id))
-            .filter(|first| self.is_new(first.resource.id, lock.id, held))
+            .filter(|first| self.is_new(first.resource.id, lock.id, &ids))
             .map(|first| {
                 let pair = Pair {
                     first: first.resource.clone(),
@@ -175,7 +177,7 @@ impl LockOrder {
                     second: lock.clone(),
                     second_site: *site,
                 };
-                Way { held: held.iter().map(|held| held.resource.id).collect(), pair }
+                Way { held: ids.clone(), pair }
             })
             .collect();
         // The lock taken last is the likeliest culprit: its cycle is the one to tell.
@@ -186,13 +188,10 @@ impl LockOrder {
     }
 
     /// Whether that order was not yet seen with these locks, or fewer, held: fewer make more cycles possible.
-    fn is_new(&self, first: ResourceId, second: ResourceId, held: &[Held]) -> bool {
+    fn is_new(&self, first: ResourceId, second: ResourceId, held: &[ResourceId]) -> bool {
         match self.edges.get(&first).and_then(|edges| edges.get(&second)) {
             None => self.count < MAX_EDGES,
-            Some(edge) => {
-                let holds = |lock: &ResourceId| held.iter().any(|held| held.resource.id == *lock);
-                edge.ways.len() < MAX_WAYS && !edge.ways.iter().any(|way| way.held.iter().all(holds))
-            }
+            Some(edge) => edge.ways.len() < MAX_WAYS && !edge.ways.iter().any(|way| is_subset(&way.held, held)),
         }
     }
 
@@ -203,6 +202,7 @@ impl LockOrder {
             self.count += 1;
             Edge { ways: Vec::new(), warned: false }
         });
+        edge.ways.retain(|other| !is_subset(&way.held, &other.held));
         edge.ways.push(way.clone());
         let warned = edge.warned;
         self.before.entry(second).or_default().insert(first);
@@ -292,6 +292,12 @@ impl LockOrder {
             }
         }
     }
+}
+
+/// Whether `some` are all in `all`; both sorted.
+fn is_subset(some: &[ResourceId], all: &[ResourceId]) -> bool {
+    let mut all = all.iter();
+    some.iter().all(|id| all.any(|other| other == id))
 }
 
 impl fmt::Display for Pair {
