@@ -477,8 +477,10 @@ fn notify_count(this: This<'_, '_, Condition>, count: usize) -> RawResult {
     if !this.lock(py)?.is_owned(py)? {
         return Err(Raised::new::<PyRuntimeError>(py, "cannot notify on un-acquired lock"));
     }
-    this.engine.notify(count);
-    trace::signalled(this.target().id);
+    if this.engine.waiting() > 0 {
+        this.engine.notify(count);
+        trace::signalled(this.target().id);
+    }
     Ok(raw::none())
 }
 

@@ -36,3 +36,12 @@ impl Hasher for IdHasher {
         self.write_u64(id as u64);
     }
 }
+
+/// A number that tells a set of ids from others, whatever their order, if they are summed: splitmix64's mixing step
+/// (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+pub(crate) fn spread(id: u64) -> u64 {
+    let mut mixed = id.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}

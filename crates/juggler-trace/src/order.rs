@@ -16,7 +16,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 
-use crate::hashing::{IdMap, IdSet};
+use crate::hashing::{IdMap, IdSet, spread};
 use crate::site::{Kind, Resource, ResourceId, Site, ThreadId};
 
 /// At most this many orders are noted; then no new ones are, until locks go away. An order takes some 200 bytes.
@@ -34,6 +34,8 @@ pub struct LockOrder {
     before: IdMap<ResourceId, IdSet<ResourceId>>,
     count: usize,
     signals: IdSet<ResourceId>,
+    /// Which locks were taken while which were held, summed up to a number each: what was noted needs no second look.
+    noted: IdSet<u64>,
     /// The places, in pairs, that a warning was given for.
     warned: HashSet<[(Site, Site); 2]>,
 }
@@ -141,7 +143,9 @@ impl LockOrder {
 
     /// `lock` is gone, and its address may come to mean another.
     pub fn forget(&mut self, lock: ResourceId) {
-        self.signals.remove(&lock);
+        if self.signals.remove(&lock) {
+            self.noted.clear();
+        }
         self.drop_edges(lock);
         for held in self.held.values_mut() {
             held.retain(|held| held.resource.id != lock);
@@ -154,7 +158,12 @@ impl LockOrder {
     }
 
     fn note(&mut self, thread: ThreadId, lock: &Resource, site: &Site) -> Option<Inversion> {
-        let held = self.held.get(&thread)?;
+        let held = self.held.get(&thread).filter(|held| !held.is_empty())?;
+        let together = held.iter().fold(0, |sum: u64, held| sum.wrapping_add(spread(held.resource.id as u64)));
+        let taking = spread(together).wrapping_add(spread(lock.id as u64));
+        if self.noted.contains(&taking) {
+            return None;
+        }
         if held.iter().any(|held| held.resource.id == lock.id) {
             if lock.kind == Kind::Lock {
                 self.becomes_signal(lock.id);
@@ -180,6 +189,9 @@ impl LockOrder {
                 Way { held: ids.clone(), pair }
             })
             .collect();
+        if self.noted.len() < MAX_EDGES {
+            self.noted.insert(taking);
+        }
         // The lock taken last is the likeliest culprit: its cycle is the one to tell.
         ways.into_iter().rev().fold(None, |found, way| {
             let inversion = self.add(way);
@@ -280,6 +292,7 @@ impl LockOrder {
     }
 
     fn drop_edges(&mut self, lock: ResourceId) {
+        let had = self.count;
         for second in self.edges.remove(&lock).unwrap_or_default().into_keys() {
             self.count -= 1;
             if let Some(before) = self.before.get_mut(&second) {
@@ -290,6 +303,9 @@ impl LockOrder {
             if self.edges.get_mut(&first).and_then(|edges| edges.remove(&lock)).is_some() {
                 self.count -= 1;
             }
+        }
+        if self.count < had {
+            self.noted.clear();
         }
     }
 }
