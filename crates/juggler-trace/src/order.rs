@@ -230,7 +230,7 @@ impl LockOrder {
         let places = |pair: &Pair| (pair.first_site, pair.second_site);
         let (one, other) = (places(&cycle[0]), places(&cycle[1]));
         // Either way round: the pair of pairs has no order.
-        if self.warned.contains(&[other.clone(), one.clone()]) || !self.warned.insert([one, other]) {
+        if self.warned.contains(&[other, one]) || !self.warned.insert([one, other]) {
             return None;
         }
         Some(Inversion { pairs: cycle })

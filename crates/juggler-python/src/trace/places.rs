@@ -31,9 +31,12 @@ struct Place {
     ends_where_it_began: bool,
 }
 
-/// The places that were seen, by the address of the code object and the instruction. The code objects stay alive, so that
-/// no address comes to mean another; there are no more places than calls in the program's text.
-static PLACES: LazyLock<Mutex<IdMap<(usize, i32), (Obj, Place)>>> = LazyLock::new(Mutex::default);
+/// Places by the address of the code object and the instruction.
+type Places = IdMap<(usize, i32), (Obj, Place)>;
+
+/// The places that were seen. The code objects stay alive, so that no address comes to mean another; there are no more
+/// places than calls in the program's text.
+static PLACES: LazyLock<Mutex<Places>> = LazyLock::new(Mutex::default);
 
 /// Where the calling thread is.
 pub fn here(py: Python<'_>) -> Here {
