@@ -19,7 +19,7 @@ from harness.contenders import MAKERS
 from harness.machine import header
 from harness.measure import Bench, Effort, Line, run, select
 from harness.timing import empty_loop
-from thread_rows import busy_producer, contended, detection, memory, pool, uncontended
+from thread_rows import busy_producer, contended, detection, memory, pool, timers, uncontended
 
 _QUICK = Effort(rounds=3, seconds=0.005, share=0.2)
 
@@ -43,6 +43,7 @@ def _all_benches() -> list[Bench]:
         *uncontended.ROWS,
         *contended.ROWS,
         *pool.ROWS,
+        *timers.ROWS,
         *busy_producer.ROWS,
         *memory.ROWS,
         *detection.rows(),

@@ -315,13 +315,33 @@ expect(thread.join)
     assert sorted(output.splitlines()) == ["DEADLOCK", "fine"]
 
 
+def test_a_timer_whose_function_wants_what_its_joiner_holds(run: Program) -> None:
+    output = run(
+        """
+lock = threading.Lock()
+def take():
+    with lock:
+        pass
+def hold_and_join():
+    with lock:
+        timer = threading.Timer(0.01, expect, (take,))
+        timer.start()
+        threads.append(timer)
+        timer.join()
+threads = []
+expect(hold_and_join)
+threads[0].join()
+""",
+        *QUIET,
+    )
+    assert sorted(output.splitlines()) == ["DEADLOCK", "fine"]
+
+
 def test_a_reentrant_lock_whose_holder_has_ended(run: Program) -> None:
     output = run(
         """
 lock = threading.RLock(name="orphan")
 start(lock.acquire).join()
-# Before 3.13 `join` returns a little before the thread has ended.
-until(lambda: len(os.listdir("/proc/self/task")) == 1)
 expect(lock.acquire)
 print(errors[0])
 """
