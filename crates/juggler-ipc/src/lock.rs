@@ -18,7 +18,7 @@
 
 use crate::owner::Owner;
 use crate::segment::shared;
-use juggler_sync::sync::{Ordering, spin_hint};
+use juggler_sync::sync::Ordering;
 use juggler_sync::sys::SharedFutex;
 use juggler_sync::{Deadline, Gate, Waited};
 use std::time::Duration;
@@ -28,7 +28,8 @@ const WAITERS: u32 = 1 << 31;
 
 /// How often a thread looks at a held lock before it sleeps: about as long as a short critical section of another process
 /// takes. A sleep and a wake cost fifty times that.
-const SPINS: u32 = if cfg!(loom) { 0 } else { 60 };
+#[cfg(not(loom))]
+const SPINS: u32 = 60;
 
 /// The slices in which whoever waits sleeps. Shared by all waits between processes.
 #[derive(Debug)]
@@ -108,8 +109,9 @@ impl RawLock {
         if deadline == Deadline::PASSED {
             return Ok(if self.take_over(me) { Acquired::OwnerDied } else { Acquired::TimedOut });
         }
+        #[cfg(not(loom))]
         for _ in 0..SPINS {
-            spin_hint();
+            juggler_sync::sync::spin_hint();
             if self.word.load(Ordering::Relaxed) == FREE && self.try_acquire(me) {
                 return Ok(Acquired::Acquired);
             }
