@@ -16,7 +16,7 @@ from multiprocessing import context, reduction
 from typing import TYPE_CHECKING
 
 from juggler._juggler import SharedNumber
-from juggler.multiprocessing.heap import SharedBlock
+from juggler.multiprocessing.memory import SharedBlock
 from juggler.multiprocessing.synchronize import RLock
 
 if TYPE_CHECKING:
