@@ -15,25 +15,27 @@ from typing import IO, Any
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
 
-def dump(obj: object, file: IO[bytes]) -> None:
+def dump(obj: object, file: IO[bytes], descriptors: list[int]) -> None:
     """Pickle for a child of the zygote.
 
     Args:
         obj: What is to travel; objects that may be shared while a process is being started only
             are pickled as ``multiprocessing`` has it.
-        file: Where it goes; untouched if this raises.
+        file: Where it goes.
+        descriptors: Where those that it refers to are collected.
 
     Raises:
         PicklingError: An object is neither importable by name nor copyable. Other errors are those
             that the object's own methods raise.
     """
-    begin = file.tell()
+    begin, held = file.tell(), len(descriptors)
     try:
         _Plain(file).dump(obj)
     except (_Unreachable, pickle.PicklingError, AttributeError, TypeError):
         # The last two are what pickle says of local classes, modules and objects without a state.
         file.seek(begin)
         file.truncate()
+        del descriptors[held:]
         _cloud_pickler()(file).dump(obj)
 
 

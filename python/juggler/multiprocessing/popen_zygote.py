@@ -52,8 +52,8 @@ class Popen(popen_fork.Popen):
         payload = io.BytesIO()
         set_spawning_popen(self)
         try:
-            _by_value.dump(data, payload)
-            _by_value.dump(process_obj, payload)
+            _by_value.dump(data, payload, self._fds)
+            _by_value.dump(process_obj, payload, self._fds)
         finally:
             set_spawning_popen(None)
         child = zygote.fork(payload.getbuffer(), self._fds)
