@@ -48,9 +48,7 @@ process.start()
 print(*ours.recv())
 process.join()
 """
-MAIN_ONLY_OUTPUT = (
-    "main\nlambda 11\nclosure 12\nmain is empty False\nsubclass 15 Adder\n"
-)
+MAIN_ONLY_OUTPUT = "main\nlambda 11\nclosure 12\nmain is empty False\nsubclass 15 Adder\n"
 
 
 @pytest.mark.parametrize("way", ["file", "-c", "stdin"])
@@ -90,6 +88,7 @@ def child(pipe, name):
     pipe.send((known, importlib.import_module(name).imported_by == os.getppid()))
 
 ours, theirs = mp.Pipe()
+mp.Process(target=print, args=("unhurried",)).start()  # the very first doesn't wait for imports
 for name in "first", "second":
     __import__(name)
     process = mp.Process(target=child, args=(theirs, name))
@@ -97,7 +96,7 @@ for name in "first", "second":
     print(name, *ours.recv())
     process.join()
 """
-    assert run_program(program) == "first True True\nsecond True True\n"
+    assert run_program(program) == "unhurried\nfirst True True\nsecond True True\n"
 
 
 THREADED = """
@@ -507,9 +506,12 @@ def test_ctrl_c_while_the_zygote_starts(programs: Any) -> None:
         "    print('slow', flush=True)\n    time.sleep(0.5)\n"
     )
     program = """
-import slow
 from juggler import multiprocessing as mp
-mp.Process(target=print).start()
+process = mp.Process(target=int)
+process.start()
+process.join()
+import slow
+mp.Process(target=int).start()
 """
     process = programs.start(program)
     assert process.stdout.readline() == "slow\n"

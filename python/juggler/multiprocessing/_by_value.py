@@ -10,7 +10,7 @@ import types
 from collections import ChainMap
 from functools import cache
 from multiprocessing.reduction import ForkingPickler
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
@@ -52,11 +52,11 @@ class _Plain(ForkingPickler):
 
 @cache
 def _cloud_pickler() -> Any:
-    import cloudpickle
+    import cloudpickle  # type: ignore[import-untyped]
 
     class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
         # What processes share only while they are started goes first, as it does in `_Plain`.
-        dispatch_table = ChainMap(
+        dispatch_table: ClassVar[ChainMap[type, Any]] = ChainMap(
             ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
             cloudpickle.Pickler.dispatch_table,
         )
