@@ -80,7 +80,9 @@ _loading: "set[str]" = set()  # those of our modules that are being executed
 
 
 def install() -> None:
-    """Put juggler in place of ``threading``, ``queue``, ``concurrent.futures``, ``multiprocessing``.
+    """Put juggler in place of the standard library's concurrency modules.
+
+    These are ``threading``, ``queue``, ``concurrent.futures`` and ``multiprocessing``.
 
     Replaces the public names of these modules (and of their submodules) in the modules themselves
     and in every loaded module that took one of them by ``from ... import ...``. Those not imported

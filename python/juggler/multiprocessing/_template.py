@@ -70,7 +70,9 @@ class _Template:
         self.unread: int | None = None  # the tracker's end of its pipe, until it is started
         self.children: dict[int, tuple[int, int]] = {}  # by pidfd: pid, socket for the status
         self.modules: list[str] = []  # those that the program has
-        self.ahead: list[str] = []  # those of them still to be imported, the last one first
+        # Those still to be imported, the last one first: while nothing is asked of it, a new zygote
+        # begins with what every child needs.
+        self.ahead = ["juggler.multiprocessing.context", "multiprocessing.spawn"]
         self.state: dict[str, Any] = {}
         self.banned: set[str] = set()
         self.errors: dict[str, str] = {}

@@ -36,6 +36,7 @@ class Popen(popen_fork.Popen):
         return len(self._fds) - 1
 
     def _launch(self, process_obj: Any) -> None:
+        zygote.prepare()  # it starts while we pickle
         data = spawn.get_preparation_data(process_obj._name)
         # The child doesn't run the main module.
         data.pop("init_main_from_name", None)

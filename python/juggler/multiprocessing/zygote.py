@@ -32,7 +32,7 @@ from juggler.multiprocessing._wire import ANSWER, MOST_INHERITED, REQUEST
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Forked", "fork", "preload_errors", "stop"]
+__all__ = ["Forked", "fork", "preload_errors", "prepare", "stop"]
 
 
 class Forked(NamedTuple):
@@ -65,6 +65,11 @@ def fork(payload: "bytes | memoryview", descriptors: "Sequence[int]" = ()) -> Fo
     except BaseException:
         answers.close()
         raise
+
+
+def prepare() -> None:
+    """Start the zygote if there is none, and don't wait for it: `fork` is coming soon."""
+    _zygote.prepare()
 
 
 def preload_errors() -> dict[str, str]:
@@ -135,6 +140,11 @@ class _Zygote:
         finally:
             if unread is not None:
                 os.close(unread)
+
+    def prepare(self) -> None:
+        with self._lock:
+            if self._control is None:
+                self._start()
 
     def stop(self) -> None:
         with self._lock:
