@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import re
 import signal
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from juggler import multiprocessing
 from juggler.multiprocessing import sharedctypes, synchronize
 from juggler.multiprocessing.synchronize import OwnerDied
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:This process:DeprecationWarning"
 )
 
-METHODS = ["fork", "spawn", "forkserver"]
+METHODS = ["zygote", "fork", "spawn", "forkserver"]
 
 
 @pytest.fixture(params=METHODS)

@@ -57,6 +57,8 @@ mod _juggler {
     #[pymodule_export]
     use super::ipc::memory::{SharedBlock, SharedSegment};
     #[pymodule_export]
+    use super::ipc::parent::end_with_parent;
+    #[pymodule_export]
     use super::ipc::semaphore::SharedSemaphore;
     #[pymodule_export]
     use super::ipc::value::SharedNumber;

@@ -1,9 +1,10 @@
-//! What depends on the platform: anonymous memory files and their mappings, and which process lives.
+//! What depends on the platform: anonymous memory files and their mappings, which process lives, and a process's end with
+//! its parent.
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{Life, Mapping, create_memory_file, file_length, process_life};
+pub use linux::{Life, Mapping, create_memory_file, end_with_parent, file_length, process_life};
 
 #[cfg(all(test, not(loom)))]
 pub mod testing;

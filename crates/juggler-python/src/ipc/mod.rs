@@ -5,5 +5,6 @@ pub mod condition;
 pub mod event;
 pub mod lock;
 pub mod memory;
+pub mod parent;
 pub mod semaphore;
 pub mod value;
