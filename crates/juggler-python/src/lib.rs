@@ -10,6 +10,7 @@ mod fork;
 mod futures;
 mod gate;
 mod gc;
+mod ipc;
 mod lock;
 mod obj;
 mod queue;
@@ -45,6 +46,8 @@ mod _juggler {
     use super::futures::wait::wait;
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
+    #[pymodule_export]
+    use super::ipc::arena::{Arena, Block};
     #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
