@@ -98,7 +98,7 @@ def _path(chain: list[Any], root: str | tuple[str, ...]) -> str:
             step = root[next(i for i, item in enumerate(holder) if item is obj)]
         path, holder, between = path + step, obj, None
     name = _name(type(holder))
-    article = "an" if name[0] in "aeiouAEIOU" else "a"
+    article = "an" if name.lstrip("_")[:1] in set("aeiouAEIOU") else "a"
     return f"{path} is {article} {name}"
 
 
@@ -135,7 +135,7 @@ def _part(state: Any, obj: Any) -> str | None:
     """How an object's state, a dictionary by the names of the attributes, refers to another."""
     if isinstance(state, dict):
         for key, value in state.items():
-            if value is obj:
+            if value is obj and key != "__closure__":  # its cells have better names
                 return f".{key}" if isinstance(key, str) else f"[{_short(key)}]"
     return None
 
