@@ -48,7 +48,7 @@ def test_objects_arrive_as_they_were(obj: Any, threshold: int) -> None:
     assert _shape(got) == _shape(obj)
 
 
-class Remembers(Exception):
+class RemembersError(Exception):
     def __init__(self, one: object, two: object) -> None:
         super().__init__(one)
         self.two = two
@@ -57,10 +57,10 @@ class Remembers(Exception):
 @given(_OBJECTS, _OBJECTS, st.booleans())
 @settings(deadline=None, max_examples=100)
 def test_exceptions_arrive_as_they_were(one: Any, two: Any, lock: bool) -> None:
-    error = Remembers(one, two)
+    error = RemembersError(one, two)
     if lock:
         error.lock = (item for item in ())  # type: ignore[attr-defined]
     got = unpack_exception(pack_exception(error))
-    assert type(got) is Remembers
+    assert type(got) is RemembersError
     assert _shape(got.args) == _shape(error.args) and _shape(got.two) == _shape(two)
     assert not hasattr(got, "lock")

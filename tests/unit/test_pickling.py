@@ -338,7 +338,7 @@ def test_an_error_names_the_way_to_the_culprit() -> None:
         slots.inner = sock  # type: ignore[attr-defined]
         assert f"object.inner is {why}" in refusal(slots)
         assert "object is an _io.TextIOWrapper" in refusal(file)
-    assert "object[0] is a generator" in refusal([x for x in [(y for y in "a")]])
+    assert "object[0] is a generator" in refusal([(item for item in "a")])
     assert "object['a'] is a _thread.lock" in refusal({"a": threading.Lock()})
 
 
@@ -367,23 +367,23 @@ def test_a_generator_deep_in_a_large_object_is_reported_without_a_path() -> None
 # ------------------------------------------------------------------ exceptions
 
 
-class TwoArguments(Exception):
+class TwoArgumentsError(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
 
 
-class BadReduce(Exception):
+class BadReduceError(Exception):
     def __reduce__(self) -> Any:
         raise ValueError("no")
 
 
-class BadResult(Exception):
+class BadResultError(Exception):
     def __reduce__(self) -> Any:
         return int, ("x",)
 
 
-class Own(OSError):
+class OwnError(OSError):
     def __init__(self, path: str) -> None:
         super().__init__(2, "not there", path)
 
@@ -392,7 +392,7 @@ class Group(ExceptionGroup[Exception]):
     pass
 
 
-class Unsendable(Exception):
+class UnsendableError(Exception):
     def __reduce__(self) -> Any:
         raise ValueError("no")
 
@@ -413,10 +413,10 @@ def raised(error: BaseException) -> BaseException:
 @pytest.mark.parametrize(
     "error",
     [
-        TwoArguments(1, "a"),
-        BadReduce("q"),
-        BadResult("r"),
-        Own("path"),
+        TwoArgumentsError(1, "a"),
+        BadReduceError("q"),
+        BadResultError("r"),
+        OwnError("path"),
         FileNotFoundError(2, "no", "f"),
         UnicodeDecodeError("utf8", b"a", 0, 1, "bad"),
         StopIteration(4),
@@ -436,7 +436,7 @@ def test_exceptions_arrive_as_they_were(error: BaseException) -> None:
 
 
 def test_what_an_exception_can_not_take_along_is_left_out() -> None:
-    error = TwoArguments(1, "a")
+    error = TwoArgumentsError(1, "a")
     error.add_note("a note")
     with socket.socket() as sock:
         error.sock = sock  # type: ignore[attr-defined]
@@ -447,8 +447,8 @@ def test_what_an_exception_can_not_take_along_is_left_out() -> None:
 
 
 def test_an_exception_that_can_not_be_rebuilt_says_what_it_was() -> None:
-    got = raised(Unsendable("lost"))
-    assert type(got) is RemoteError and "Unsendable" in str(got) and "nor this" in str(got)
+    got = raised(UnsendableError("lost"))
+    assert type(got) is RemoteError and "UnsendableError" in str(got) and "nor this" in str(got)
 
 
 def test_causes_and_contexts_are_kept_and_the_traceback_is_the_last_cause() -> None:
@@ -459,11 +459,11 @@ def test_causes_and_contexts_are_kept_and_the_traceback_is_the_last_cause() -> N
         try:
             {}[local]  # a comment
         except KeyError as error:
-            raise TwoArguments(1, "a") from error
+            raise TwoArgumentsError(1, "a") from error
 
     try:
         fail(3)
-    except TwoArguments as error:
+    except TwoArgumentsError as error:
         got = unpack_exception(pack_exception(error))
     assert repr(got.__cause__) == "KeyError(3)" and got.__context__ is got.__cause__
     text = got.__cause__.__cause__
@@ -479,11 +479,11 @@ def test_causes_and_contexts_are_kept_and_the_traceback_is_the_last_cause() -> N
 def test_groups_keep_their_class_and_members() -> None:
     inner = ValueError("v")
     inner.__cause__ = KeyError("k")
-    got = raised(Group("two", [inner, ExceptionGroup("one", [TwoArguments(1, "a")])]))
+    got = raised(Group("two", [inner, ExceptionGroup("one", [TwoArgumentsError(1, "a")])]))
     assert type(got) is Group and got.message == "two"
     first, second = got.exceptions
     assert repr(first) == "ValueError('v')" and repr(first.__cause__) == "KeyError('k')"
-    assert isinstance(second, ExceptionGroup) and type(second.exceptions[0]) is TwoArguments
+    assert isinstance(second, ExceptionGroup) and type(second.exceptions[0]) is TwoArgumentsError
 
 
 def test_circles_of_contexts_arrive() -> None:
@@ -491,5 +491,3 @@ def test_circles_of_contexts_arrive() -> None:
     one.__context__, two.__context__ = two, one
     got = unpack_exception(pack_exception(one))
     assert repr(got.__context__) == "KeyError(2)" and got.__context__.__context__ is got
-
-

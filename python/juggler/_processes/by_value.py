@@ -23,9 +23,9 @@ import types
 import weakref
 from collections import ChainMap
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 
 from juggler._processes.culprit import explain
 from juggler._processes.pickling import reduce_view
@@ -58,10 +58,10 @@ class Definition(NamedTuple):
     """The names that must be there afterwards."""
 
 
-class Pickler(cloudpickle.Pickler):
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """A pickler for what plain pickle refuses, and for references to ``__main__``."""
 
-    dispatch_table = ChainMap(  # type: ignore[assignment]
+    dispatch_table: ClassVar[ChainMap[type, Any]] = ChainMap(
         {memoryview: reduce_view, io.TextIOWrapper: _reduce_file},
         cloudpickle.Pickler.dispatch_table,
     )
@@ -100,11 +100,10 @@ class Pickler(cloudpickle.Pickler):
                 return NotImplemented
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         reduced = super().reducer_override(obj)
-        if isinstance(obj, types.FunctionType) and obj.__globals__ is self.main:
-            if reduced is not NotImplemented:
-                slots = reduced[2][1]
-                self.globals.update(slots["__globals__"])
-                slots["__globals__"] = {}
+        if isinstance(reduced, tuple) and getattr(obj, "__globals__", None) is self.main:
+            slots = reduced[2][1]
+            self.globals.update(slots["__globals__"])
+            slots["__globals__"] = {}
         return reduced
 
     def name_in_main(self, obj: Any) -> str | None:
@@ -113,7 +112,7 @@ class Pickler(cloudpickle.Pickler):
             return None
         name: str = obj.__qualname__
         found: Any = None
-        space = self.main
+        space: Any = self.main
         for part in name.split("."):
             found = space.get(part)
             space = vars(found) if isinstance(found, type) else {}

@@ -10,6 +10,9 @@ from functools import partial
 from io import BytesIO
 from typing import Any
 
+# Written in Python, so that its steps can be watched.
+_Pickler: Any = pickle._Pickler  # type: ignore[attr-defined]
+
 _LIMIT = 100_000
 """How many objects are looked at."""
 
@@ -49,7 +52,7 @@ class _OutOfSteps(Exception):
     pass
 
 
-class _Tracer(pickle._Pickler):  # type: ignore[name-defined,misc]
+class _Tracer(_Pickler):
     """Knows at each moment which objects it is in."""
 
     def __init__(self, pickler: Any) -> None:

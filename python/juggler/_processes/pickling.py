@@ -113,16 +113,15 @@ class Lifted:
 
 def reduce_view(view: memoryview) -> tuple[Any, ...]:
     """A memoryview's `__reduce__`, which the standard library does not have."""
-    if not view.c_contiguous:
-        view = memoryview(view.tobytes()).cast("B").cast(view.format, view.shape)
-    return _view, (pickle.PickleBuffer(view), view.format, view.shape)
+    memory = view if view.c_contiguous else view.tobytes()
+    return _view, (pickle.PickleBuffer(memory), view.format, view.shape)
 
 
-def _view(buffer: Any, format: str, shape: tuple[int, ...]) -> memoryview:
-    view = memoryview(buffer)
+def _view(buffer: Any, code: str, shape: tuple[int, ...]) -> memoryview:
+    view: Any = memoryview(buffer)
     if view.readonly:
         view = memoryview(bytearray(view))
     view = view.cast("B")
-    if 0 in shape:  # has nothing to cast
-        return view.cast(format) if len(shape) == 1 else view
-    return view.cast(format, shape) if len(shape) != 1 or format != "B" else view
+    if 0 in shape and len(shape) > 1:  # which no cast makes
+        return view  # type: ignore[no-any-return]
+    return view.cast(code) if len(shape) == 1 else view.cast(code, shape)  # type: ignore[no-any-return]
