@@ -1,6 +1,7 @@
 """What travels between processes, what it arrives as, and what an error says."""
 
 import functools
+import os
 import pickle
 import socket
 import subprocess
@@ -294,13 +295,12 @@ def test_main_is_mirrored_in_a_process_that_did_not_run_it(how: str, tmp_path: P
     program = tmp_path / "program.py"
     program.write_text(MAIN)
     arguments = [str(program)] if how == "file" else ["-c", MAIN]
-    path = str(Path(__file__).parents[2] / "python")
     done = subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
         text=True,
         timeout=60,
-        env={"PYTHONPATH": path, "PATH": ""},
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0 and done.stdout == "ok\n", done.stderr
 

@@ -11,7 +11,7 @@ from io import BytesIO
 from typing import Any
 
 # Written in Python, so that its steps can be watched.
-_Pickler: Any = pickle._Pickler  # type: ignore[attr-defined]
+_Pickler: Any = pickle._Pickler
 
 _LIMIT = 100_000
 """How many objects are looked at."""
@@ -52,7 +52,7 @@ class _OutOfSteps(Exception):
     pass
 
 
-class _Tracer(_Pickler):
+class _Tracer(_Pickler):  # type: ignore[misc]
     """Knows at each moment which objects it is in."""
 
     def __init__(self, pickler: Any) -> None:
