@@ -275,10 +275,7 @@ fn condition() {
                 let condition = &self.changed[usize::from(full)];
                 let waiter = condition.enqueue();
                 self.lock.release().unwrap();
-                let parked = waiter.park(user, deadline);
-                if parked != Ok(true) {
-                    condition.leave(&waiter);
-                }
+                let parked = condition.park(&waiter, user, deadline);
                 self.lock.acquire(&ThreadGate, Deadline::NEVER).unwrap();
                 waits = parked == Ok(true);
                 if parked == Err((Raised, true)) {
