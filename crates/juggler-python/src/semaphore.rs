@@ -22,7 +22,8 @@ const UNBOUNDED: u64 = u64::MAX;
 ///
 /// Fairness: barging, by default. A running thread may take a permit before a sleeper that is being woken; sleepers are
 /// served first in, first out. A fair semaphore gives its permits to threads strictly in the order in which they came.
-/// FAIRCOST Fork: the child finds as many permits as there were; the threads that waited are gone. Blocking: taking a free
+/// That costs what it costs a fair `Lock`: nothing while nobody waits, else a switch of threads, about 9 µs, for every
+/// permit. Fork: the child finds as many permits as there were; the threads that waited are gone. Blocking: taking a free
 /// permit and giving one back never give the GIL up.
 ///
 /// Args:
