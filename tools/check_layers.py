@@ -24,11 +24,14 @@ from typing import Any
 ARROWS: dict[str, set[str]] = {
     "juggler-sync": set(),
     "juggler-trace": set(),
-    "juggler-python": {"juggler-sync", "juggler-trace"},
+    "juggler-ipc": {"juggler-sync"},
+    "juggler-python": {"juggler-sync", "juggler-trace", "juggler-ipc"},
 }
 BINDING = "juggler-python"
 # module -> why it cannot do without; each is tested by loom or under stress
 UNSAFE = {
+    "juggler-ipc/src/segment.rs": "references into memory that other processes write",
+    "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
     "juggler-sync/src/future.rs": "the result's cell, handed over by the state word",
     "juggler-sync/src/guarded.rs": "what the engine's own short lock guards",
     "juggler-sync/src/once.rs": "a value made once, by the exchange of a pointer",
@@ -39,6 +42,7 @@ UNSAFE = {
 # engine crate -> module -> why std's atomics do there
 ATOMICS = {
     "juggler-sync": {"juggler-sync/src/sync.rs": "the facade itself"},
+    "juggler-ipc": {},
     "juggler-trace": {"juggler-trace/src": "counters and switches that order nothing else"},
 }
 ALLOW_UNSAFE = re.compile(r"\ballow\(unsafe_code\)")

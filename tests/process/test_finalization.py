@@ -87,6 +87,91 @@ print("end")
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "end\n")
 
 
+# What each daemon thread does over and over: Python code that is called from the native side.
+CALLED_BACK = {
+    "comparison": """
+class Item:
+    def __lt__(self, other): return bool(spin())
+heap = queue.PriorityQueue()
+def step(): heap.put(Item()); heap.get()
+""",
+    "hook": """
+class Hooked(queue.Queue):
+    def _put(self, item): spin(); super()._put(item)
+items = Hooked()
+def step(): items.put(1); items.get()
+""",
+    "predicate": """
+condition = threading.Condition()
+def step():
+    with condition: condition.wait_for(spin)
+""",
+    "foreign lock": """
+class Foreign:
+    def __init__(self): self.lock = threading.Lock()
+    def acquire(self, *args): spin(); return self.lock.acquire(*args)
+    def release(self): spin(); self.lock.release()
+    def __enter__(self): return self.acquire()
+    def __exit__(self, *args): self.release()
+condition = threading.Condition(Foreign())
+def step():
+    with condition: condition.notify()
+""",
+    "barrier's action": """
+def step(): threading.Barrier(1, action=spin).wait()
+""",
+    "callback": """
+def step():
+    future = futures.Future()
+    future.add_done_callback(lambda future: spin())
+    future.set_result(1)
+""",
+    "task": """
+pool = futures.ThreadPoolExecutor(2)
+def step():
+    try:
+        pool.submit(spin).result()
+    except RuntimeError:  # the pool was closed
+        spin()
+""",
+    "destructor": """
+class Item:
+    def __del__(self): spin()
+def step():
+    items = queue.Queue()
+    items.put(Item())
+""",
+    "hash": """
+class Hashed(futures.Future):
+    def __hash__(self): spin(); return 1
+def step():
+    future = Hashed()
+    future.set_result(1)
+    futures.wait([future])
+""",
+}
+
+
+@pytest.mark.parametrize("name", CALLED_BACK)
+def test_daemon_threads_that_were_called_back(name: str) -> None:
+    done = run(f"""
+from juggler import futures
+def spin():
+    for _ in range(50): pass
+    return True
+{CALLED_BACK[name]}
+def work():
+    while True:
+        step()
+sys.setswitchinterval(1e-5)
+for _ in range(3):
+    start(work)
+time.sleep(0.03)
+print("end")
+""")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "end\n")
+
+
 # Destructors of what lives until the very end run when no other thread can run any more.
 AT_THE_END = """
 class Last:

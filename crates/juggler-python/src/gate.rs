@@ -20,7 +20,7 @@ use crate::raw::Raised;
 use juggler_sync::park::Waiter;
 use juggler_sync::queue::Context;
 use juggler_sync::rlock::ThreadId;
-use juggler_sync::sys::{Futex, FutexWait};
+use juggler_sync::sys::{FutexWait, Sleep};
 use juggler_sync::{Deadline, Gate, Waited};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -45,11 +45,11 @@ impl<'py> PyGate<'py> {
 impl Gate for PyGate<'_> {
     type Error = Raised;
 
-    fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
         if deadline.is_never() && is_finalizing() {
             return Err(finalizing(self.py));
         }
-        match self.py.detach(|| futex.wait(expected, deadline)) {
+        match self.py.detach(|| futex.sleep(expected, deadline)) {
             FutexWait::Woken => Ok(Waited::Woken),
             FutexWait::TimedOut => Ok(Waited::TimedOut),
             FutexWait::Interrupted => {

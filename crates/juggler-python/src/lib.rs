@@ -22,6 +22,8 @@ mod rwlock;
 mod semaphore;
 mod timeout;
 mod trace;
+#[cfg(not(Py_3_14))]
+mod unwind;
 
 use pyo3::prelude::*;
 

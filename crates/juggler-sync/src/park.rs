@@ -31,7 +31,7 @@
 use crate::deadline::Deadline;
 use crate::guarded::Guarded;
 use crate::sync::{Arc, AtomicU32, Ordering};
-use crate::sys::{Futex, FutexWait, monotonic_nanos};
+use crate::sys::{Futex, FutexWait, Sleep, monotonic_nanos};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 
@@ -53,7 +53,7 @@ pub trait Gate {
     ///
     /// # Errors
     /// What the gate's owner lets interrupt a wait. The caller undoes its place in line and passes the error on.
-    fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Self::Error>;
+    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Self::Error>;
 
     /// Called by a waiter that was notified, as soon as it can go on.
     fn resumed(&self, _waiter: &Waiter) {}
@@ -66,8 +66,8 @@ pub struct ThreadGate;
 impl Gate for ThreadGate {
     type Error = Infallible;
 
-    fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
-        Ok(match futex.wait(expected, deadline) {
+    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
+        Ok(match futex.sleep(expected, deadline) {
             FutexWait::TimedOut => Waited::TimedOut,
             FutexWait::Woken | FutexWait::Interrupted => Waited::Woken,
         })

@@ -717,14 +717,14 @@ impl<T> State<T> {
 mod tests {
     use super::*;
     use crate::park::{ThreadGate, Waited};
-    use crate::sys::Futex;
+    use crate::sys::Sleep;
     use std::convert::Infallible;
 
     struct Thread(ThreadId);
 
     impl Gate for Thread {
         type Error = Infallible;
-        fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
+        fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
             ThreadGate.wait(futex, expected, deadline)
         }
     }

@@ -10,7 +10,7 @@ use juggler_sync::rlock::{NotOwner, RLock, ThreadId};
 use juggler_sync::rwlock::{NotHeld, RwLock};
 use juggler_sync::semaphore::{Overflow, Semaphore};
 use juggler_sync::sync::Arc;
-use juggler_sync::sys::Futex;
+use juggler_sync::sys::Sleep;
 use juggler_sync::{ThreadGate, event::Event};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -28,7 +28,7 @@ struct OneThread;
 impl Gate for OneThread {
     type Error = Infallible;
 
-    fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
+    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
         ThreadGate.wait(futex, expected, deadline)
     }
 }

@@ -18,7 +18,7 @@ use juggler_sync::rlock::{RLock, ThreadId};
 use juggler_sync::rwlock::RwLock;
 use juggler_sync::semaphore::Semaphore;
 use juggler_sync::sync::Arc;
-use juggler_sync::sys::Futex;
+use juggler_sync::sys::Sleep;
 use juggler_sync::{Deadline, Gate, ThreadGate};
 use std::cell::Cell;
 use std::io::Write;
@@ -134,7 +134,7 @@ impl User {
 impl Gate for User {
     type Error = Raised;
 
-    fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
         if self.one_in(8) {
             return Err(Raised);
         }

@@ -1,7 +1,7 @@
 //! Linux: `futex(2)` and `CLOCK_MONOTONIC`.
 #![allow(unsafe_code)]
 
-use super::FutexWait;
+use super::{FutexWait, Sleep};
 use crate::deadline::Deadline;
 use crate::sync::{AtomicU32, Ordering};
 use std::ptr;
@@ -25,51 +25,103 @@ impl Futex {
     /// The kernel compares the word and goes to sleep in one step, so a change followed by a wake is never missed.
     #[inline]
     pub fn wait(&self, expected: u32, deadline: Deadline) -> FutexWait {
-        let timeout = deadline.nanos().map(timespec);
-        let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-        // SAFETY: the word is valid for the whole call as `self` is borrowed, and `timeout` is null or points at a
-        // timespec that lives to the end of this function. FUTEX_WAIT_BITSET takes an absolute time.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                self.word.as_ptr(),
-                libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG,
-                expected,
-                timeout,
-                ptr::null::<u32>(),
-                libc::FUTEX_BITSET_MATCH_ANY,
-            )
-        };
-        if result == 0 {
-            return FutexWait::Woken;
-        }
-        match std::io::Error::last_os_error().raw_os_error() {
-            Some(libc::ETIMEDOUT) => FutexWait::TimedOut,
-            Some(libc::EINTR) => FutexWait::Interrupted,
-            // EAGAIN: the word had changed already.
-            _ => FutexWait::Woken,
-        }
+        wait(&self.word, libc::FUTEX_PRIVATE_FLAG, expected, deadline)
     }
 
     /// Wakes up to `count` sleepers.
     #[inline]
     pub fn wake(&self, count: u32) {
-        // SAFETY: FUTEX_WAKE only uses the address as a key; `self` is borrowed, so it is a valid one.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                self.word.as_ptr(),
-                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-                // The kernel reads a signed count.
-                count.min(i32::MAX as u32),
-            );
-        }
+        wake(&self.word, libc::FUTEX_PRIVATE_FLAG, count);
     }
 
     /// Reads the word.
     #[inline(always)]
     pub fn load(&self, order: Ordering) -> u32 {
         self.word.load(order)
+    }
+}
+
+impl Sleep for Futex {
+    #[inline]
+    fn sleep(&self, expected: u32, deadline: Deadline) -> FutexWait {
+        self.wait(expected, deadline)
+    }
+}
+
+/// An atomic word in shared memory, on which threads of every process that maps it can sleep.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct SharedFutex {
+    /// The word. Whoever changes it so that a sleeper could go on calls [`SharedFutex::wake`] after.
+    pub word: AtomicU32,
+}
+
+impl SharedFutex {
+    /// Sleeps while the word holds `expected`, as [`Futex::wait`].
+    #[inline]
+    pub fn wait(&self, expected: u32, deadline: Deadline) -> FutexWait {
+        wait(&self.word, 0, expected, deadline)
+    }
+
+    /// Wakes up to `count` sleepers, in whichever processes they are.
+    #[inline]
+    pub fn wake(&self, count: u32) {
+        wake(&self.word, 0, count);
+    }
+
+    /// Reads the word.
+    #[inline(always)]
+    pub fn load(&self, order: Ordering) -> u32 {
+        self.word.load(order)
+    }
+}
+
+impl Sleep for SharedFutex {
+    #[inline]
+    fn sleep(&self, expected: u32, deadline: Deadline) -> FutexWait {
+        self.wait(expected, deadline)
+    }
+}
+
+#[inline]
+fn wait(word: &AtomicU32, flags: i32, expected: u32, deadline: Deadline) -> FutexWait {
+    let timeout = deadline.nanos().map(timespec);
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the word is valid for the whole call as it is borrowed, and `timeout` is null or points at a timespec that
+    // lives to the end of this function. FUTEX_WAIT_BITSET takes an absolute time.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT_BITSET | flags,
+            expected,
+            timeout,
+            ptr::null::<u32>(),
+            libc::FUTEX_BITSET_MATCH_ANY,
+        )
+    };
+    if result == 0 {
+        return FutexWait::Woken;
+    }
+    match std::io::Error::last_os_error().raw_os_error() {
+        Some(libc::ETIMEDOUT) => FutexWait::TimedOut,
+        Some(libc::EINTR) => FutexWait::Interrupted,
+        // EAGAIN: the word had changed already.
+        _ => FutexWait::Woken,
+    }
+}
+
+#[inline]
+fn wake(word: &AtomicU32, flags: i32, count: u32) {
+    // SAFETY: FUTEX_WAKE only uses the address as a key; the word is borrowed, so it is a valid one.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAKE | flags,
+            // The kernel reads a signed count.
+            count.min(i32::MAX as u32),
+        );
     }
 }
 

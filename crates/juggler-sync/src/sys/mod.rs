@@ -1,20 +1,26 @@
 //! What depends on the platform: the futex and the monotonic clock.
 //!
 //! A [`Futex`] is an atomic word on which threads can sleep: [`Futex::wait`] sleeps while the word holds an expected
-//! value, [`Futex::wake`] wakes sleepers. Every wait may return early; callers always look at the word again.
+//! value, [`Futex::wake`] wakes sleepers; a [`SharedFutex`] does so between processes. Every wait may return early; callers always look at the word again.
 
 #[cfg(all(target_os = "linux", not(loom)))]
 mod linux;
 #[cfg(all(target_os = "linux", not(loom)))]
-pub use linux::{Futex, monotonic_nanos};
+pub use linux::{Futex, SharedFutex, monotonic_nanos};
 
 #[cfg(loom)]
 mod model;
 #[cfg(loom)]
-pub use model::{Futex, monotonic_nanos};
+pub use model::{Futex, Futex as SharedFutex, monotonic_nanos};
 
 #[cfg(not(any(target_os = "linux", loom)))]
 compile_error!("juggler-sync has a futex for Linux only; another platform adds a file to src/sys");
+
+/// What a [`Gate`](crate::Gate) sleeps on: a futex of either kind.
+pub trait Sleep: Sync {
+    /// Sleeps while the word holds `expected`, until woken, `deadline` or a signal.
+    fn sleep(&self, expected: u32, deadline: crate::Deadline) -> FutexWait;
+}
 
 /// Why [`Futex::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! A model's clock stands still: a wait with a deadline that has passed times out at once, every other deadline never
 //! comes.
 
-use super::FutexWait;
+use super::{FutexWait, Sleep};
 use crate::deadline::Deadline;
 use crate::sync::{AtomicU32, Ordering};
 use loom::sync::{Condvar, Mutex};
@@ -45,6 +45,12 @@ impl Futex {
     /// Reads the word.
     pub fn load(&self, order: Ordering) -> u32 {
         self.word.load(order)
+    }
+}
+
+impl Sleep for Futex {
+    fn sleep(&self, expected: u32, deadline: Deadline) -> FutexWait {
+        self.wait(expected, deadline)
     }
 }
 

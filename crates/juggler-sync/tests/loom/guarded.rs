@@ -4,7 +4,7 @@ use juggler_sync::deadline::Deadline;
 use juggler_sync::guarded::Guarded;
 use juggler_sync::park::{Gate, Waited, Waiter};
 use juggler_sync::sync::Arc;
-use juggler_sync::sys::Futex;
+use juggler_sync::sys::Sleep;
 use loom::thread;
 use std::convert::Infallible;
 
@@ -64,7 +64,7 @@ struct Reporting;
 impl Gate for Reporting {
     type Error = Infallible;
 
-    fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
+    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
         ThreadGate.wait(futex, expected, deadline)
     }
 

@@ -25,7 +25,7 @@ use juggler_sync::ThreadGate;
 use juggler_sync::deadline::Deadline;
 use juggler_sync::park::{Gate, Waited};
 use juggler_sync::sync::UnsafeCell;
-use juggler_sync::sys::Futex;
+use juggler_sync::sys::Sleep;
 use std::time::Duration;
 
 /// Explores `f`; the environment variables that loom reads can ask for more preemptions.
@@ -58,7 +58,7 @@ enum Signalled {
 impl Gate for Signalled {
     type Error = Raised;
 
-    fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
         if matches!(self, Self::Before) {
             return Err(Raised);
         }

@@ -4,7 +4,7 @@ use juggler_sync::park::{Gate, Waited};
 use juggler_sync::queue::{Context, GetError, Order, PutError, Queue, Refusal};
 use juggler_sync::rlock::ThreadId;
 use juggler_sync::sync::Arc;
-use juggler_sync::sys::Futex;
+use juggler_sync::sys::Sleep;
 use loom::thread;
 
 /// A thread that uses a queue of numbers.
@@ -26,7 +26,7 @@ pub(crate) const INCOMPARABLE: u32 = 99;
 impl Gate for User {
     type Error = Raised;
 
-    fn wait(&self, futex: &Futex, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
         self.gate.wait(futex, expected, deadline)
     }
 }

@@ -1,0 +1,13 @@
+//! juggler's engine for processes: shared memory, the primitives and rings that live in it, and the process pool.
+//!
+//! Nothing here knows Python. What lies in shared memory may be changed by another process at any moment, also by one
+//! that has gone wrong: every offset and length read from it is checked before it is used, every structure there consists
+//! of atomics, and no process trusts another to stay alive. The layers, each built on those before it:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`sys`] | what depends on the platform: memory files, mappings |
+//! | [`segment`] | a piece of shared memory, with checked access |
+
+pub mod segment;
+pub mod sys;

@@ -1,0 +1,107 @@
+//! Linux: `memfd_create(2)` and `mmap(2)`.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+/// Makes a memory file of `length` zeros, which take no memory until they are written. It has no name in any file
+/// system and is gone with its last descriptor and mapping. It is closed on exec and sealed against every change of its
+/// length, so that a mapping of it can never fault.
+///
+/// # Errors
+/// The system's: too many open files, out of memory.
+pub fn create_memory_file(name: &CStr, length: usize) -> io::Result<OwnedFd> {
+    // SAFETY: `name` ends with a zero.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and is owned by nobody else.
+    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    let length = libc::off_t::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    // SAFETY: a call on a descriptor.
+    if unsafe { libc::ftruncate(fd, length) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a call on a descriptor.
+    if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, SEALS) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(file)
+}
+
+const SEALS: i32 = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+
+/// The length of a file made by [`create_memory_file`], perhaps by another process.
+///
+/// # Errors
+/// `InvalidInput` if the file could shrink under a mapping, or the system's error.
+pub fn file_length(file: BorrowedFd<'_>) -> io::Result<usize> {
+    // SAFETY: a call on a descriptor.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a sealed memory file"));
+    }
+    // SAFETY: all zeros is a valid `stat`, and a valid place for the result.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `stat` is valid for the call.
+    if unsafe { libc::fstat(file.as_raw_fd(), &mut stat) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    usize::try_from(stat.st_size).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))
+}
+
+/// A file mapped for reading and writing, shared with every other process that maps it.
+#[derive(Debug)]
+pub struct Mapping {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread; what is in it is reached through atomics and copies.
+unsafe impl Send for Mapping {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `length` bytes of `file`, at least one. Memory is not reserved for it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new(file: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice takes nothing away from anybody.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_NORESERVE,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        NonNull::new(start.cast()).map(|start| Self { start, length }).ok_or_else(|| io::ErrorKind::Other.into())
+    }
+
+    /// Where it begins: on a page's boundary.
+    pub fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `new`, and whoever refers to its memory borrows `self`.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
+    }
+}

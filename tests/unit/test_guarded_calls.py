@@ -1,0 +1,40 @@
+"""Before CPython 3.14, what may run Python code is called through a wrapper (`unwind/mod.rs`)."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from juggler import _juggler
+
+LIST = Path(__file__).parents[2] / "crates/juggler-python/src/unwind/calls.rs"
+
+# What never runs Python code, and so never waits for the GIL; attaching is guarded by PyO3.
+LEAVES = re.compile(
+    r"""_?Py(
+    .*_(Type|Check)|Exc_.*|_\w+Struct|_GetVersion|_IsInitialized|_?_IsFinalizing|
+    CFunction_GetSelf|Callable_Check|Descr_NewMethod|Dict_Next|
+    Err_(ExceptionMatches|Fetch|GetRaisedException|Occurred)|
+    Eval_(GetBuiltins|GetFrame|RestoreThread|SaveThread)|Exception_(GetTraceback|SetCause)|
+    Float_(AsDouble|FromDouble)|Frame_Get\w+|GILState_(Ensure|Release)|Import_AddModule(Ref)?|
+    Long_\w+|ModuleDef_Init|Module_GetNameObject|Object_(GC_UnTrack|Generic[GS]etDict)|
+    ThreadState_Get|Tuple_GetItem|Type_(Get\w+|IsSubtype|Modified)|
+    Unicode_(AsUTF8AndSize|CompareWithASCIIString|EqualToUTF8AndSize|FromStringAndSize|InternInPlace)|
+    Weakref_NewRef
+    )""",
+    re.VERBOSE,
+)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython hangs such threads itself")
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm, of the binutils")
+def test_every_call_that_may_run_python_is_guarded() -> None:
+    command = ["nm", "--dynamic", "--undefined-only", "--format=posix", _juggler.__file__]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    called = {name for name in output.split() if re.match("_?Py", name)}
+    guarded = {"PyVectorcall_Function"} | set(re.findall(r"^    (\w+)\(", LIST.read_text(), re.MULTILINE))
+    assert "PyObject_Vectorcall" in called & guarded
+    assert {name for name in called if not LEAVES.fullmatch(name)} <= guarded
