@@ -17,13 +17,14 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 /// Stands in for `threading.RLock`, with `name` and `statistics()` besides, and `locked()` on every version (in the standard
 /// library from 3.14). A class here on every version, which can be subclassed.
 ///
-/// Fairness: barging, or with `fair` in the order of arrival, at the same price as `Lock`. Fork: a held lock stays held in the child; if the thread that forked held it, it holds it
-/// there too. Blocking: taking a free lock, or one that the thread holds already, and releasing never give the GIL up.
+/// Fairness: barging, or with `fair` in the order of arrival, at the same price as `Lock`. Fork: a held lock stays held in
+/// the child; if the thread that forked held it, it holds it there too. Blocking: taking a free lock, or one that the thread
+/// holds already, and releasing never give the GIL up. Arguments other than those below are an error from 3.15 and a
+/// `DeprecationWarning` in 3.13 and 3.14, as in the standard library.
 ///
 /// Args:
 ///     name: what reports call the lock.
-///     fair: hand the lock over in the order of arrival. Any other argument is an error from 3.15 and a `DeprecationWarning` in 3.13 and
-///         3.14, as in the standard library.
+///     fair: hand the lock over in the order of arrival.
 #[pyclass(frozen, weakref, subclass, module = "threading")]
 pub struct RLock {
     pub engine: rlock::RLock,
