@@ -35,6 +35,7 @@ UNSAFE = {
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
     "juggler-sync/src/future.rs": "the result's cell, handed over by the state word",
     "juggler-sync/src/guarded.rs": "what the engine's own short lock guards",
+    "juggler-sync/src/once.rs": "a value made once, by the exchange of a pointer",
     "juggler-sync/src/sys/linux.rs": "the futex system call",
     "juggler-sync/tests/loom/main.rs": "the models look into guarded cells",
     "juggler-python/src": "the binding's modules speak the interpreter's C API",
