@@ -36,19 +36,30 @@ _STDLIB = {
         "concurrent.futures._base",
         "concurrent.futures.thread",
     ),
+    # The package itself holds methods of its default context, which come to ours by the classes of
+    # these modules and by the table of contexts (`_replace_contexts`).
+    "juggler.multiprocessing.context": ("multiprocessing", "multiprocessing.context"),
+    "juggler.multiprocessing.connection": ("multiprocessing.connection",),
+    "juggler.multiprocessing.managers": ("multiprocessing.managers",),
+    "juggler.multiprocessing.pool": ("multiprocessing.pool",),
+    "juggler.multiprocessing.queues": ("multiprocessing.queues",),
+    "juggler.multiprocessing.sharedctypes": ("multiprocessing.sharedctypes",),
+    "juggler.multiprocessing.spawn": ("multiprocessing.spawn",),
+    "juggler.multiprocessing.synchronize": ("multiprocessing.synchronize",),
 }
 
-# `_base` is loaded in the middle of `concurrent.futures`, at a moment when juggler.futures, which
-# builds on that package, could not be imported. The end of the package's import serves for both.
+# These are loaded in the middle of their package, at a moment when our module, which builds on that
+# package, could not be imported. The end of the package's import serves for both.
+_INNER = {"concurrent.futures._base", "multiprocessing.context"}
 _TRIGGERS = {
-    stdlib: ours
-    for ours, family in _STDLIB.items()
-    for stdlib in family
-    if stdlib != "concurrent.futures._base"
+    stdlib: ours for ours, family in _STDLIB.items() for stdlib in family if stdlib not in _INNER
 }
 
-# Its pool derives from the standard library's thread pool and overrides what that one has inside.
-_NEEDS_STOCK_POOL = "concurrent.futures.interpreter"
+# These derive from a class of the standard library's and override what that one has inside.
+_NEEDS_STOCK = {
+    "concurrent.futures.interpreter": ("concurrent.futures.thread", "ThreadPoolExecutor"),
+    "multiprocessing.synchronize": ("threading", "Barrier"),
+}
 
 # Namespaces that keep their own: where the names come from, and what the import system runs on.
 _UNTOUCHED = frozenset(
@@ -69,13 +80,14 @@ _loading: "set[str]" = set()  # those of our modules that are being executed
 
 
 def install() -> None:
-    """Put juggler in place of ``threading``, ``queue`` and ``concurrent.futures``.
+    """Put juggler in place of the standard library's concurrency modules.
 
-    Replaces the public names of these modules (and of ``concurrent.futures._base`` and ``.thread``)
-    in the modules themselves and in every loaded module that took one of them by
-    ``from ... import ...``. Those not imported yet are replaced as they are imported. Objects and
-    subclasses made before stay what they are; ``multiprocessing`` and ``ProcessPoolExecutor`` stay
-    the standard library's.
+    These are ``threading``, ``queue``, ``concurrent.futures`` and ``multiprocessing``.
+
+    Replaces the public names of these modules (and of their submodules) in the modules themselves
+    and in every loaded module that took one of them by ``from ... import ...``. Those not imported
+    yet are replaced as they are imported. Objects and subclasses made before stay what they are.
+    The program's start method stays what its interpreter gives it; children run on juggler, too.
 
     Call it as early as you can. It is idempotent and does not nest: one `uninstall` undoes any
     number of calls. It may be called from any thread.
@@ -89,12 +101,18 @@ def install() -> None:
             _import_hooks.around_import(stdlib, _stdlib_hook(stdlib))
         for ours in _STDLIB:
             _import_hooks.around_import(ours, _our_hook(ours))
-        _import_hooks.around_import(_NEEDS_STOCK_POOL, _with_stock_pool)
+        for name in _NEEDS_STOCK.keys() - _TRIGGERS.keys():
+            _import_hooks.around_import(name, _stock_hook(name))
     for ours, family in _STDLIB.items():
         if any(stdlib in sys.modules for stdlib in family):
             __import__(ours)
             _replace(ours)
     _replace_taken()
+
+
+def is_installed() -> bool:
+    """Whether juggler is in place of the standard library's modules."""
+    return _installed
 
 
 def uninstall() -> None:
@@ -109,10 +127,14 @@ def uninstall() -> None:
         if not _installed:
             return
         _installed = False
-        for name in (*_TRIGGERS, *_STDLIB, _NEEDS_STOCK_POOL):
+        for name in (*_TRIGGERS, *_STDLIB, *_NEEDS_STOCK):
             _import_hooks.forget_import(name)
         for namespace, name, stock, ours in reversed(_replaced):
-            if namespace.get(name) is ours:
+            if namespace.get(name) is not ours:
+                continue
+            if stock is None:
+                del namespace[name]
+            else:
                 namespace[name] = stock
         # `concurrent.futures` binds ThreadPoolExecutor by itself, at its first use.
         for namespace in _families():
@@ -125,9 +147,13 @@ def uninstall() -> None:
 
 def _stdlib_hook(stdlib: str) -> "Callable[[Callable[[], None]], None]":
     ours = _TRIGGERS[stdlib]
+    with_stock = _stock_hook(stdlib) if stdlib in _NEEDS_STOCK else None
 
     def hook(execute: "Callable[[], None]") -> None:
-        execute()
+        if with_stock is None:
+            execute()
+        else:
+            with_stock(execute)
         __import__(ours)
         # Our module may be what imports `stdlib`. It is replaced when ours is complete.
         if ours not in _loading:
@@ -148,15 +174,20 @@ def _our_hook(ours: str) -> "Callable[[Callable[[], None]], None]":
     return hook
 
 
-def _with_stock_pool(execute: "Callable[[], None]") -> None:
-    __import__("concurrent.futures.thread")
-    namespace = vars(sys.modules["concurrent.futures.thread"])
-    ours = namespace["ThreadPoolExecutor"]
-    namespace["ThreadPoolExecutor"] = _stock.get(id(ours), (ours, ours))[1]
-    try:
-        execute()
-    finally:
-        namespace["ThreadPoolExecutor"] = ours
+def _stock_hook(name: str) -> "Callable[[Callable[[], None]], None]":
+    module, public = _NEEDS_STOCK[name]
+
+    def hook(execute: "Callable[[], None]") -> None:
+        __import__(module)
+        namespace = vars(sys.modules[module])
+        ours = namespace[public]
+        namespace[public] = _stock.get(id(ours), (ours, ours))[1]
+        try:
+            execute()
+        finally:
+            namespace[public] = ours
+
+    return hook
 
 
 def _replace(module: str) -> None:
@@ -174,6 +205,25 @@ def _replace(module: str) -> None:
                 stock, mine = namespace[name], getattr(ours, name)
                 if mine is not stock:
                     _put(namespace, name, stock, mine)
+        if module == "juggler.multiprocessing.context":
+            _replace_contexts(ours.contexts)
+
+
+def _replace_contexts(contexts: "dict[str, Any]") -> None:
+    """Put our contexts where ``multiprocessing`` keeps its own.
+
+    The default context with all its methods stays the program's; it looks the start methods up in
+    a private table. It may have chosen one already, or (up to 3.13) been made with one.
+    """
+    module: Any = sys.modules["multiprocessing.context"]
+    table = module._concrete_contexts
+    chosen = vars(module._default_context)
+    for name in ("_actual_context", "_default_context"):
+        stock = chosen.get(name)
+        if stock is not None and table.get(stock._name) is stock:
+            _put(chosen, name, stock, contexts[stock._name])
+    for name, context in contexts.items():
+        _put(table, name, table.get(name), context)
 
 
 def _replace_taken() -> None:

@@ -52,6 +52,22 @@ mod _juggler {
     #[pymodule_export]
     use super::ipc::arena::{Arena, Block};
     #[pymodule_export]
+    use super::ipc::barrier::SharedBarrier;
+    #[pymodule_export]
+    use super::ipc::condition::SharedRoom;
+    #[pymodule_export]
+    use super::ipc::event::SharedEvent;
+    #[pymodule_export]
+    use super::ipc::lock::{OwnerDied, SharedLock, SharedRLock};
+    #[pymodule_export]
+    use super::ipc::memory::{SharedBlock, SharedSegment};
+    #[pymodule_export]
+    use super::ipc::parent::end_with_parent;
+    #[pymodule_export]
+    use super::ipc::semaphore::SharedSemaphore;
+    #[pymodule_export]
+    use super::ipc::value::SharedNumber;
+    #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
@@ -73,6 +89,10 @@ mod _juggler {
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;
+        ipc::event::finish(py)?;
+        ipc::lock::finish(py)?;
+        ipc::semaphore::finish(py)?;
+        ipc::value::finish(py)?;
         lock::finish(py)?;
         queue::finish(py)?;
         rlock::finish(py)?;
