@@ -10,8 +10,14 @@
 //! | [`segment`] | a piece of shared memory, with checked access |
 //! | [`owner`] | which process holds something, and whether it lives |
 //! | [`lock`] | a lock that survives its holder |
+//! | [`bell`] | where those who wait for something sleep |
+//! | [`ring`] | frames of bytes, in at one end and out at the other |
+//! | [`channel`] | a queue between processes |
 
+pub mod bell;
+pub mod channel;
 pub mod lock;
 pub mod owner;
+pub mod ring;
 pub mod segment;
 pub mod sys;

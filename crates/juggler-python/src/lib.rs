@@ -10,6 +10,7 @@ mod fork;
 mod futures;
 mod gate;
 mod gc;
+mod ipc;
 mod lock;
 mod obj;
 mod queue;
@@ -46,6 +47,12 @@ mod _juggler {
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
     #[pymodule_export]
+    use super::ipc::connection::Connection;
+    #[pymodule_export]
+    use super::ipc::payload::set_channel_dumps;
+    #[pymodule_export]
+    use super::ipc::queue::ProcessQueue;
+    #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
@@ -67,6 +74,8 @@ mod _juggler {
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;
+        ipc::connection::finish(py)?;
+        ipc::queue::finish(py)?;
         lock::finish(py)?;
         queue::finish(py)?;
         rlock::finish(py)?;

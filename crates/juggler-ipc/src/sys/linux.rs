@@ -145,3 +145,32 @@ fn parse_stat(text: &[u8]) -> Option<Life> {
     // The state is the main thread's: others may go on without it.
     if matches!(state, "Z" | "X") && threads <= 1 { Some(Life::Dead) } else { Some(Life::Alive { start: Some(start) }) }
 }
+
+/// Sees to it that `length` bytes of a memory file at `offset` can be written: without, a write to memory that the system
+/// does not have would end the process.
+///
+/// # Errors
+/// The system's: no memory.
+pub fn allocate(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<()> {
+    if length == 0 {
+        return Ok(());
+    }
+    loop {
+        // SAFETY: a call on a descriptor.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, offset as libc::off_t, length as libc::off_t) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Gives the memory of a part of a memory file back to the system; it reads as zeros from then on. A system that won't
+/// leaves it as it is.
+pub fn give_back(file: BorrowedFd<'_>, offset: usize, length: usize) {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: a call on a descriptor; the caller knows that nobody needs what is there.
+    unsafe { libc::fallocate(file.as_raw_fd(), mode, offset as libc::off_t, length as libc::off_t) };
+}

@@ -3,7 +3,7 @@
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{Life, Mapping, create_memory_file, file_length, process_life};
+pub use linux::{Life, Mapping, allocate, create_memory_file, file_length, give_back, process_life};
 
 #[cfg(all(test, not(loom)))]
 pub mod testing;

@@ -1,0 +1,5 @@
+//! What processes share, as Python has it: one file per class or group of functions.
+
+pub mod connection;
+pub mod payload;
+pub mod queue;
