@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # neither is imported at run time: both cost more than this w
     from typing import Any
 
 _hooks: "dict[str, Callable[[Callable[[], None]], None]]" = {}
+_watch: "Callable[[str, Callable[[], None]], None] | None" = None
 
 
 def around_import(name: str, hook: "Callable[[Callable[[], None]], None]") -> None:
@@ -27,19 +28,36 @@ def around_import(name: str, hook: "Callable[[Callable[[], None]], None]") -> No
             import raises.
     """
     _hooks[name] = hook
-    if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)
+    _find()
 
 
 def forget_import(name: str) -> None:
     """Take back the hook of `name`, if it has one."""
     _hooks.pop(name, None)
-    if not _hooks and _finder in sys.meta_path:
+    _find()
+
+
+def around_every_import(watch: "Callable[[str, Callable[[], None]], None] | None") -> None:
+    """Have `watch` run the import of every module from now on, or none.
+
+    Args:
+        watch: Called as a hook is, with the module's name before that function.
+    """
+    global _watch
+    _watch = watch
+    _find()
+
+
+def _find() -> None:
+    wanted = bool(_hooks) or _watch is not None
+    if wanted and _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+    elif not wanted and _finder in sys.meta_path:
         sys.meta_path.remove(_finder)
 
 
 class _Finder:
-    """Finds the modules that have a hook, by asking the other finders."""
+    """Finds the modules that have a hook or are watched, by asking the other finders."""
 
     def find_spec(
         self,
@@ -47,7 +65,7 @@ class _Finder:
         path: "Sequence[str] | None" = None,
         target: "ModuleType | None" = None,
     ) -> "ModuleSpec | None":
-        if name not in _hooks:
+        if name not in _hooks and _watch is None:
             return None
         for finder in sys.meta_path:
             # Finders without `find_spec` are passed over, as the import system does it.
@@ -78,11 +96,18 @@ class _Loader:
         if module.__spec__ is not None:
             module.__spec__.loader = loader
         module.__loader__ = loader
-        hook = _hooks.get(self._name)
-        if hook is None:  # taken back since the module was found
-            loader.exec_module(module)
+
+        def execute() -> None:
+            hook = _hooks.get(self._name)
+            if hook is None:  # taken back since the module was found
+                loader.exec_module(module)
+            else:
+                hook(lambda: loader.exec_module(module))
+
+        if _watch is None:
+            execute()
         else:
-            hook(lambda: loader.exec_module(module))
+            _watch(self._name, execute)
 
 
 _finder: "Any" = _Finder()

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# What the children of this program are told, in addition to being on juggler.
+detecting = False
+
+
 def begin(*, detect: bool, report: "str | None", report_file: "str | None") -> None:
     """Put juggler in place, before the program starts.
 
@@ -19,6 +23,9 @@ def begin(*, detect: bool, report: "str | None", report_file: "str | None") -> N
         report: The form of the report at the end, ``"table"`` or ``"json"``, or none.
         report_file: Where the report goes; standard error by default.
     """
+
+    global detecting
+    detecting = detect
 
     def start_trace(execute: "Callable[[], None]") -> None:
         execute()
@@ -29,6 +36,21 @@ def begin(*, detect: bool, report: "str | None", report_file: "str | None") -> N
     if report:
         _report_at_exit(report, report_file)
     _substitution.install()
+
+
+def begin_child(settings: "dict[str, bool]") -> None:
+    """Put juggler in place in a child that was not forked from the program itself.
+
+    Args:
+        settings: What `child_settings` gave in the parent.
+    """
+    if not _substitution.is_installed():
+        begin(detect=settings["detect"], report=None, report_file=None)
+
+
+def child_settings() -> "dict[str, bool] | None":
+    """What a child needs to be on juggler as this process is; nothing if it is not."""
+    return {"detect": detecting} if _substitution.is_installed() else None
 
 
 def _report_at_exit(form: str, path: "str | None") -> None:

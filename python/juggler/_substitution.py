@@ -36,15 +36,23 @@ _STDLIB = {
         "concurrent.futures._base",
         "concurrent.futures.thread",
     ),
+    # The package itself holds methods of its default context, which come to ours by the classes of
+    # these modules and by the table of contexts (`_replace_contexts`).
+    "juggler.multiprocessing.context": ("multiprocessing", "multiprocessing.context"),
+    "juggler.multiprocessing.connection": ("multiprocessing.connection",),
+    "juggler.multiprocessing.managers": ("multiprocessing.managers",),
+    "juggler.multiprocessing.pool": ("multiprocessing.pool",),
+    "juggler.multiprocessing.queues": ("multiprocessing.queues",),
+    "juggler.multiprocessing.sharedctypes": ("multiprocessing.sharedctypes",),
+    "juggler.multiprocessing.spawn": ("multiprocessing.spawn",),
+    "juggler.multiprocessing.synchronize": ("multiprocessing.synchronize",),
 }
 
-# `_base` is loaded in the middle of `concurrent.futures`, at a moment when juggler.futures, which
-# builds on that package, could not be imported. The end of the package's import serves for both.
+# These are loaded in the middle of their package, at a moment when our module, which builds on that
+# package, could not be imported. The end of the package's import serves for both.
+_INNER = {"concurrent.futures._base", "multiprocessing.context"}
 _TRIGGERS = {
-    stdlib: ours
-    for ours, family in _STDLIB.items()
-    for stdlib in family
-    if stdlib != "concurrent.futures._base"
+    stdlib: ours for ours, family in _STDLIB.items() for stdlib in family if stdlib not in _INNER
 }
 
 # Its pool derives from the standard library's thread pool and overrides what that one has inside.
@@ -69,13 +77,12 @@ _loading: "set[str]" = set()  # those of our modules that are being executed
 
 
 def install() -> None:
-    """Put juggler in place of ``threading``, ``queue`` and ``concurrent.futures``.
+    """Put juggler in place of ``threading``, ``queue``, ``concurrent.futures``, ``multiprocessing``.
 
-    Replaces the public names of these modules (and of ``concurrent.futures._base`` and ``.thread``)
-    in the modules themselves and in every loaded module that took one of them by
-    ``from ... import ...``. Those not imported yet are replaced as they are imported. Objects and
-    subclasses made before stay what they are; ``multiprocessing`` and ``ProcessPoolExecutor`` stay
-    the standard library's.
+    Replaces the public names of these modules (and of their submodules) in the modules themselves
+    and in every loaded module that took one of them by ``from ... import ...``. Those not imported
+    yet are replaced as they are imported. Objects and subclasses made before stay what they are.
+    The program's start method stays what its interpreter gives it; children run on juggler, too.
 
     Call it as early as you can. It is idempotent and does not nest: one `uninstall` undoes any
     number of calls. It may be called from any thread.
@@ -97,6 +104,11 @@ def install() -> None:
     _replace_taken()
 
 
+def is_installed() -> bool:
+    """Whether juggler is in place of the standard library's modules."""
+    return _installed
+
+
 def uninstall() -> None:
     """Undo `install`: every name that it replaced holds the standard library's object again.
 
@@ -112,7 +124,11 @@ def uninstall() -> None:
         for name in (*_TRIGGERS, *_STDLIB, _NEEDS_STOCK_POOL):
             _import_hooks.forget_import(name)
         for namespace, name, stock, ours in reversed(_replaced):
-            if namespace.get(name) is ours:
+            if namespace.get(name) is not ours:
+                continue
+            if stock is None:
+                del namespace[name]
+            else:
                 namespace[name] = stock
         # `concurrent.futures` binds ThreadPoolExecutor by itself, at its first use.
         for namespace in _families():
@@ -174,6 +190,25 @@ def _replace(module: str) -> None:
                 stock, mine = namespace[name], getattr(ours, name)
                 if mine is not stock:
                     _put(namespace, name, stock, mine)
+        if module == "juggler.multiprocessing.context":
+            _replace_contexts(ours.contexts)
+
+
+def _replace_contexts(contexts: "dict[str, Any]") -> None:
+    """Put our contexts where ``multiprocessing`` keeps its own.
+
+    The default context with all its methods stays the program's; it looks the start methods up in
+    a private table. It may have chosen one already, or (up to 3.13) been made with one.
+    """
+    module: Any = sys.modules["multiprocessing.context"]
+    table = module._concrete_contexts
+    chosen = vars(module._default_context)
+    for name in ("_actual_context", "_default_context"):
+        stock = chosen.get(name)
+        if stock is not None and table.get(stock._name) is stock:
+            _put(chosen, name, stock, contexts[stock._name])
+    for name, context in contexts.items():
+        _put(table, name, table.get(name), context)
 
 
 def _replace_taken() -> None:

@@ -255,6 +255,11 @@ impl Channel {
         self.len() == 0
     }
 
+    /// Whether any frame was ever put.
+    pub fn was_used(&self) -> bool {
+        self.ring().pushed() != 0
+    }
+
     /// Whether it holds as many frames as it may.
     pub fn is_full(&self) -> bool {
         self.is_bounded() && self.len() >= self.bound() as usize

@@ -49,6 +49,8 @@ mod _juggler {
     #[pymodule_export]
     use super::ipc::connection::Connection;
     #[pymodule_export]
+    use super::ipc::parent::end_with_parent;
+    #[pymodule_export]
     use super::ipc::payload::set_channel_dumps;
     #[pymodule_export]
     use super::ipc::queue::ProcessQueue;

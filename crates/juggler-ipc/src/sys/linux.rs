@@ -54,6 +54,21 @@ pub fn file_length(file: BorrowedFd<'_>) -> io::Result<usize> {
     usize::try_from(stat.st_size).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))
 }
 
+/// Has this process killed as soon as the thread that forked it ends, which for a process with one thread means: as soon
+/// as its parent ends. The kernel keeps the wish over an exec, and drops it in the children of this process.
+///
+/// Returns whether `parent` still is the parent: it may have ended just before, and then nothing will happen any more.
+///
+/// # Errors
+/// The system's.
+pub fn end_with_parent(parent: u32) -> io::Result<bool> {
+    // SAFETY: the call takes a number and changes only when this process ends.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(std::os::unix::process::parent_id() == parent)
+}
+
 /// A file mapped for reading and writing, shared with every other process that maps it.
 #[derive(Debug)]
 pub struct Mapping {

@@ -1,9 +1,12 @@
-//! What depends on the platform: anonymous memory files and their mappings, and which process lives.
+//! What depends on the platform: anonymous memory files and their mappings, which process lives, a process's end with its
+//! parent.
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{Life, Mapping, allocate, create_memory_file, file_length, give_back, process_life};
+pub use linux::{
+    Life, Mapping, allocate, create_memory_file, end_with_parent, file_length, give_back, process_life,
+};
 
 #[cfg(all(test, not(loom)))]
 pub mod testing;

@@ -114,11 +114,32 @@ impl ProcessQueue {
     }
 
     /// Whether one of its processes watches it.
-    fn _length(&self) -> PyResult<usize> {
+
+    /// The most items it holds, 0 if there is no limit.
+    fn _bound(&self) -> PyResult<u32> {
+        Ok(self.made()?.channel.bound())
+    }
+
+    /// How many items are in the queue, put by any process. It may be another number when you read it.
+    fn qsize(&self) -> PyResult<usize> {
         Ok(self.made()?.channel.len())
     }
 
-    fn _is_full(&self) -> PyResult<bool> {
+    /// Whether there is no item. It may be different when you read it.
+    ///
+    /// Raises:
+    ///     OSError: the queue was used, and closed in this process.
+    fn empty(&self) -> PyResult<bool> {
+        let shared = self.made()?;
+        // The standard library's connection is closed only once the queue was used.
+        if self._closed() && (shared.simple || shared.channel.was_used()) {
+            return Err(PyOSError::new_err("handle is closed"));
+        }
+        Ok(shared.channel.is_empty())
+    }
+
+    /// Whether there are as many items as the queue may hold. It may be different when you read it.
+    fn full(&self) -> PyResult<bool> {
         Ok(self.made()?.channel.is_full())
     }
 }

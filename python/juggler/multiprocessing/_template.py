@@ -1,0 +1,331 @@
+"""What runs in the zygote: see `juggler.multiprocessing.zygote` for the other side.
+
+One thread that waits for requests, the end of children, and the end of the program. Nothing of the
+program's runs here but the top level of the modules that it has imported. A module that starts a
+thread there would make every later fork a gamble: the process then begins anew, in place, by exec
+(which ends the thread and keeps children and connections), and passes over this module, and over
+those that import it, from then on.
+"""
+
+import atexit
+import gc
+import marshal
+import os
+import pickle
+import resource
+import select
+import signal
+import socket
+import sys
+import warnings
+from array import array
+from contextlib import suppress
+from multiprocessing import process, resource_tracker, spawn, util
+from typing import Any, NoReturn
+
+from juggler import _import_hooks, _juggler
+from juggler.multiprocessing import zygote
+
+
+class _StartsThread(BaseException):
+    """Ends the import of a module that needs one which starts a thread; no `except` is to stop it."""
+
+
+class _Request:
+    """A message and the descriptors that came with it."""
+
+    def __init__(self, message: bytes, fds: list[int]) -> None:
+        self.message = message
+        self.fds = fds
+        self.length, streams, no_tracker = zygote.REQUEST.unpack(message)
+        received = iter(fds)
+        self.payload = next(received)
+        self.header: dict[str, Any] = marshal.loads(os.pread(self.payload, self.length, 0))
+        self.outputs = {fd: next(received) for fd in (1, 2) if streams & fd}
+        self.answers = next(received)
+        self.tracker = next(received)
+        # The other end of the tracker's pipe, where there is no tracker yet.
+        self.unread = next(received) if no_tracker else None
+        self.inherited = [*received]
+
+    def answer(self, number: int, *fds: int) -> None:
+        """Answer with a number and perhaps a descriptor."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        with socket.socket(fileno=os.dup(self.answers)) as peer, suppress(OSError):
+            peer.sendmsg([zygote.ANSWER.pack(number)], rights)  # fails if nobody wants to know
+
+    def close(self, *kept: int | None) -> None:
+        """Close the descriptors, but for some."""
+        for fd in self.fds:
+            if fd not in kept:
+                os.close(fd)
+
+
+class _Template:
+    """The zygote's state, which `_begin_anew` takes over an exec."""
+
+    def __init__(self, control: int, parent: int) -> None:
+        self.control = socket.socket(fileno=control)
+        self.parent = parent
+        self.unread: int | None = None  # the tracker's end of its pipe, until it is started
+        self.children: dict[int, tuple[int, int]] = {}  # by pidfd: pid, socket for the status
+        self.modules: list[str] = []
+        self.state: dict[str, Any] = {}
+        self.banned: set[str] = set()
+        self.errors: dict[str, str] = {}
+        self.request: _Request | None = None  # while modules are imported for it
+
+    # ------------------------------------------------------------ the loop
+
+    def run(self) -> NoReturn:
+        """Serve until the program has ended or closed the connection."""
+        control = self.control.fileno()
+        while True:
+            ready = select.poll()
+            for fd in self._descriptors():
+                ready.register(fd, select.POLLIN)
+            fds = {fd for fd, _ in ready.poll()}
+            if self.unread in fds:
+                self._start_tracker(self.unread)
+            if self.parent in fds:
+                os._exit(0)
+            for pidfd in fds & self.children.keys():
+                self._reap(pidfd)
+            if control in fds:
+                self._receive()
+
+    def _descriptors(self) -> list[int]:
+        """What is waited for."""
+        fds = [self.control.fileno(), self.parent, *self.children]
+        return fds if self.unread is None else [*fds, self.unread]
+
+    def _receive(self) -> None:
+        space = socket.CMSG_SPACE(4 * zygote.DESCRIPTORS)
+        message, ancillary, _, _ = self.control.recvmsg(
+            zygote.REQUEST.size, space, socket.MSG_CMSG_CLOEXEC
+        )
+        if not message:
+            os._exit(0)
+        self.serve(_Request(message, [*array("i", ancillary[0][2])]))
+
+    def _reap(self, pidfd: int) -> None:
+        pid, answers = self.children.pop(pidfd)
+        _, status = os.waitpid(pid, 0)
+        with socket.socket(fileno=answers) as peer, suppress(OSError):
+            peer.send(zygote.STATUS.pack(os.waitstatus_to_exitcode(status)))
+        os.close(pidfd)
+
+    def _start_tracker(self, unread: int) -> None:
+        self.unread = None
+        executable = os.fsdecode(spawn.get_executable())
+        code = f"from multiprocessing.resource_tracker import main;main({unread})"
+        command = [executable, *util._args_from_interpreter_flags(), "-c", code]  # type: ignore[attr-defined]
+        util.spawnv_passfds(os.fsencode(executable), command, [unread])
+        os.close(unread)
+
+    # ------------------------------------------------------------ a request
+
+    def serve(self, request: _Request) -> None:
+        """Carry out a request."""
+        self.request = request
+        self._become(request.header["state"])
+        self._preload(request.header["modules"])
+        self.request = None
+        if request.unread is not None:
+            self.unread = request.unread
+        kept = None
+        if not request.header["fork"]:
+            self._report(request)
+        elif self._fork(request):
+            kept = request.answers
+        request.close(kept, request.unread)
+
+    def _become(self, state: dict[str, Any]) -> None:
+        """Take over what has changed in the program since the last request."""
+        self.state.update(state)
+        if "path" in state:
+            sys.path[:] = state["path"]
+        if "environment" in state:
+            os.environb.clear()
+            os.environb.update(state["environment"])
+        if "umask" in state:
+            os.umask(state["umask"])
+        with suppress(OSError, ValueError):
+            if "affinity" in state:
+                os.sched_setaffinity(0, state["affinity"])
+            if "files" in state:
+                resource.setrlimit(resource.RLIMIT_NOFILE, state["files"])
+        if state.get("installed"):
+            from juggler import _program
+
+            _program.begin_child(state["installed"])
+
+    def _fork(self, request: _Request) -> bool:
+        template = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            request.answer(-(error.errno or 1))
+            return False
+        if pid == 0:
+            self._be_child(template, request)
+        # Only this thread waits for children: the number can't be another process's yet.
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            request.answer(-(error.errno or 1))
+            return False
+        request.answer(pid, pidfd)
+        self.children[pidfd] = pid, request.answers
+        return True
+
+    def _report(self, request: _Request) -> None:
+        file = os.memfd_create("juggler-report", os.MFD_CLOEXEC)
+        os.pwrite(file, marshal.dumps(self.errors), 0)
+        request.answer(0, file)
+        os.close(file)
+
+    # ------------------------------------------------------------ the child
+
+    def _be_child(self, template: int, request: _Request) -> NoReturn:
+        code = 1
+        try:
+            if not _juggler.end_with_parent(template):
+                os._exit(1)
+            self._leave_template(request)
+            signal.signal(
+                signal.SIGINT,
+                signal.default_int_handler if self.state["sigint"] else signal.SIG_IGN,
+            )
+            atexit._clear()
+            atexit.register(util._exit_function)
+            gc.enable()
+            if "numpy.random" in sys.modules:
+                # Its legacy generator would give the same numbers in every child.
+                sys.modules["numpy.random"].seed()
+            code = self._unpickle(request)._bootstrap(parent_sentinel=self.parent)
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            atexit._run_exitfuncs()
+            util._flush_std_streams()  # type: ignore[attr-defined]
+            os._exit(code)
+
+    def _leave_template(self, request: _Request) -> None:
+        """Close what is the zygote's, and use what came for this child."""
+        for fd in self._descriptors():
+            if fd != self.parent:
+                os.close(fd)
+        self.control.detach()
+        for _, answers in self.children.values():
+            os.close(answers)
+        for fd, output in request.outputs.items():
+            os.dup2(output, fd)
+            os.close(output)
+        os.close(request.answers)
+        tracker: Any = resource_tracker._resource_tracker
+        tracker._fd = request.tracker
+        zygote.inherited = request.inherited
+
+    def _unpickle(self, request: _Request) -> Any:
+        current: Any = process.current_process()
+        with open(request.payload, "rb") as file:
+            file.seek(request.length)
+            current._inheriting = True
+            try:
+                spawn.prepare(pickle.load(file))
+                return pickle.load(file)
+            finally:
+                del current._inheriting
+
+    # ------------------------------------------------------------ preloading
+
+    def _preload(self, names: list[str]) -> None:
+        self.modules += names
+        _import_hooks.around_every_import(self._watch)
+        for name in names:
+            if name in sys.modules or name == "__mp_main__":
+                continue
+            try:
+                __import__(name)
+            except (Exception, SystemExit, _StartsThread) as error:
+                self.errors[name] = f"{type(error).__name__}: {error}"
+        _import_hooks.around_every_import(None)
+        gc.freeze()
+
+    def _watch(self, name: str, execute: Any) -> None:
+        if name in self.banned:
+            raise _StartsThread(name)
+        execute()
+        if _threads() > 1 and not _fork_ends_threads():
+            self._begin_anew(name)
+
+    def _begin_anew(self, module: str) -> NoReturn:
+        """Exec this process without the threads that the import of `module` has left here."""
+        assert self.request is not None
+        state = {
+            "banned": {*self.banned, module},
+            "children": self.children,
+            "modules": self.modules,
+            "state": self.state,
+            "unread": self.unread,
+            "message": self.request.message,
+            "fds": self.request.fds,
+        }
+        file = os.memfd_create("juggler-zygote", 0)
+        os.pwrite(file, marshal.dumps(state), 0)
+        answers = [fd for _, fd in self.children.values()]
+        for fd in (*self._descriptors(), *answers, *self.request.fds):
+            os.set_inheritable(fd, True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        # sys.argv: -c, the package's folder, control, parent, parent to die with, this file.
+        arguments = [*sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1], *sys.argv[1:5]]
+        os.execv(sys.executable, [*arguments, str(file)])
+
+    def go_on(self, file: int) -> None:
+        """Take over from the process that this was before an exec."""
+        with open(file, "rb") as content:
+            old = marshal.load(content)
+        self.banned = old["banned"]
+        self.children = old["children"]
+        self.unread = old["unread"]
+        answers = [fd for _, fd in self.children.values()]
+        for fd in (*self._descriptors(), *answers, *old["fds"]):
+            os.set_inheritable(fd, False)
+        self._become(old["state"])
+        self.request = _Request(old["message"], old["fds"])
+        self._preload(old["modules"])
+        self.serve(self.request)
+
+
+def _threads() -> int:
+    return os.stat("/proc/self/task").st_nlink - 2
+
+
+def _fork_ends_threads() -> bool:
+    """Whether a fork ends the threads by itself, as it does those of OpenBLAS."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return _threads() == 1
+
+
+def main() -> NoReturn:
+    """The whole life of the zygote; its arguments are in ``sys.argv``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    control, parent, killed, *file = map(int, sys.argv[2:])
+    for fd in (control, parent):
+        os.set_inheritable(fd, False)
+    if killed and not _juggler.end_with_parent(killed):
+        os._exit(0)
+    gc.disable()
+    template = _Template(control, parent)
+    if file:
+        template.go_on(*file)
+    template.run()

@@ -1,0 +1,37 @@
+"""Starting a new interpreter: stands in for ``multiprocessing.spawn``.
+
+The standard library's, and what it sends to a child says whether juggler is installed: the child
+then installs it, before it imports the main module.
+"""
+
+import runpy
+from multiprocessing import spawn as _stock
+from multiprocessing.spawn import *  # noqa: F403
+from multiprocessing.spawn import get_preparation_data as _get_preparation_data
+from pathlib import Path
+from typing import Any
+
+from juggler import _program
+
+__all__ = [*_stock.__all__]  # noqa: PLE0604
+
+_BOOT = str(Path(__file__).parents[1] / "cli" / "boot" / "child.py")
+
+
+class _Installed:
+    """Installs juggler where it is unpickled."""
+
+    def __init__(self, settings: "dict[str, bool]") -> None:
+        self._settings = settings
+
+    def __reduce__(self) -> "tuple[Any, ...]":
+        return runpy.run_path, (_BOOT, {"settings": self._settings})
+
+
+def get_preparation_data(name: str) -> dict[str, Any]:
+    """What a child needs to know before it can unpickle its process object."""
+    data: dict[str, Any] = _get_preparation_data(name)
+    settings = _program.child_settings()
+    if settings is not None:
+        data["juggler"] = _Installed(settings)
+    return data
