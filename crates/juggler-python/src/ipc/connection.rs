@@ -258,7 +258,7 @@ impl End<'_, '_> {
             let read = if waiting {
                 PyGate::new(self.py).system_call(|| read(handle, rest))?
             } else {
-                self.try_read(rest)
+                try_read(handle, self.nature, rest)
             };
             match read {
                 Ok(0) if first && done == 0 => {
@@ -302,41 +302,37 @@ impl End<'_, '_> {
         }
     }
 
-    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.nature.load(Ordering::Relaxed) == SOCKET {
-            // SAFETY: a call on a descriptor, with a buffer that is valid for it.
-            let count =
-                unsafe { libc::recv(self.handle, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
-            match outcome(count) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
-                    self.nature.store(FILE, Ordering::Relaxed)
-                }
-                done => return done,
-            }
-        }
-        let part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-        // SAFETY: as above.
-        would_block(outcome(unsafe { libc::preadv2(self.handle, &part, 1, -1, libc::RWF_NOWAIT) }))
-    }
-
     fn try_write(&self, parts: [&[u8]; 2]) -> io::Result<usize> {
-        let parts = vectors(parts);
-        if self.nature.load(Ordering::Relaxed) == SOCKET {
+        let (parts, nature) = (vectors(parts), self.nature);
+        if nature.load(Ordering::Relaxed) == SOCKET {
             // SAFETY: all zeros is a valid header of no message.
             let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
             message.msg_iov = parts.as_ptr().cast_mut();
             message.msg_iovlen = parts.len();
             // SAFETY: a call on a descriptor, with buffers that are valid for it.
             match outcome(unsafe { libc::sendmsg(self.handle, &message, libc::MSG_DONTWAIT) }) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
-                    self.nature.store(FILE, Ordering::Relaxed)
-                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => nature.store(FILE, Ordering::Relaxed),
                 done => return done,
             }
         }
         // SAFETY: as above.
         would_block(outcome(unsafe { libc::pwritev2(self.handle, parts.as_ptr(), 2, -1, libc::RWF_NOWAIT) }))
     }
+}
+
+/// Reads some bytes if there are any.
+fn try_read(handle: RawFd, nature: &AtomicU8, buffer: &mut [u8]) -> io::Result<usize> {
+    if nature.load(Ordering::Relaxed) == SOCKET {
+        // SAFETY: a call on a descriptor, with a buffer that is valid for it.
+        let count = unsafe { libc::recv(handle, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+        match outcome(count) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => nature.store(FILE, Ordering::Relaxed),
+            done => return done,
+        }
+    }
+    let part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: as above.
+    would_block(outcome(unsafe { libc::preadv2(handle, &part, 1, -1, libc::RWF_NOWAIT) }))
 }
 
 /// A file or system that does not know `RWF_NOWAIT` is as good as one that would block, and so is an interrupted call.
