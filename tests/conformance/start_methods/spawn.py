@@ -1,0 +1,5 @@
+"""The tests with `spawn`."""
+
+from test import _test_multiprocessing
+
+_test_multiprocessing.install_tests_in_module_dict(globals(), "spawn")
