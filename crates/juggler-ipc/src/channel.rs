@@ -24,7 +24,7 @@ const LENGTHS: [usize; 3] = [crate::ring::MOST, 1 << 30, 64 << 20];
 const WORDS: usize = 256;
 const MEMORY: usize = 4096;
 /// How often a consumer that finds nothing looks again before it sleeps: for about as long as a sleep and a wake cost.
-const LOOKS: u32 = 300;
+const LOOKS: u32 = 60;
 
 shared! {
     /// What lies at the beginning of a channel's segment.
