@@ -15,7 +15,7 @@ Deviations:
 import os
 import pickle
 import socket
-from multiprocessing import connection as _stock
+from multiprocessing import connection as _stock  # its names may become ours
 from multiprocessing import reduction
 from multiprocessing.connection import (
     CONNECTION_TIMEOUT,
@@ -29,6 +29,9 @@ from multiprocessing.connection import (
     families,
     wait,
 )
+from multiprocessing.connection import Client as _StockClient
+from multiprocessing.connection import Connection as _StockConnection
+from multiprocessing.connection import Listener as _StockListener
 from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
@@ -55,7 +58,7 @@ __all__ = [
 ]
 
 
-class Connection(_juggler.Connection, _stock.Connection):
+class Connection(_juggler.Connection, _StockConnection):
     """One end of a pipe or a socket, which sends and receives objects and bytes.
 
     Stands in for `multiprocessing.connection.Connection`, and is one; see the module for the
@@ -80,7 +83,7 @@ class Connection(_juggler.Connection, _stock.Connection):
 
 def _adopt(connection: "Any") -> "Any":
     """Our connection in place of the standard library's, which lets go of its descriptor."""
-    if type(connection) is not _stock.Connection:
+    if type(connection) is not _StockConnection:
         return connection  # a wrapper that speaks another format
     ours = Connection(connection.fileno(), connection.readable, connection.writable)
     connection._handle = None
@@ -104,7 +107,7 @@ def Pipe(duplex: bool = True) -> "tuple[Connection, Connection]":  # noqa: N802
     return Connection(reader, writable=False), Connection(writer, readable=False)
 
 
-class Listener(_stock.Listener):
+class Listener(_StockListener):
     """Waits for connections at an address; as `multiprocessing.connection.Listener`.
 
     Args:
@@ -122,7 +125,9 @@ class Listener(_stock.Listener):
             AuthenticationError: the client does not know the key.
             OSError: the listener is closed.
         """
-        connection: Connection = _adopt(super().accept())
+        # Not `super()`: where this class is `Listener`, the standard library's own subclasses call it
+        # with listeners that are none of this class.
+        connection: Connection = _adopt(_StockListener.accept(self))
         return connection
 
 
@@ -139,7 +144,7 @@ def Client(  # noqa: N802
     Raises:
         AuthenticationError: the listener does not know the key.
     """
-    connection: Connection = _adopt(_stock.Client(address, family, authkey))
+    connection: Connection = _adopt(_StockClient(address, family, authkey))
     return connection
 
 
