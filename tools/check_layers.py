@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
 BINDING = "juggler-python"
 # module -> why it cannot do without; each is tested by loom or under stress
 UNSAFE = {
+    "juggler-ipc/src/heap.rs": "structures placed in blocks that keep their segment alive",
     "juggler-ipc/src/segment.rs": "references into memory that other processes write",
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
     "juggler-ipc/src/sys/testing.rs": "the unit tests fork",

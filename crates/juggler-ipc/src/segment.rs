@@ -103,6 +103,11 @@ impl Segment {
         self.mapping.length()
     }
 
+    /// Where it begins: on a page's boundary.
+    pub fn start(&self) -> NonNull<u8> {
+        self.mapping.start()
+    }
+
     /// The structure at `offset`.
     ///
     /// # Errors
@@ -136,6 +141,18 @@ impl Segment {
         }
         // SAFETY: `offset` lies within the mapping or just behind it.
         Ok(unsafe { self.mapping.start().add(offset) })
+    }
+
+    /// Makes `length` bytes at `offset` zeros again, for whoever knows that nobody else uses them.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] if they don't fit.
+    pub fn clear(&self, offset: usize, length: usize) -> Result<(), OutOfBounds> {
+        let start = self.range(offset, length)?;
+        // SAFETY: the range lies within the mapping; that others may not use it is the caller's to know, and if they do
+        // all the same they find atomics that changed.
+        unsafe { start.write_bytes(0, length) };
+        Ok(())
     }
 
     fn out_of_bounds(&self, offset: usize, length: usize) -> OutOfBounds {

@@ -47,13 +47,27 @@ mod _juggler {
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
     #[pymodule_export]
+    use super::ipc::barrier::SharedBarrier;
+    #[pymodule_export]
+    use super::ipc::condition::SharedRoom;
+    #[pymodule_export]
     use super::ipc::connection::Connection;
+    #[pymodule_export]
+    use super::ipc::event::SharedEvent;
+    #[pymodule_export]
+    use super::ipc::lock::{OwnerDied, SharedLock, SharedRLock};
+    #[pymodule_export]
+    use super::ipc::memory::{SharedBlock, SharedSegment};
     #[pymodule_export]
     use super::ipc::parent::end_with_parent;
     #[pymodule_export]
     use super::ipc::payload::set_channel_dumps;
     #[pymodule_export]
     use super::ipc::queue::ProcessQueue;
+    #[pymodule_export]
+    use super::ipc::semaphore::SharedSemaphore;
+    #[pymodule_export]
+    use super::ipc::value::SharedNumber;
     #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
@@ -77,7 +91,11 @@ mod _juggler {
         event::finish(py)?;
         futures::finish(py)?;
         ipc::connection::finish(py)?;
+        ipc::event::finish(py)?;
+        ipc::lock::finish(py)?;
         ipc::queue::finish(py)?;
+        ipc::semaphore::finish(py)?;
+        ipc::value::finish(py)?;
         lock::finish(py)?;
         queue::finish(py)?;
         rlock::finish(py)?;

@@ -18,6 +18,12 @@ pub struct Futex {
     woken: Condvar,
 }
 
+impl Default for Futex {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 impl Futex {
     /// A futex whose word holds `value`.
     pub fn new(value: u32) -> Self {
