@@ -136,14 +136,19 @@ reference: build ## write docs/reference anew from the docstrings
 
 # ---------------------------------------------------------------- benchmarks
 
-.PHONY: bench-threads
-bench-threads: setup ## threads, queues, futures: ratios against the standard library and the peers
+.PHONY: bench-threads bench-processes bench-venv
+bench-threads: bench-venv ## threads, queues, futures: ratios against the standard library and the peers
+	$(BENCH_VENV)/bin/python benches/python/threads.py $(ARGS)
+
+bench-processes: bench-venv ## process pools and channels: ratios likewise
+	$(BENCH_VENV)/bin/python benches/python/processes.py $(ARGS)
+
+bench-venv: setup
 	tools/get-python $(BENCH_VERSION)
 	test -x $(BENCH_VENV)/bin/python || $(BENCH_PYTHON) -m venv --without-pip $(BENCH_VENV)
-	$(PY) -m pip --python $(BENCH_VENV)/bin/python install --quiet -r benches/python/requirements.txt
+	CPATH=$(abspath .cache/python/$(BENCH_VERSION)/usr/include) $(PY) -m pip --python $(BENCH_VENV)/bin/python install --quiet -r benches/python/requirements.txt
 	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(BENCH_VENV)) CARGO_TARGET_DIR=.cache/bench/target \
 	  $(PY) -m maturin develop --release $(LOCKED) --quiet --pip-path $(abspath $(VENV))/bin/pip
-	$(BENCH_VENV)/bin/python benches/python/threads.py $(ARGS)
 
 .PHONY: clean
 clean: ## remove everything that was built or brought

@@ -77,8 +77,10 @@ def exports(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 
 def is_ours(value: object) -> bool:
-    """Whether juggler made it: the native classes carry the standard library's module name."""
-    return getattr(value, "__module__", "").startswith("juggler") or hasattr(value, "statistics")
+    """Whether juggler made it: classes carry the name of the standard library's module."""
+    makers = (value, getattr(value, "__init__", None))
+    modules = [getattr(maker, "__module__", None) or "" for maker in makers]
+    return any(name.startswith("juggler") for name in modules) or hasattr(value, "statistics")
 
 
 def members(owner: type) -> Iterator[tuple[str, object]]:

@@ -44,6 +44,7 @@ from concurrent.futures import (
     TimeoutError,
 )
 from concurrent.futures import thread as _thread
+from concurrent.futures.thread import BrokenThreadPool
 from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         "FIRST_COMPLETED",
         "FIRST_EXCEPTION",
         "BrokenExecutor",
+        "BrokenThreadPool",
         "CancelledError",
         "Executor",
         "Future",
@@ -82,6 +84,7 @@ else:
     __all__ = [
         *_stdlib.__all__,
         *({"InvalidStateError"} - {*_stdlib.__all__}),  # 3.11 forgot to export it
+        "BrokenThreadPool",
         "ThreadPoolExecutorStatistics",
     ]
 
@@ -122,6 +125,7 @@ else:
             initializer: called first in every thread. If it raises, the pool is broken: queued and
                 later calls get `BrokenThreadPool`.
             initargs: its arguments.
+            ctxkwargs: what `prepare_context` takes besides, if a subclass overrides it (from 3.14).
         """
 
         __slots__ = ()
@@ -166,7 +170,9 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         # The standard library's other executors, which it imports when they are first used, and its
-        # private names.
+        # private names; but not what the import system keeps in a module: this is no package.
+        if name.startswith("__"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
         return getattr(_stdlib, name)
 
 

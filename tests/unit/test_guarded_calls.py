@@ -35,6 +35,7 @@ def test_every_call_that_may_run_python_is_guarded() -> None:
     command = ["nm", "--dynamic", "--undefined-only", "--format=posix", _juggler.__file__]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     called = {name for name in output.split() if re.match("_?Py", name)}
-    guarded = {"PyVectorcall_Function"} | set(re.findall(r"^    (\w+)\(", LIST.read_text(), re.MULTILINE))
+    listed = re.findall(r"^    (\w+)\(", LIST.read_text(), re.MULTILINE)
+    guarded = {"PyVectorcall_Function", *listed}
     assert "PyObject_Vectorcall" in called & guarded
     assert {name for name in called if not LEAVES.fullmatch(name)} <= guarded

@@ -8,10 +8,10 @@ use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::rlock::{self, RLock};
 use crate::timeout;
-use crate::trace::{self, CounterCell, SavedHold, Target};
+use crate::trace::{self, CounterCell, Target};
 use juggler_sync::park::Waiter;
 use juggler_sync::{Deadline, condition};
-use juggler_trace::Kind as TraceKind;
+use juggler_trace::{Hold, Kind as TraceKind};
 use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -35,7 +35,7 @@ enum Kind {
 /// How a lock was held before `wait` let go of it, and what the tracer knew of that.
 struct Saved {
     state: SavedState,
-    hold: Option<SavedHold>,
+    hold: Option<Hold>,
 }
 
 enum SavedState {
@@ -477,8 +477,10 @@ fn notify_count(this: This<'_, '_, Condition>, count: usize) -> RawResult {
     if !this.lock(py)?.is_owned(py)? {
         return Err(Raised::new::<PyRuntimeError>(py, "cannot notify on un-acquired lock"));
     }
-    this.engine.notify(count);
-    trace::signalled(this.target().id);
+    if this.engine.waiting() > 0 {
+        this.engine.notify(count);
+        trace::signalled(this.target().id);
+    }
     Ok(raw::none())
 }
 

@@ -210,6 +210,11 @@ fn take(this: This<'_, '_, RLock>, deadline: Deadline, scoped: bool) -> RawResul
 #[cold]
 fn take_traced(this: This<'_, '_, RLock>, deadline: Deadline, scoped: bool) -> RawResult {
     let (engine, me) = (&this.engine, current_thread());
+    if engine.is_owned_by(me) {
+        // Waits for nothing and changes no holder: there is nothing to tell but that it happened.
+        this.target().count(this.py(), |counter| counter.used(1));
+        return Ok(raw::bool(engine.acquire(&PyGate::new(this.py()), me, deadline)?));
+    }
     let taken = trace::acquire(
         this.py(),
         this.target(),
@@ -230,7 +235,7 @@ pub fn enter(this: This<'_, '_, RLock>) -> RawResult {
 #[inline(always)]
 pub fn release(this: This<'_, '_, RLock>) -> RawResult {
     let me = current_thread();
-    if trace::on() && this.engine.is_owned_by(me) {
+    if trace::on() && this.engine.is_owned_by(me) && this.engine.depth() == 1 {
         trace::released(this.trace_id());
     }
     match this.engine.release(me) {

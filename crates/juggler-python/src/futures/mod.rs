@@ -8,10 +8,12 @@
 //! | [`stdlib`] | what is taken from the standard library: its exceptions and its logger |
 //! | [`task`], [`tracing`] | a call that waits for a worker, and what the tracer is told of it |
 //! | [`pool`], [`worker`] | the class `ThreadPoolExecutor`, and what its threads do |
+//! | [`context`] | where a pool makes its calls, if its class says so |
 //! | [`map`] | the iterator of `ThreadPoolExecutor.map` |
 //! | [`follow`], [`wait`], [`completed`] | futures of any kind watched together, `wait`, `as_completed` |
 
 pub mod completed;
+mod context;
 mod exposed;
 mod follow;
 pub mod future;

@@ -34,6 +34,7 @@ guarded_calls! {
     PyObject_CallOneArg(callable, argument);
     PyObject_ClearWeakRefs(object);
     PyObject_DelItem(object, key);
+    PyObject_GenericSetAttr(object, name, value);
     PyObject_GetAttr(object, name);
     PyObject_GetAttrString(object, name);
     PyObject_GetItem(object, key);
@@ -51,6 +52,7 @@ guarded_calls! {
     PyObject_Size(object);
     PyObject_Str(object);
     PyObject_Vectorcall(callable, args, flags, names);
+    PyObject_VectorcallDict(callable, args, flags, names);
     PyObject_VectorcallMethod(name, args, flags, names);
     PySet_Add(set, key);
     PySet_Clear(set);
