@@ -346,3 +346,152 @@ fn several_processors() -> bool {
     static SEVERAL: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *SEVERAL.get_or_init(|| std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::{Child, fork};
+    use juggler_sync::ThreadGate;
+    use juggler_sync::sync::AtomicU64;
+    use std::time::Duration;
+
+    fn put(channel: &Channel, deadline: Deadline, payload: &[u8]) -> bool {
+        match channel.put(&ThreadGate, deadline, 1, payload) {
+            Ok(()) => true,
+            Err(PutError::Full) => false,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    fn get(channel: &Channel, deadline: Deadline) -> Option<Vec<u8>> {
+        let copy = |frame: Frame| {
+            assert_eq!(frame.kind, 1);
+            let mut copy = vec![0; frame.length];
+            // SAFETY: the frame's payload is readable, and `copy` as long.
+            #[allow(unsafe_code)]
+            unsafe {
+                std::ptr::copy_nonoverlapping(frame.start.as_ptr(), copy.as_mut_ptr(), frame.length)
+            };
+            Ok(copy)
+        };
+        match channel.get(&ThreadGate, deadline, copy) {
+            Ok(payload) => Some(payload),
+            Err(GetError::Empty) => None,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    #[test]
+    fn a_bound_is_kept_and_room_is_announced() {
+        let channel = Channel::create(2).unwrap();
+        assert!(put(&channel, Deadline::PASSED, b"a") && put(&channel, Deadline::PASSED, b"b"));
+        assert!(!put(&channel, Deadline::PASSED, b"c") && channel.is_full());
+        assert!(!put(&channel, Deadline::after(Duration::from_millis(30)), b"c"));
+        let child = fork(|| assert!(put(&channel, Deadline::NEVER, b"c")));
+        for expected in [b"a", b"b", b"c"] {
+            assert_eq!(get(&channel, Deadline::NEVER).unwrap(), expected);
+        }
+        assert_eq!(get(&channel, Deadline::PASSED), None);
+        assert_eq!(get(&channel, Deadline::after(Duration::from_millis(30))), None);
+        assert!(child.reap());
+    }
+
+    #[test]
+    fn frames_are_done_once() {
+        let channel = Channel::create(0).unwrap();
+        assert_eq!(channel.done(), Err(AllDone));
+        put(&channel, Deadline::NEVER, b"a");
+        put(&channel, Deadline::NEVER, b"b");
+        let child = fork(|| {
+            let Ok(()) = channel.join(&ThreadGate);
+            assert_eq!(channel.unfinished(), 0);
+        });
+        std::thread::sleep(Duration::from_millis(10));
+        assert_eq!((channel.done(), channel.done(), channel.done()), (Ok(()), Ok(()), Err(AllDone)));
+        assert!(child.reap());
+    }
+
+    #[test]
+    fn a_long_queue_gives_its_memory_back() {
+        let memory = |channel: &Channel| {
+            let file = std::fs::File::from(channel.as_fd().try_clone_to_owned().unwrap());
+            std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap()) * 512
+        };
+        let channel = Channel::create(0).unwrap();
+        for round in 0..3 {
+            for at in 0..2000_u32 {
+                put(&channel, Deadline::NEVER, &vec![at as u8; 10_000 + round]);
+            }
+            assert!(memory(&channel) > 20_000_000);
+            for at in 0..2000_u32 {
+                assert_eq!(get(&channel, Deadline::NEVER).unwrap(), vec![at as u8; 10_000 + round]);
+            }
+            assert_eq!(get(&channel, Deadline::after(Duration::from_millis(1))), None);
+            assert!(memory(&channel) < 1_000_000);
+        }
+    }
+
+    /// Producers and consumers are killed at random points. Nobody hangs, no frame is torn, each of a producer's frames
+    /// comes in order, and each death loses or adds one frame at most.
+    #[test]
+    fn deaths_lose_no_more_than_what_was_in_hand() {
+        const SIDE: usize = 3;
+        const DEATHS: u64 = 60;
+        for bound in [0, 5] {
+            let channel = Channel::create(bound).unwrap();
+            let counts = Segment::create(c"test", 4096).unwrap();
+            let [put_count, got_count, end]: &[AtomicU64] = counts.array::<AtomicU64>(0, 3).unwrap() else { panic!() };
+            let frame = |producer: u64, at: u64| -> Vec<u8> {
+                let length = (producer.wrapping_mul(31).wrapping_add(at * 977) % 5000) as usize;
+                [&producer.to_ne_bytes()[..], &at.to_ne_bytes(), &vec![at as u8; length]].concat()
+            };
+            let check = |payload: &[u8], last: &mut std::collections::HashMap<u64, u64>| {
+                let number = |at: usize| u64::from_ne_bytes(payload[at..at + 8].try_into().unwrap());
+                let (producer, at) = (number(0), number(8));
+                assert!(payload == frame(producer, at), "a frame is torn");
+                assert!(last.insert(producer, at).is_none_or(|before| before < at), "out of order");
+            };
+            let start = |n: usize, generation: u64| -> Child {
+                fork(|| {
+                    let mut last = std::collections::HashMap::new();
+                    if n < SIDE {
+                        for at in 0.. {
+                            if end.load(Ordering::Relaxed) != 0 {
+                                return;
+                            }
+                            // Not faster than it is consumed.
+                            while channel.len() > 1000 {
+                                std::thread::yield_now();
+                            }
+                            if put(&channel, Deadline::after(Duration::from_millis(50)), &frame(generation, at)) {
+                                put_count.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                    while let Some(payload) = get(&channel, Deadline::after(Duration::from_secs(3))) {
+                        got_count.fetch_add(1, Ordering::Relaxed);
+                        check(&payload, &mut last);
+                    }
+                })
+            };
+            let mut children: Vec<_> = (0..2 * SIDE).map(|n| start(n, n as u64)).collect();
+            let mut seed = 88172645463325252_u64;
+            for death in 0..DEATHS {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                std::thread::sleep(Duration::from_micros(seed % 20_000));
+                let n = (seed >> 32) as usize % (2 * SIDE);
+                let fresh = start(n, 100 + death);
+                let victim = std::mem::replace(&mut children[n], fresh);
+                victim.kill();
+                assert!(!victim.reap());
+            }
+            end.store(1, Ordering::Relaxed);
+            assert!(children.into_iter().all(|child| child.reap()), "a child found something wrong");
+            assert!(channel.is_empty());
+            let (put, got) = (put_count.load(Ordering::Relaxed), got_count.load(Ordering::Relaxed));
+            assert!(put > 1000 && put.abs_diff(got) <= DEATHS, "{put} put, {got} got");
+        }
+    }
+}

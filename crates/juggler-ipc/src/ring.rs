@@ -213,8 +213,8 @@ impl<'a> Ring<'a> {
                 }
             }
             1 if at < first => behind(first).or_else(|| {
-                let beyond = (self.words.touched.load(Ordering::Relaxed) as usize).next_multiple_of(UNIT);
-                (beyond > first && beyond.saturating_add(room) <= self.capacity).then(|| jump_to(beyond))
+                let beyond = (self.words.touched.load(Ordering::Relaxed) as usize).min(self.capacity) / UNIT * UNIT;
+                (beyond > first && beyond + room <= self.capacity).then(|| jump_to(beyond))
             }),
             1 | 2 => behind(self.capacity),
             _ => return Err(PushError::Malformed(Malformed { offset: at })),
