@@ -10,7 +10,10 @@ The managers here start their server by the start method of `juggler.multiproces
 """
 
 from multiprocessing import managers as _stock
+from multiprocessing.managers import BaseManager as _StockBaseManager
 from multiprocessing.managers import BaseProxy, Token
+from multiprocessing.managers import SharedMemoryManager as _StockSharedMemoryManager
+from multiprocessing.managers import SyncManager as _StockSyncManager
 from typing import TYPE_CHECKING, Any
 
 from juggler.multiprocessing import connection, context
@@ -20,7 +23,7 @@ __all__ = ["BaseManager", "BaseProxy", "SharedMemoryManager", "SyncManager", "To
 _stock.listener_client["pickle"] = (connection.Listener, connection.Client)  # type: ignore[attr-defined]
 
 
-class BaseManager(_stock.BaseManager):
+class BaseManager(_StockBaseManager):
     """Starts a server process and makes objects there; as `multiprocessing.managers.BaseManager`.
 
     Args:
@@ -41,7 +44,9 @@ class BaseManager(_stock.BaseManager):
         *,
         shutdown_timeout: float = 1.0,
     ) -> None:
-        super().__init__(
+        # Not `super()`: where this class is `BaseManager`, the standard library calls it by that name.
+        _StockBaseManager.__init__(
+            self,
             address,
             authkey,
             serializer,
@@ -50,12 +55,27 @@ class BaseManager(_stock.BaseManager):
         )
 
 
-class SyncManager(BaseManager, _stock.SyncManager):
+class SyncManager(BaseManager, _StockSyncManager):
     """A manager of lists, dictionaries, queues, locks and the like; what `Manager()` makes."""
 
 
-class SharedMemoryManager(BaseManager, _stock.SharedMemoryManager):
-    """A manager of shared memory; as `multiprocessing.managers.SharedMemoryManager`."""
+class SharedMemoryManager(_StockSharedMemoryManager, BaseManager):
+    """A manager of shared memory; as `multiprocessing.managers.SharedMemoryManager`.
+
+    Its arguments are those of `BaseManager`.
+    """
+
+    def __init__(
+        self,
+        address: "Any" = None,
+        authkey: "bytes | None" = None,
+        serializer: str = "pickle",
+        ctx: "Any" = None,
+        *,
+        shutdown_timeout: float = 1.0,
+    ) -> None:
+        ctx = ctx or context.default_context.get_context()
+        super().__init__(address, authkey, serializer, ctx, shutdown_timeout=shutdown_timeout)
 
 
 if not TYPE_CHECKING:
