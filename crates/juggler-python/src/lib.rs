@@ -56,6 +56,8 @@ mod _juggler {
     #[pymodule_export]
     use super::ipc::condition::SharedRoom;
     #[pymodule_export]
+    use super::ipc::connection::Connection;
+    #[pymodule_export]
     use super::ipc::event::SharedEvent;
     #[pymodule_export]
     use super::ipc::lock::{OwnerDied, SharedLock, SharedRLock};
@@ -63,6 +65,10 @@ mod _juggler {
     use super::ipc::memory::{SharedBlock, SharedSegment};
     #[pymodule_export]
     use super::ipc::parent::end_with_parent;
+    #[pymodule_export]
+    use super::ipc::payload::set_channel_dumps;
+    #[pymodule_export]
+    use super::ipc::queue::ProcessQueue;
     #[pymodule_export]
     use super::ipc::semaphore::SharedSemaphore;
     #[pymodule_export]
@@ -89,8 +95,10 @@ mod _juggler {
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;
+        ipc::connection::finish(py)?;
         ipc::event::finish(py)?;
         ipc::lock::finish(py)?;
+        ipc::queue::finish(py)?;
         ipc::semaphore::finish(py)?;
         ipc::value::finish(py)?;
         lock::finish(py)?;

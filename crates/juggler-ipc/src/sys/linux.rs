@@ -74,6 +74,9 @@ fn allocate(file: BorrowedFd<'_>, mode: i32, offset: usize, length: usize) -> io
     let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
     let offset = libc::off_t::try_from(offset).map_err(too_large)?;
     let length = libc::off_t::try_from(length).map_err(too_large)?;
+    if length == 0 {
+        return Ok(()); // which the system takes for a mistake
+    }
     loop {
         // SAFETY: a call on a descriptor.
         if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, length) } == 0 {
