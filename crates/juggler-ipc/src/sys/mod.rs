@@ -4,7 +4,9 @@
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{Life, Mapping, create_memory_file, end_with_parent, file_length, process_life};
+pub use linux::{
+    Life, Mapping, create_memory_file, end_with_parent, file_length, process_life, reserve_memory, return_memory,
+};
 
 #[cfg(all(test, not(loom)))]
 pub mod testing;
