@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
 BINDING = "juggler-python"
 # module -> why it cannot do without; each is tested by loom or under stress
 UNSAFE = {
+    "juggler-ipc/src/arena.rs": "blocks of memory that other processes write",
     "juggler-ipc/src/segment.rs": "references into memory that other processes write",
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
     "juggler-sync/src/future.rs": "the result's cell, handed over by the state word",

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from pickle import PickleBuffer
 from threading import Thread
 from types import GenericAlias, TracebackType
 from typing import (
@@ -11,6 +12,7 @@ from typing import (
     Generic,
     ParamSpec,
     Protocol,
+    TypeAlias,
     TypedDict,
     TypeVar,
     final,
@@ -19,11 +21,13 @@ from typing import (
 )
 
 from _typeshed import SupportsRichComparisonT
-from typing_extensions import TypeVarTuple, deprecated, disjoint_base
+from typing_extensions import Buffer, TypeVarTuple, deprecated, disjoint_base
 
 __all__ = [
+    "Arena",
     "Barrier",
     "BarrierStatistics",
+    "Block",
     "BoundedSemaphore",
     "Condition",
     "ConditionStatistics",
@@ -396,6 +400,42 @@ def _forget_workers() -> None: ...
 # ---------------------------------------------------------------- processes
 
 def end_with_parent(parent: int) -> bool: ...
+
+# ---------------------------------------------------------------- memory between processes
+
+_Slow: TypeAlias = Callable[[Any], tuple[bytes, list[PickleBuffer]]]
+
+@final
+class Arena:
+    def __new__(cls, length: int | None = None, keep: int | None = None) -> Arena: ...
+    @staticmethod
+    def open(fd: int, worker: int) -> Arena: ...
+    def fileno(self) -> int: ...
+    def allocate(self, length: int) -> Block | None: ...
+    def allocate_for(self, worker: int, length: int) -> bytes | None: ...
+    def hold(self, reference: bytes) -> Block: ...
+    def claim(self, reference: bytes) -> Block: ...
+    def take(self, reference: bytes) -> Block: ...
+    def reclaim(self, worker: int) -> int: ...
+    def trim(self, keep: int = 0) -> None: ...
+    def usage(self) -> tuple[int, int, int]: ...
+    def pack(
+        self,
+        obj: object,
+        slow: _Slow,
+        define: bool = True,
+        room: Callable[[int], Block | None] | None = None,
+    ) -> tuple[bytes, list[Block]]: ...
+    def unpack(self, payload: bytes) -> Any: ...
+
+@final
+class Block:
+    @property
+    def reference(self) -> bytes: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def fill(self, buffer: Buffer) -> None: ...
+    def leave(self) -> None: ...
 
 # ---------------------------------------------------------------- tracing
 

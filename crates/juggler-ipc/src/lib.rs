@@ -8,6 +8,9 @@
 //! |---|---|
 //! | [`sys`] | what depends on the platform: memory files, mappings |
 //! | [`segment`] | a piece of shared memory, with checked access |
+//! | [`arena`] | memory for large payloads, allocated by one process and held by several |
 
+#[cfg(not(loom))]
+pub mod arena;
 pub mod segment;
 pub mod sys;

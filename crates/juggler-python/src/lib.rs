@@ -47,6 +47,8 @@ mod _juggler {
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
     #[pymodule_export]
+    use super::ipc::arena::{Arena, Block};
+    #[pymodule_export]
     use super::ipc::parent::end_with_parent;
     #[pymodule_export]
     use super::lock::{Lock, LockStatistics};

@@ -68,6 +68,38 @@ pub fn end_with_parent(parent: u32) -> io::Result<bool> {
     Ok(std::os::unix::process::parent_id() == parent)
 }
 
+/// Has the system provide the memory of a part of a memory file, so that writing there can't fail.
+///
+/// # Errors
+/// The system's: out of memory.
+pub fn reserve_memory(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<()> {
+    allocate(file, 0, offset, length)
+}
+
+/// Gives the memory of a part of a memory file back; it reads as zeros again.
+///
+/// # Errors
+/// The system's.
+pub fn return_memory(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<()> {
+    allocate(file, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, offset, length)
+}
+
+fn allocate(file: BorrowedFd<'_>, mode: i32, offset: usize, length: usize) -> io::Result<()> {
+    let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+    let offset = libc::off_t::try_from(offset).map_err(too_large)?;
+    let length = libc::off_t::try_from(length).map_err(too_large)?;
+    loop {
+        // SAFETY: a call on a descriptor.
+        if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, length) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
 /// A file mapped for reading and writing, shared with every other process that maps it.
 #[derive(Debug)]
 pub struct Mapping {

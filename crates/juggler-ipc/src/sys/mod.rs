@@ -3,7 +3,7 @@
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{Mapping, create_memory_file, end_with_parent, file_length};
+pub use linux::{Mapping, create_memory_file, end_with_parent, file_length, reserve_memory, return_memory};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("juggler-ipc shares memory on Linux only; another platform adds a file to src/sys");

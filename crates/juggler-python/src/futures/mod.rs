@@ -20,7 +20,7 @@ pub mod future;
 mod layout;
 mod map;
 pub mod pool;
-mod stdlib;
+pub mod stdlib;
 mod task;
 mod tracing;
 pub mod wait;

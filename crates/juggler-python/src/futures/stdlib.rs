@@ -16,7 +16,8 @@ pub struct Import {
 }
 
 impl Import {
-    const fn new(module: &'static str, name: &'static str) -> Self {
+    /// `name` of `module`.
+    pub const fn new(module: &'static str, name: &'static str) -> Self {
         Self { module, name, object: PyOnceLock::new() }
     }
 
