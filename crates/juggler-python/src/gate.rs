@@ -1,6 +1,6 @@
 //! The one place where a thread leaves the interpreter to wait.
 //!
-//! Every blocking call of the package ends in [`PyGate::wait`]: it detaches (under a GIL: releases it), sleeps in the
+//! Every blocking call of the package ends in [`PyGate::wait`], or for a descriptor in [`PyGate::system_call`]: it detaches (under a GIL: releases it), sleeps in the
 //! engine, attaches again, and, if a signal ended the sleep, runs Python's signal handlers. A handler that raises (as
 //! `KeyboardInterrupt` does) ends the wait; after any other the engine waits on for what is left of its deadline.
 //!
@@ -25,6 +25,7 @@ use juggler_sync::{Deadline, Gate, Waited};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use std::io;
 
 use crate::obj::Obj;
 
@@ -39,6 +40,28 @@ impl<'py> PyGate<'py> {
     #[inline(always)]
     pub fn new(py: Python<'py>) -> Self {
         Self { py }
+    }
+
+    /// Makes a system call that may wait for a descriptor, detached. When a signal ends it, signal handlers run, and it is
+    /// made again.
+    ///
+    /// # Errors
+    /// What a signal handler raises. The call's own error is the inner one.
+    pub fn system_call<T: Send>(
+        &self,
+        mut call: impl FnMut() -> io::Result<T> + Send,
+    ) -> Result<io::Result<T>, Raised> {
+        loop {
+            match self.py.detach(&mut call) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    // SAFETY: the thread is attached again.
+                    if unsafe { ffi::PyErr_CheckSignals() } != 0 {
+                        return Err(Raised);
+                    }
+                }
+                done => return Ok(done),
+            }
+        }
     }
 }
 

@@ -23,6 +23,8 @@ from multiprocessing.context import (  # type: ignore[attr-defined]  # noqa: F40
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
+from juggler._juggler import OwnerDied
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -73,6 +75,8 @@ def _here(method: "Callable[..., Any]") -> "Callable[..., Any]":
 
 class _Context(BaseContext):
     """What our contexts have in common: the classes, and the table of start methods."""
+
+    OwnerDied = OwnerDied
 
     def get_context(self, method: "str | None" = None) -> "Any":
         if method is None:
