@@ -68,6 +68,7 @@ __all__ = [
     "_set_worker_starter",
     "allocate_lock",
     "as_completed",
+    "end_with_parent",
     "trace_join",
     "trace_report",
     "trace_start",
