@@ -26,6 +26,7 @@ Deviations:
 """
 
 import threading
+import traceback
 from multiprocessing import context, reduction
 from multiprocessing import queues as _stock
 from queue import Empty, Full
@@ -135,6 +136,10 @@ class Queue(_Shared, _stock.Queue):
 
     def cancel_join_thread(self) -> None:
         """Nothing: no process waits for its queues at its end."""
+
+    @staticmethod
+    def _on_queue_feeder_error(e: "Exception", obj: object) -> None:
+        traceback.print_exception(e)
 
     def _terminate_broken(self) -> None:
         self.close()
