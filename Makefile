@@ -17,7 +17,7 @@ ARGS ?=
 
 # Whoever develops may change dependencies; what CI builds is what Cargo.lock says.
 LOCKED := $(if $(CI),--locked)
-ENGINE := -p juggler-sync -p juggler-trace
+ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property process typing examples))
 TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
@@ -89,7 +89,7 @@ test-loom: export RUSTFLAGS := --cfg loom
 test-loom: export CARGO_PROFILE_RELEASE_LTO := off
 test-loom: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 test-loom: ## every interleaving of the primitives and queues, by loom
-	cargo test $(LOCKED) --release -p juggler-sync --test 'loom*' --target-dir target/loom $(ARGS)
+	cargo test $(LOCKED) --release -p juggler-sync -p juggler-ipc --test 'loom*' --target-dir target/loom $(ARGS)
 
 .PHONY: test-python
 test-python: build ## the Python package: units, command line, properties, processes, examples
@@ -108,7 +108,7 @@ check: check-rust check-python check-layers ## formats, lints, types, stubs, and
 check-rust: $(VENV)/.setup
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(PY)) cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
-	RUSTFLAGS='--cfg loom' cargo clippy $(LOCKED) -p juggler-sync --all-targets --target-dir target/loom -- -D warnings
+	RUSTFLAGS='--cfg loom' cargo clippy $(LOCKED) -p juggler-sync -p juggler-ipc --all-targets --target-dir target/loom -- -D warnings
 
 .PHONY: check-python
 check-python: build

@@ -9,9 +9,9 @@ The calls are made on a `juggler.futures.ProcessPoolExecutor`, which is kept for
 same size until the program ends: large arrays travel through shared memory, and a worker that dies
 costs the batch that it was working on, where joblib's own backend loses the loop.
 
-Deviations from joblib's default backend: ``inner_max_num_threads`` is not supported, ``max_nbytes``,
-``mmap_mode`` and ``temp_folder`` are without effect (no array becomes a file), and arrays that
-workers get are theirs to write to.
+Deviations from joblib's default backend: ``inner_max_num_threads`` is not supported,
+``max_nbytes``, ``mmap_mode`` and ``temp_folder`` are without effect (no array becomes a file), and
+arrays that workers get are theirs to write to.
 """
 
 from __future__ import annotations
@@ -60,7 +60,12 @@ class JugglerBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return n_jobs if n_jobs > 0 else max(futures._cpu_count() + 1 + n_jobs, 1)
 
     def configure(
-        self, n_jobs: int = 1, parallel: Any = None, prefer: Any = None, require: Any = None, **_: Any
+        self,
+        n_jobs: int = 1,
+        parallel: Any = None,
+        prefer: Any = None,
+        require: Any = None,
+        **_: Any,
     ) -> int:
         """Have an executor ready; the number of its workers."""
         n_jobs = self.effective_n_jobs(n_jobs)

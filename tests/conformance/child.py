@@ -153,7 +153,7 @@ def lay_over_children(report: Report, prelude: str) -> None:
 
 
 def install_package(package: str, paths: Sequence[str], extra_tests: Sequence[str]) -> str:
-    """Run the package's `install`, if it has one; returns code that does so in another interpreter."""
+    """Run the package's `install`, if it has one; returns code that does so elsewhere."""
     if extra_tests:
         overlay.add_tests(extra_tests)
     install = getattr(importlib.import_module(package), "install", None)

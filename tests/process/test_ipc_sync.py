@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import re
 import signal
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from juggler import multiprocessing
 from juggler.multiprocessing import sharedctypes, synchronize
 from juggler.multiprocessing.synchronize import OwnerDied
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:This process:DeprecationWarning"
 )
 
-METHODS = ["fork", "spawn", "forkserver"]
+METHODS = ["zygote", "fork", "spawn", "forkserver"]
 
 
 @pytest.fixture(params=METHODS)
@@ -195,7 +195,7 @@ def test_a_party_that_dies_breaks_the_barrier_for_the_others(start: Start) -> No
 
 def wait_for(primitive: Any, ready: Any) -> None:
     ready.release()
-    getattr(primitive, "wait", primitive.acquire if hasattr(primitive, "acquire") else None)()
+    (primitive.wait if isinstance(primitive, synchronize.Event) else primitive.acquire)()
 
 
 @pytest.mark.parametrize("make", [lambda: synchronize.Semaphore(0), synchronize.Event])
@@ -204,7 +204,7 @@ def test_a_waiter_that_dies_takes_nothing_with_it(start: Start, make: Callable[[
     dead, alive = (start(wait_for, primitive, ready) for _ in range(2))
     ready.acquire(), ready.acquire()
     kill(dead)
-    getattr(primitive, "release", getattr(primitive, "set", None))()
+    (primitive.set if isinstance(primitive, synchronize.Event) else primitive.release)()
     alive.join()
     assert alive.exitcode == 0
 

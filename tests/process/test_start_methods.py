@@ -54,7 +54,8 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("method", METHODS)
 def test_attributes(run_program: Callable[..., str], method: str) -> None:
     output = run_program(
-        "from juggler.multiprocessing import connection\n" + ATTRIBUTES.replace("METHOD", repr(method))
+        "from juggler.multiprocessing import connection\n"
+        + ATTRIBUTES.replace("METHOD", repr(method))
     )
     assert output == f"closed\nstill running\nstill running\n{method}\n"
 

@@ -15,7 +15,8 @@ LIST = Path(__file__).parents[2] / "crates/juggler-python/src/unwind/calls.rs"
 # What never runs Python code, and so never waits for the GIL; attaching is guarded by PyO3.
 LEAVES = re.compile(
     r"""_?Py(
-    .*_(Type|Check)|Exc_.*|_\w+Struct|_GetVersion|_IsInitialized|_?_IsFinalizing|
+    .*_(Type|Check)|Buffer_IsContiguous|ByteArray_Size|Bytes_(FromStringAndSize|Size)|
+    Exc_.*|_\w+Struct|_GetVersion|_IsInitialized|_?_IsFinalizing|
     CFunction_GetSelf|Callable_Check|Descr_NewMethod|Dict_Next|
     Err_(ExceptionMatches|Fetch|GetRaisedException|Occurred)|
     Eval_(GetBuiltins|GetFrame|RestoreThread|SaveThread)|Exception_(GetTraceback|SetCause)|

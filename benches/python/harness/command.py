@@ -96,4 +96,3 @@ def main(
     if options.markdown:
         options.markdown.write_text(report.markdown(facts, lines), encoding="utf-8")
     return 1 if _report_errors(lines) else 0
-

@@ -166,9 +166,7 @@ def _pebble() -> Driver:
         lambda pool, argument: pool.schedule(task, (argument,)).result(),
         submit,
         lambda pool, items: list(pool.map(task, items).result()),
-        lambda pool, items: list(
-            pool.map(task, items, chunksize=_ITEMS // (WORKERS * 4)).result()
-        ),
+        lambda pool, items: list(pool.map(task, items, chunksize=_ITEMS // (WORKERS * 4)).result()),
         lambda pool: (pool.stop(), pool.join()),
     )
 
@@ -226,7 +224,9 @@ def _row(
 
         return turn
 
-    return Bench(GROUP, (Metric(name),), ("start", "call", "stop", how), prepare, most_rounds=rounds)
+    return Bench(
+        GROUP, (Metric(name),), ("start", "call", "stop", how), prepare, most_rounds=rounds
+    )
 
 
 def _round_trips(call: Callable[..., Any], pool: Any, count: int) -> None:

@@ -144,7 +144,13 @@ impl Channel {
     ///
     /// # Errors
     /// See [`PutError`]; then nothing was added.
-    pub fn put<G: Gate>(&self, gate: &G, deadline: Deadline, kind: u8, payload: &[u8]) -> Result<(), PutError<G::Error>> {
+    pub fn put<G: Gate>(
+        &self,
+        gate: &G,
+        deadline: Deadline,
+        kind: u8,
+        payload: &[u8],
+    ) -> Result<(), PutError<G::Error>> {
         let (header, ring) = (self.header(), self.ring());
         loop {
             let before = ring.popped();

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`sys`] | what depends on the platform: memory files, mappings |
 //! | [`segment`] | a piece of shared memory, with checked access |
+//! | [`arena`] | memory for large payloads, allocated by one process and held by several |
 //! | [`owner`] | which process holds something, and whether it lives |
 //! | [`heap`] | many small blocks in few segments |
 //! | [`lock`] | a lock that survives its holder |
@@ -16,6 +17,8 @@
 //! | [`channel`] | a queue between processes |
 //! | [`semaphore`], [`event`], [`condition`], [`barrier`] | what else processes wait for |
 
+#[cfg(not(loom))]
+pub mod arena;
 pub mod barrier;
 pub mod bell;
 #[cfg(not(loom))]

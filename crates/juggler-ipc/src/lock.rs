@@ -18,7 +18,7 @@
 
 use crate::owner::Owner;
 use crate::segment::shared;
-use juggler_sync::sync::{Ordering, spin_hint};
+use juggler_sync::sync::Ordering;
 use juggler_sync::sys::SharedFutex;
 use juggler_sync::{Deadline, Gate, Waited};
 use std::time::Duration;
@@ -28,7 +28,8 @@ const WAITERS: u32 = 1 << 31;
 
 /// How often a thread looks at a held lock before it sleeps: about as long as a short critical section of another process
 /// takes. A sleep and a wake cost fifty times that.
-const SPINS: u32 = if cfg!(loom) { 0 } else { 60 };
+#[cfg(not(loom))]
+const SPINS: u32 = 60;
 
 /// The slices in which whoever waits sleeps. Shared by all waits between processes.
 #[derive(Debug)]
@@ -108,8 +109,9 @@ impl RawLock {
         if deadline == Deadline::PASSED {
             return Ok(if self.take_over(me) { Acquired::OwnerDied } else { Acquired::TimedOut });
         }
+        #[cfg(not(loom))]
         for _ in 0..SPINS {
-            spin_hint();
+            juggler_sync::sync::spin_hint();
             if self.word.load(Ordering::Relaxed) == FREE && self.try_acquire(me) {
                 return Ok(Acquired::Acquired);
             }
@@ -153,11 +155,19 @@ impl RawLock {
 
     /// Takes the lock from a holder that has died.
     fn take_over(&self, me: Owner) -> bool {
-        let word = self.word.load(Ordering::Relaxed);
-        let Some(owner) = Owner::of(word) else { return false };
-        owner != me
+        let mut word = self.word.load(Ordering::Relaxed);
+        while let Some(owner) = Owner::of(word)
+            && owner != me
             && !owner.is_alive()
-            && self.word.word.compare_exchange(word, me.word() | WAITERS, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        {
+            let taken = me.word() | WAITERS;
+            match self.word.word.compare_exchange(word, taken, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                // Somebody has begun to wait, or was faster.
+                Err(now) => word = now,
+            }
+        }
+        false
     }
 
     /// A wake may have reached a thread that gives up: the next sleeper gets it, now if the lock is free, or from whoever

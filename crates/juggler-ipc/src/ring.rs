@@ -233,7 +233,7 @@ impl<'a> Ring<'a> {
 
     #[cold]
     fn commit_memory_slow(&self, touched: usize, end: usize) -> io::Result<()> {
-        crate::sys::allocate(self.segment.as_fd(), self.start + touched, end.saturating_sub(touched))?;
+        crate::sys::reserve_memory(self.segment.as_fd(), self.start + touched, end.saturating_sub(touched))?;
         self.words.touched.store(end as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -312,7 +312,8 @@ impl<'a> Ring<'a> {
             self.words.touched.store(0, Ordering::Relaxed);
             let head = Place(self.words.head.load(Ordering::Relaxed));
             self.words.head.store(Place::new(0, head.lap(), head.count()).0, Ordering::Relaxed);
-            crate::sys::give_back(self.segment.as_fd(), self.start, self.capacity);
+            // A system that won't take it back leaves it as it is.
+            let _ = crate::sys::return_memory(self.segment.as_fd(), self.start, self.capacity);
         }
     }
 

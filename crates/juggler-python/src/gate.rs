@@ -112,6 +112,12 @@ impl Context<Obj> for PyGate<'_> {
     }
 }
 
+/// Runs something long that waits for nobody and touches no Python object, such as a large copy, while other threads
+/// have the interpreter.
+pub fn without_gil<R: Send>(py: Python<'_>, work: impl FnOnce() -> R + Send) -> R {
+    py.detach(work)
+}
+
 fn is_finalizing() -> bool {
     #[cfg(Py_3_13)]
     // SAFETY: always safe to call.

@@ -1,7 +1,8 @@
 //! The extension module `juggler._juggler`: juggler's engine as Python classes.
 //!
 //! One file per class. [`gate`] is the only place that detaches from the interpreter, [`raw`] holds CPython's own calling
-//! convention for the hottest methods, [`obj`] the references that the engine's containers hold.
+//! convention for the hottest methods, [`layout`] makes and frees the hottest classes' instances, [`obj`] holds the
+//! references that the engine's containers own, [`label`] the names of locks.
 
 mod barrier;
 mod condition;
@@ -11,6 +12,8 @@ mod futures;
 mod gate;
 mod gc;
 mod ipc;
+mod label;
+mod layout;
 mod lock;
 mod obj;
 mod queue;
@@ -46,6 +49,8 @@ mod _juggler {
     use super::futures::wait::wait;
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
+    #[pymodule_export]
+    use super::ipc::arena::{Arena, Block};
     #[pymodule_export]
     use super::ipc::barrier::SharedBarrier;
     #[pymodule_export]

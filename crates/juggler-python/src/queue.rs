@@ -12,6 +12,7 @@
 use crate::condition::Condition;
 use crate::gate::{self, PyGate};
 use crate::gc::Ready;
+use crate::layout::Direct;
 use crate::lock::Lock;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -238,7 +239,7 @@ impl Queue {
         if this.parts.get().is_some() {
             return Ok(());
         }
-        let mutex = Bound::new(py, Lock::make(py, None))?.into_any();
+        let mutex = Bound::new(py, Lock::make(py))?.into_any();
         let condition = || py.get_type::<Condition>().call1((&mutex,)).map(Obj::from);
         let parts = Parts {
             not_empty: condition()?,

@@ -25,7 +25,6 @@ from __future__ import annotations
 import collections
 import itertools
 import multiprocessing as _multiprocessing
-import os
 import time
 import warnings
 from multiprocessing import pool as _stdlib
@@ -34,10 +33,14 @@ from multiprocessing.pool import (  # type: ignore[attr-defined]
     INIT,
     RUN,
     TERMINATE,
-    MaybeEncodingError,
-    RemoteTraceback,
     mapstar,
     starmapstar,
+)
+from multiprocessing.pool import (
+    MaybeEncodingError as MaybeEncodingError,
+)
+from multiprocessing.pool import (
+    RemoteTraceback as RemoteTraceback,
 )
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool", "ThreadPool"]
 
-TimeoutError = _multiprocessing.TimeoutError
+TimeoutError = _multiprocessing.TimeoutError  # noqa: A001
 
 READ_AHEAD = 4096
 
@@ -233,7 +236,7 @@ class IMapIterator(Generic[_Result]):
         finally:
             self._lock.release()
 
-    __next__ = next
+    __next__ = next  # noqa: A003
 
     def _next_call(self, deadline: float | None) -> _Call:
         """The next call, which is done."""
@@ -331,8 +334,8 @@ class Pool(_stdlib.Pool):
     def _repopulate_pool(self) -> None:
         self._executor.start()  # type: ignore[attr-defined]
 
-    def __del__(self, _warn: Callable[..., None] = warnings.warn, RUN: str = RUN) -> None:
-        if self._state == RUN:
+    def __del__(self, _warn: Callable[..., None] = warnings.warn, _run: str = RUN) -> None:
+        if self._state == _run:
             _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
 
     def apply(
@@ -349,7 +352,7 @@ class Pool(_stdlib.Pool):
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult[Any]:
-        """Have ``func(*args, **kwds)`` called in a worker. Callbacks get the result or the error."""
+        """Have ``func(*args, **kwds)`` called in a worker; a callback gets what comes of it."""
         self._check_running()
         call = self._submit(func, *args, **kwds)
         return ApplyResult(self, [call], callback, error_callback)
@@ -501,9 +504,7 @@ class ThreadPool(Pool):
         maxtasksperchild: int | None,
         context: Any,
     ) -> futures.Executor:
-        return futures.ThreadPoolExecutor(
-            processes, initializer=initializer, initargs=initargs
-        )
+        return futures.ThreadPoolExecutor(processes, initializer=initializer, initargs=initargs)
 
     @property
     def _pool(self) -> list[Any]:
@@ -539,8 +540,6 @@ def _batched(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
         yield batch
 
 
-def _chunks(
-    func: Callable[..., Any], items: Iterable[Any], size: int
-) -> Iterator[tuple[Any, ...]]:
+def _chunks(func: Callable[..., Any], items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
     for chunk in _batched(items, size):
         yield mapstar, (func, chunk)

@@ -16,7 +16,7 @@ from multiprocessing import context, reduction
 from typing import TYPE_CHECKING
 
 from juggler._juggler import SharedNumber
-from juggler.multiprocessing.heap import SharedBlock
+from juggler.multiprocessing.memory import SharedBlock
 from juggler.multiprocessing.synchronize import RLock
 
 if TYPE_CHECKING:
@@ -45,30 +45,44 @@ typecode_to_type: dict[str, type[Any]] = {
 _NUMBERS = {type_: code for code, type_ in typecode_to_type.items() if code not in "cu"}
 
 
+def _type_of(typecode_or_type: Any) -> Any:
+    type_ = typecode_to_type.get(typecode_or_type, typecode_or_type)
+    try:
+        ctypes.sizeof(type_)
+    except TypeError:
+        codes = ", ".join(typecode_to_type)
+        raise TypeError(
+            f"bad typecode {type_!r} (must be a ctypes type or one of {codes})"
+        ) from None
+    return type_
+
+
 def _new_value(type_: type[Any]) -> Any:
     return rebuild_ctype(type_, SharedBlock(ctypes.sizeof(type_)), None)
 
 
-def RawValue(typecode_or_type: Any, *args: Any) -> Any:
+def RawValue(typecode_or_type: Any, *args: Any) -> Any:  # noqa: N802
     """A ctypes object in shared memory, without a lock.
 
     Args:
         typecode_or_type: a ctypes type, or a typecode as of the `array` module.
         args: what the type is called with; by default the memory is zeros.
     """
-    value = _new_value(typecode_to_type.get(typecode_or_type, typecode_or_type))
+    value = _new_value(_type_of(typecode_or_type))
     value.__init__(*args)
     return value
 
 
-def RawArray(typecode_or_type: Any, size_or_initializer: int | Iterable[Any]) -> Any:
+def RawArray(  # noqa: N802
+    typecode_or_type: Any, size_or_initializer: int | Iterable[Any]
+) -> Any:
     """A ctypes array in shared memory, without a lock; `numpy.frombuffer` gives a view of it.
 
     Args:
         typecode_or_type: a ctypes type, or a typecode as of the `array` module, of the elements.
         size_or_initializer: how many there are, all zero, or what they are.
     """
-    type_ = typecode_to_type.get(typecode_or_type, typecode_or_type)
+    type_ = _type_of(typecode_or_type)
     if isinstance(size_or_initializer, int):
         return _new_value(type_ * size_or_initializer)
     values = tuple(size_or_initializer)
@@ -85,7 +99,9 @@ def _lock_for(lock: Any, ctx: Any) -> Any:
     return lock
 
 
-def Value(typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None) -> Any:
+def Value(  # noqa: N802
+    typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None
+) -> Any:
     """A ctypes object in shared memory with a lock; its ``value`` is read and written under it.
 
     Args:
@@ -101,7 +117,7 @@ def Value(typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None) 
     return value if lock is False else synchronized(value, _lock_for(lock, ctx), ctx)
 
 
-def Array(
+def Array(  # noqa: N802
     typecode_or_type: Any,
     size_or_initializer: int | Iterable[Any],
     *,
@@ -166,7 +182,7 @@ def _reduce_ctype(obj: Any) -> tuple[Any, ...]:
 def rebuild_ctype(type_: type[Any], block: SharedBlock, length: int | None) -> Any:
     """A ctypes object over a block of shared memory, an array if `length` is given."""
     if length is not None:
-        type_ *= length  # type: ignore[assignment, operator]
+        type_ *= length
     reduction.ForkingPickler.register(type_, _reduce_ctype)
     obj = type_.from_buffer(block)
     obj._wrapper = block
@@ -224,7 +240,7 @@ class Synchronized(SynchronizedBase):
     value = _under_lock("value")
 
 
-class _SynchronizedNumber(SharedNumber, Synchronized):  # type: ignore[misc]
+class _SynchronizedNumber(SharedNumber, Synchronized):
     """A `Synchronized` number, with atomic operations."""
 
     def __init__(self, obj: Any, lock: Any = None, ctx: Any = None) -> None:

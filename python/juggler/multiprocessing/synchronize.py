@@ -44,7 +44,7 @@ from juggler._juggler import (
     SharedRoom,
     SharedSemaphore,
 )
-from juggler.multiprocessing.heap import place_of
+from juggler.multiprocessing.memory import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -54,6 +54,41 @@ pub fn file_length(file: BorrowedFd<'_>) -> io::Result<usize> {
     usize::try_from(stat.st_size).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))
 }
 
+/// Has the system provide the memory of a part of a memory file, so that writing there can't fail.
+///
+/// # Errors
+/// The system's: out of memory.
+pub fn reserve_memory(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<()> {
+    allocate(file, 0, offset, length)
+}
+
+/// Gives the memory of a part of a memory file back; it reads as zeros again.
+///
+/// # Errors
+/// The system's.
+pub fn return_memory(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<()> {
+    allocate(file, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, offset, length)
+}
+
+fn allocate(file: BorrowedFd<'_>, mode: i32, offset: usize, length: usize) -> io::Result<()> {
+    let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+    let offset = libc::off_t::try_from(offset).map_err(too_large)?;
+    let length = libc::off_t::try_from(length).map_err(too_large)?;
+    if length == 0 {
+        return Ok(()); // which the system takes for a mistake
+    }
+    loop {
+        // SAFETY: a call on a descriptor.
+        if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, length) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
 /// Has this process killed as soon as the thread that forked it ends, which for a process with one thread means: as soon
 /// as its parent ends. The kernel keeps the wish over an exec, and drops it in the children of this process.
 ///
@@ -159,33 +194,4 @@ fn parse_stat(text: &[u8]) -> Option<Life> {
     let start = fields.nth(1)?.parse().ok()?;
     // The state is the main thread's: others may go on without it.
     if matches!(state, "Z" | "X") && threads <= 1 { Some(Life::Dead) } else { Some(Life::Alive { start: Some(start) }) }
-}
-
-/// Sees to it that `length` bytes of a memory file at `offset` can be written: without, a write to memory that the system
-/// does not have would end the process.
-///
-/// # Errors
-/// The system's: no memory.
-pub fn allocate(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<()> {
-    if length == 0 {
-        return Ok(());
-    }
-    loop {
-        // SAFETY: a call on a descriptor.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, offset as libc::off_t, length as libc::off_t) } == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-}
-
-/// Gives the memory of a part of a memory file back to the system; it reads as zeros from then on. A system that won't
-/// leaves it as it is.
-pub fn give_back(file: BorrowedFd<'_>, offset: usize, length: usize) {
-    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    // SAFETY: a call on a descriptor; the caller knows that nobody needs what is there.
-    unsafe { libc::fallocate(file.as_raw_fd(), mode, offset as libc::off_t, length as libc::off_t) };
 }

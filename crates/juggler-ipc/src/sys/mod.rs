@@ -1,11 +1,11 @@
-//! What depends on the platform: anonymous memory files and their mappings, which process lives, a process's end with its
-//! parent.
+//! What depends on the platform: anonymous memory files and their mappings, which process lives, and a process's end with
+//! its parent.
 
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    Life, Mapping, allocate, create_memory_file, end_with_parent, file_length, give_back, process_life,
+    Life, Mapping, create_memory_file, end_with_parent, file_length, process_life, reserve_memory, return_memory,
 };
 
 #[cfg(all(test, not(loom)))]

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`future`] | the class `Future` |
-//! | [`layout`] | how a future is made and freed without PyO3's detours |
+//! | [`layout`] | how a future is made |
 //! | [`exposed`] | what happens to futures whose privates a program uses |
 //! | [`stdlib`] | what is taken from the standard library: its exceptions and its logger |
 //! | [`task`], [`tracing`] | a call that waits for a worker, and what the tracer is told of it |
@@ -34,6 +34,6 @@ pub use worker::{close_pools, forget_workers, set_worker_starter};
 /// Adds what PyO3 does not to the classes.
 pub fn finish(py: Python<'_>) -> PyResult<()> {
     future::finish_class(py)?;
-    layout::finish(py)?;
+    crate::layout::install::<future::Future>(py)?;
     pool::finish(py)
 }

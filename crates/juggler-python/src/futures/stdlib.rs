@@ -16,7 +16,7 @@ pub struct Import {
 }
 
 impl Import {
-    /// The object `name` of `module`.
+    /// `name` of `module`.
     pub const fn new(module: &'static str, name: &'static str) -> Self {
         Self { module, name, object: PyOnceLock::new() }
     }

@@ -71,12 +71,12 @@ impl SharedBarrier {
         })
     }
 
-    /// Let the others pass, or break the barrier if the action did not go `well`.
+    /// Let the others pass in the round with this number, or break the barrier if the action did not go `well`.
     ///
     /// Returns:
     ///     False if the barrier was broken meanwhile.
-    fn finish(&self, round: u32, well: bool) -> PyResult<bool> {
-        Ok(self.engine()?.finish(Owner::current(), round, well).is_ok())
+    fn finish(&self, number: u32, well: bool) -> PyResult<bool> {
+        Ok(self.engine()?.finish(Owner::current(), number, well).is_ok())
     }
 
     /// Break the barrier; who waits and who comes gets an error.

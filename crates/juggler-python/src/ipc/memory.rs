@@ -17,7 +17,7 @@ use std::sync::Arc;
 ///
 /// Raises:
 ///     OSError: the descriptor is not one of such a file, or it can't be mapped.
-#[pyclass(frozen, weakref, module = "juggler.multiprocessing.heap")]
+#[pyclass(frozen, weakref, module = "juggler.multiprocessing.memory")]
 pub struct SharedSegment {
     engine: Arc<Segment>,
 }
@@ -78,7 +78,7 @@ pub fn place_of(block: &Block) -> (SharedSegment, usize) {
 /// Raises:
 ///     ValueError: `at` is outside its segment.
 ///     OSError: there is no memory, or no descriptor left.
-#[pyclass(frozen, weakref, module = "juggler.multiprocessing.heap")]
+#[pyclass(frozen, weakref, module = "juggler.multiprocessing.memory")]
 pub struct SharedBlock {
     pub engine: Block,
     /// What was asked for; the block may be longer.

@@ -1,5 +1,6 @@
 //! What processes share, as Python has it: one file per class or group of functions.
 
+pub mod arena;
 pub mod barrier;
 pub mod condition;
 pub mod connection;

@@ -130,9 +130,7 @@ pub unsafe fn owned(object: *mut ffi::PyObject) -> Result<Obj, Raised> {
 /// `bytes` is one and outlives the result.
 pub unsafe fn bytes_of<'a>(bytes: *mut ffi::PyObject) -> &'a [u8] {
     // SAFETY: the caller's promise.
-    unsafe {
-        std::slice::from_raw_parts(ffi::PyBytes_AsString(bytes).cast(), ffi::PyBytes_Size(bytes).unsigned_abs())
-    }
+    unsafe { std::slice::from_raw_parts(ffi::PyBytes_AsString(bytes).cast(), ffi::PyBytes_Size(bytes).unsigned_abs()) }
 }
 
 /// The memory of an object with the buffer protocol, held.

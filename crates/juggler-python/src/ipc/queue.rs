@@ -113,8 +113,6 @@ impl ProcessQueue {
         self.made()?.channel.join(&PyGate::new(py)).map_err(|raised| raised.fetch(py))
     }
 
-    /// Whether one of its processes watches it.
-
     /// The most items it holds, 0 if there is no limit.
     fn _bound(&self) -> PyResult<u32> {
         Ok(self.made()?.channel.bound())

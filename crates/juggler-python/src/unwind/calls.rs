@@ -1,6 +1,8 @@
 // The functions of CPython that this library calls and that may run Python code, with the number of their arguments.
 // Included by the build script, which has the linker redirect them, and by `mod.rs`, which defines where to.
 guarded_calls! {
+    PyBuffer_FillInfo(view, exporter, start, length, readonly, flags);
+    PyBuffer_Release(view);
     PyCMethod_New(definition, this, module, class);
     PyDict_Clear(dict);
     PyDict_GetItemWithError(dict, key);
@@ -28,6 +30,7 @@ guarded_calls! {
     PyIter_Next(iterator);
     PyList_Append(list, item);
     PyList_New(length);
+    PyMemoryView_FromMemory(start, length, flags);
     PyNumber_Index(object);
     PyObject_Call(callable, args, keywords);
     PyObject_CallNoArgs(callable);
@@ -35,6 +38,7 @@ guarded_calls! {
     PyObject_ClearWeakRefs(object);
     PyObject_DelItem(object, key);
     PyObject_GenericSetAttr(object, name, value);
+    PyObject_GetBuffer(object, view, flags);
     PyObject_GetAttr(object, name);
     PyObject_GetAttrString(object, name);
     PyObject_GetItem(object, key);

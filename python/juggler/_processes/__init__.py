@@ -1,0 +1,1 @@
+"""The process pool's Python side: what travels between processes, the workers, the executor."""
