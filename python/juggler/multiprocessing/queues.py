@@ -109,7 +109,7 @@ class _Shared(_juggler.ProcessQueue):
         self._open(segment.detach(), event.detach(), self._simple)
 
 
-class Queue(_Shared, _stock.Queue[Any]):
+class Queue(_Shared, _stock.Queue):  # type: ignore[type-arg]
     """A queue for any number of processes; as `multiprocessing.Queue`, and an instance of it.
 
     See the module for what differs. Order: items of one process come out as they went in. Fairness:
@@ -147,7 +147,7 @@ class Queue(_Shared, _stock.Queue[Any]):
         self.close()
 
 
-class JoinableQueue(Queue, _stock.JoinableQueue[Any]):
+class JoinableQueue(Queue, _stock.JoinableQueue):  # type: ignore[type-arg]
     """A `Queue` that knows which items are done; as `multiprocessing.JoinableQueue`.
 
     Args:
@@ -172,7 +172,7 @@ class JoinableQueue(Queue, _stock.JoinableQueue[Any]):
         self._join()
 
 
-class SimpleQueue(_Shared, _stock.SimpleQueue[Any]):
+class SimpleQueue(_Shared, _stock.SimpleQueue):  # type: ignore[type-arg]
     """A queue without a bound and with fewer methods; as `multiprocessing.SimpleQueue`.
 
     Args:
