@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 
 from harness.command import main
-from process_rows import pools
+from process_rows import channels, pools
 
 # Workers that import the program anew must not run it.
 if __name__ == "__main__":
-    sys.exit(main(__doc__ or "", pools.ROWS, pools.contenders()))
+    sys.exit(main(__doc__ or "", [*pools.ROWS, *channels.ROWS], pools.contenders()))
