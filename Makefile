@@ -12,12 +12,14 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 # Interpreters for `make conformance`; empty means all that are supported.
 PYTHONS ?=
+# Suites for `make conformance`; empty means those that tests/conformance/suites.py has for every day.
+SUITES ?=
 # Further arguments for the program that a target ends in.
 ARGS ?=
 
 # Whoever develops may change dependencies; what CI builds is what Cargo.lock says.
 LOCKED := $(if $(CI),--locked)
-ENGINE := -p juggler-sync -p juggler-trace
+ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property process typing examples))
 TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
@@ -89,15 +91,19 @@ test-loom: export RUSTFLAGS := --cfg loom
 test-loom: export CARGO_PROFILE_RELEASE_LTO := off
 test-loom: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 test-loom: ## every interleaving of the primitives and queues, by loom
-	cargo test $(LOCKED) --release -p juggler-sync --test 'loom*' --target-dir target/loom $(ARGS)
+	cargo test $(LOCKED) --release -p juggler-sync -p juggler-ipc --test 'loom*' --target-dir target/loom $(ARGS)
 
 .PHONY: test-python
 test-python: build ## the Python package: units, command line, properties, processes, examples
 	$(PY) -m pytest $(PYTEST_FOLDERS) $(ARGS)
 
 .PHONY: conformance
-conformance: setup ## CPython's own tests on every CPython; PYTHONS="3.13 3.14" for some
-	$(PY) tests/conformance/matrix.py $(PYTHONS) $(ARGS)
+conformance: setup ## CPython's own tests on every CPython; PYTHONS="3.13 3.14" SUITES="queue locks" for some
+	$(PY) tests/conformance/matrix.py $(PYTHONS) $(addprefix --suite=,$(SUITES)) $(ARGS)
+
+.PHONY: conformance-all
+conformance-all: setup ## the same with every start method of processes on every CPython: an hour
+	$(PY) tests/conformance/matrix.py $(PYTHONS) --all $(ARGS)
 
 # ---------------------------------------------------------------- checks
 
@@ -108,7 +114,7 @@ check: check-rust check-python check-layers ## formats, lints, types, stubs, and
 check-rust: $(VENV)/.setup
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(PY)) cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
-	RUSTFLAGS='--cfg loom' cargo clippy $(LOCKED) -p juggler-sync --all-targets --target-dir target/loom -- -D warnings
+	RUSTFLAGS='--cfg loom' cargo clippy $(LOCKED) -p juggler-sync -p juggler-ipc --all-targets --target-dir target/loom -- -D warnings
 
 .PHONY: check-python
 check-python: build
@@ -136,14 +142,19 @@ reference: build ## write docs/reference anew from the docstrings
 
 # ---------------------------------------------------------------- benchmarks
 
-.PHONY: bench-threads
-bench-threads: setup ## threads, queues, futures: ratios against the standard library and the peers
+.PHONY: bench-threads bench-processes bench-venv
+bench-threads: bench-venv ## threads, queues, futures: ratios against the standard library and the peers
+	$(BENCH_VENV)/bin/python benches/python/threads.py $(ARGS)
+
+bench-processes: bench-venv ## process pools and channels: ratios likewise
+	$(BENCH_VENV)/bin/python benches/python/processes.py $(ARGS)
+
+bench-venv: setup
 	tools/get-python $(BENCH_VERSION)
 	test -x $(BENCH_VENV)/bin/python || $(BENCH_PYTHON) -m venv --without-pip $(BENCH_VENV)
-	$(PY) -m pip --python $(BENCH_VENV)/bin/python install --quiet -r benches/python/requirements.txt
+	CPATH=$(abspath .cache/python/$(BENCH_VERSION)/usr/include) $(PY) -m pip --python $(BENCH_VENV)/bin/python install --quiet -r benches/python/requirements.txt
 	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(BENCH_VENV)) CARGO_TARGET_DIR=.cache/bench/target \
 	  $(PY) -m maturin develop --release $(LOCKED) --quiet --pip-path $(abspath $(VENV))/bin/pip
-	$(BENCH_VENV)/bin/python benches/python/threads.py $(ARGS)
 
 .PHONY: clean
 clean: ## remove everything that was built or brought

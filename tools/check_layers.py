@@ -30,10 +30,16 @@ ARROWS: dict[str, set[str]] = {
 BINDING = "juggler-python"
 # module -> why it cannot do without; each is tested by loom or under stress
 UNSAFE = {
+    "juggler-ipc/src/arena.rs": "blocks of memory that other processes write",
+    "juggler-ipc/src/heap.rs": "structures placed in blocks that keep their segment alive",
+    "juggler-ipc/src/ring.rs": "bytes go into memory that other processes write",
     "juggler-ipc/src/segment.rs": "references into memory that other processes write",
+    "juggler-ipc/tests/ring.rs": "its tests copy frames out",
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
+    "juggler-ipc/src/sys/testing.rs": "the unit tests fork",
     "juggler-sync/src/future.rs": "the result's cell, handed over by the state word",
     "juggler-sync/src/guarded.rs": "what the engine's own short lock guards",
+    "juggler-sync/src/once.rs": "a value made once, by the exchange of a pointer",
     "juggler-sync/src/sys/linux.rs": "the futex system call",
     "juggler-sync/tests/loom/main.rs": "the models look into guarded cells",
     "juggler-python/src": "the binding's modules speak the interpreter's C API",

@@ -23,7 +23,6 @@ def begin(*, detect: bool, report: "str | None", report_file: "str | None") -> N
         report: The form of the report at the end, ``"table"`` or ``"json"``, or none.
         report_file: Where the report goes; standard error by default.
     """
-
     global detecting
     detecting = detect
 

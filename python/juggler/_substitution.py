@@ -56,8 +56,11 @@ _TRIGGERS = {
     stdlib: ours for ours, family in _STDLIB.items() for stdlib in family if stdlib not in _INNER
 }
 
-# Its pool derives from the standard library's thread pool and overrides what that one has inside.
-_NEEDS_STOCK_POOL = "concurrent.futures.interpreter"
+# These derive from a class of the standard library's and override what that one has inside.
+_NEEDS_STOCK = {
+    "concurrent.futures.interpreter": ("concurrent.futures.thread", "ThreadPoolExecutor"),
+    "multiprocessing.synchronize": ("threading", "Barrier"),
+}
 
 # Namespaces that keep their own: where the names come from, and what the import system runs on.
 _UNTOUCHED = frozenset(
@@ -78,7 +81,9 @@ _loading: "set[str]" = set()  # those of our modules that are being executed
 
 
 def install() -> None:
-    """Put juggler in place of ``threading``, ``queue``, ``concurrent.futures``, ``multiprocessing``.
+    """Put juggler in place of the standard library's concurrency modules.
+
+    These are ``threading``, ``queue``, ``concurrent.futures`` and ``multiprocessing``.
 
     Replaces the public names of these modules (and of their submodules) in the modules themselves
     and in every loaded module that took one of them by ``from ... import ...``. Those not imported
@@ -97,7 +102,8 @@ def install() -> None:
             _import_hooks.around_import(stdlib, _stdlib_hook(stdlib))
         for ours in _STDLIB:
             _import_hooks.around_import(ours, _our_hook(ours))
-        _import_hooks.around_import(_NEEDS_STOCK_POOL, _with_stock_pool)
+        for name in _NEEDS_STOCK.keys() - _TRIGGERS.keys():
+            _import_hooks.around_import(name, _stock_hook(name))
     for ours, family in _STDLIB.items():
         if any(stdlib in sys.modules for stdlib in family):
             __import__(ours)
@@ -122,7 +128,7 @@ def uninstall() -> None:
         if not _installed:
             return
         _installed = False
-        for name in (*_TRIGGERS, *_STDLIB, _NEEDS_STOCK_POOL):
+        for name in (*_TRIGGERS, *_STDLIB, *_NEEDS_STOCK):
             _import_hooks.forget_import(name)
         for namespace, name, stock, ours in reversed(_replaced):
             if namespace.get(name) is not ours:
@@ -142,9 +148,13 @@ def uninstall() -> None:
 
 def _stdlib_hook(stdlib: str) -> "Callable[[Callable[[], None]], None]":
     ours = _TRIGGERS[stdlib]
+    with_stock = _stock_hook(stdlib) if stdlib in _NEEDS_STOCK else None
 
     def hook(execute: "Callable[[], None]") -> None:
-        execute()
+        if with_stock is None:
+            execute()
+        else:
+            with_stock(execute)
         __import__(ours)
         # Our module may be what imports `stdlib`. It is replaced when ours is complete.
         if ours not in _loading:
@@ -165,15 +175,20 @@ def _our_hook(ours: str) -> "Callable[[Callable[[], None]], None]":
     return hook
 
 
-def _with_stock_pool(execute: "Callable[[], None]") -> None:
-    __import__("concurrent.futures.thread")
-    namespace = vars(sys.modules["concurrent.futures.thread"])
-    ours = namespace["ThreadPoolExecutor"]
-    namespace["ThreadPoolExecutor"] = _stock.get(id(ours), (ours, ours))[1]
-    try:
-        execute()
-    finally:
-        namespace["ThreadPoolExecutor"] = ours
+def _stock_hook(name: str) -> "Callable[[Callable[[], None]], None]":
+    module, public = _NEEDS_STOCK[name]
+
+    def hook(execute: "Callable[[], None]") -> None:
+        __import__(module)
+        namespace = vars(sys.modules[module])
+        ours = namespace[public]
+        namespace[public] = _stock.get(id(ours), (ours, ours))[1]
+        try:
+            execute()
+        finally:
+            namespace[public] = ours
+
+    return hook
 
 
 def _replace(module: str) -> None:

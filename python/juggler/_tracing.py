@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 from juggler import _juggler
 
@@ -40,10 +41,8 @@ def _has_signal_handlers() -> bool:
 
 def thread_name(ident: int) -> str | None:
     """The name of the thread with this identity."""
-    for thread in threading.enumerate():
-        if thread.ident == ident:
-            return thread.name
-    return None
+    thread = threading._active.get(ident)  # type: ignore[attr-defined]
+    return None if thread is None else thread.name
 
 
 def _join(self: threading.Thread, timeout: float | None = None) -> None:
@@ -51,6 +50,23 @@ def _join(self: threading.Thread, timeout: float | None = None) -> None:
         _juggler.trace_join(self, _stdlib_join)
     else:
         _stdlib_join(self, timeout)
+    if sys.version_info < (3, 13):
+        _await_end(self)
+
+
+def _await_end(thread: threading.Thread) -> None:
+    """Wait for what is left of a thread that was joined; before 3.13 `join` returns before that.
+
+    Until the system's thread has ended the tracer does not know that what it held stays held, and
+    a verdict is only taken when a wait begins.
+    """
+    if thread.is_alive() or thread is threading.main_thread():
+        return
+    task = f"/proc/self/task/{thread.native_id}"
+    # The system may have given the number to another thread meanwhile.
+    deadline = time.monotonic() + 0.1
+    while os.path.exists(task) and time.monotonic() < deadline:
+        time.sleep(0.0001)
 
 
 _join.__name__ = "join"

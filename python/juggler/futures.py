@@ -45,6 +45,7 @@ from concurrent.futures import (
     TimeoutError,
 )
 from concurrent.futures import thread as _thread
+from concurrent.futures.thread import BrokenThreadPool
 from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         "FIRST_COMPLETED",
         "FIRST_EXCEPTION",
         "BrokenExecutor",
+        "BrokenThreadPool",
         "CancelledError",
         "Executor",
         "Future",
@@ -99,6 +101,7 @@ else:
     __all__ = [
         *_stdlib.__all__,
         *({"InvalidStateError"} - {*_stdlib.__all__}),  # 3.11 forgot to export it
+        "BrokenThreadPool",
         "ThreadPoolExecutorStatistics",
         *_PROCESSES,
     ]
@@ -140,6 +143,7 @@ else:
             initializer: called first in every thread. If it raises, the pool is broken: queued and
                 later calls get `BrokenThreadPool`.
             initargs: its arguments.
+            ctxkwargs: what `prepare_context` takes besides, if a subclass overrides it (from 3.14).
         """
 
         __slots__ = ()
@@ -190,7 +194,9 @@ if not TYPE_CHECKING:
             globals()[name] = value
             return value
         # The standard library's other executors, which it imports when they are first used, and its
-        # private names.
+        # private names; but not what the import system keeps in a module: this is no package.
+        if name.startswith("__"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
         return getattr(_stdlib, name)
 
 

@@ -1,9 +1,9 @@
 """Threads and their primitives: stands in for the standard library's ``threading``.
 
-Native: `Lock`, `RLock`, `Condition`, `Semaphore`, `BoundedSemaphore`, `Event`, `Barrier`. Beyond
-the standard library: `ReadWriteLock`, `acquire_all`, `detect_deadlocks`, and `statistics()` on
-every primitive. Everything else, whatever the running version has, is the standard library's own
-object.
+Native: `Lock`, `RLock`, `Condition`, `Semaphore`, `BoundedSemaphore`, `Event`, `Barrier`; one
+thread sleeps for every `Timer`. Beyond the standard library: `ReadWriteLock`, `acquire_all`,
+`detect_deadlocks`, and `statistics()` on every primitive. Everything else, whatever the running
+version has, is the standard library's own object.
 
 Blocking, for all of them: an uncontended call never gives the GIL up; a wait gives it up, answers
 signals (Ctrl-C ends it at once in the main thread) and measures its timeout on the monotonic
@@ -41,6 +41,7 @@ from juggler._juggler import (
     trace_start,
     trace_stop,
 )
+from juggler._timer import Timer
 
 if TYPE_CHECKING or _sys.version_info >= (3, 13):
     from juggler._juggler import Lock
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
         ExceptHookArgs,
         Thread,
         ThreadError,
-        Timer,
         active_count,
         current_thread,
         enumerate,

@@ -152,6 +152,17 @@ def lay_over_children(report: Report, prelude: str) -> None:
         setattr(script_helper, name, wrap(getattr(script_helper, name)))
 
 
+def install_package(package: str, paths: Sequence[str], extra_tests: Sequence[str]) -> str:
+    """Run the package's `install`, if it has one; returns code that does so elsewhere."""
+    if extra_tests:
+        overlay.add_tests(extra_tests)
+    install = getattr(importlib.import_module(package), "install", None)
+    if install is None:
+        return ""
+    install()
+    return f"import sys; sys.path[:0] = {list(paths)!r}; import {package}; {package}.install()\n"
+
+
 def allow_many_threads() -> None:
     """Let the tests of dozens of threads run; their gigabytes are their stacks' space."""
     support: Any = importlib.import_module("test.support")
@@ -194,19 +205,28 @@ def main() -> None:
     # A job started in the background inherits an ignored SIGINT; tests of Ctrl-C need a live one.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path[:0] = options.path
+    suite = SUITES[options.suite]
+    if suite.layer == "multiprocessing":
+        # As a program has it, which has imported nothing yet; the children of every start method
+        # must come to juggler by themselves.
+        prelude = install_package(options.package, options.path, options.extra_tests)
     for name in PRELOAD:
         with contextlib.suppress(ImportError):  # each version has its own set of them
             importlib.import_module(name)
 
     log = options.log.open("a", buffering=1)
     report = Report(log, options.timeout)
-    suite = SUITES[options.suite]
-    environment = Environment(*overlay.install(options.package, options.path, options.extra_tests))
-    if module := missing([f"{options.package}.{suite.layer}", *suite.needs]):
+    if suite.layer == "multiprocessing":
+        environment, needs = Environment({}, {}, options.package), suite.needs
+    else:
+        layers, overlays = overlay.install(options.package, options.path, options.extra_tests)
+        prelude = overlay.prelude(options.package, options.path, options.extra_tests)
+        environment = Environment(layers, overlays, options.package)
+        needs = (f"{options.package}.{suite.layer}", *suite.needs)
+    if module := missing(needs):
         report.emit(event="unavailable", module=module)
     else:
         report.emit(event="substituted", names=environment.substituted(suite.layer))
-        prelude = overlay.prelude(options.package, options.path, options.extra_tests)
         lay_over_children(report, prelude)
         allow_many_threads()
         done = set(json.loads(options.done.read_text()))

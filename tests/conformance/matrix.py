@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from interpreters import ROOT, VERSIONS, Interpreter, find
-from suites import SUITES
+from suites import SUITES, everyday
 
 HERE = Path(__file__).parent
 COUNTS = re.compile(r"^\d+ passed, \d+ failed, \d+ skipped\n", re.MULTILINE)
@@ -179,14 +179,18 @@ def main() -> int:
     )
     parser.add_argument("versions", nargs="*", default=VERSIONS, metavar="X.Y")
     parser.add_argument("--suite", action="append", choices=SUITES, help="only this one")
+    parser.add_argument("--all", action="store_true", help="every suite on every version")
     parser.add_argument("--match", help="only tests whose id contains this")
     parser.add_argument("--baseline", action="store_true", help="judge the stdlib, not juggler")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at the same time")
     options = parser.parse_args()
     if unknown := set(options.versions) - set(VERSIONS):
         parser.error(f"not supported: {', '.join(sorted(unknown))}; choose from {VERSIONS}")
-    names: list[str] = options.suite or list(SUITES)
-    arguments = [f"--suite={name}" for name in names]
+    chosen: list[str] = list(SUITES) if options.all else options.suite or []
+    arguments = [f"--suite={name}" for name in chosen]
+    names = chosen or [
+        name for name in SUITES if any(name in everyday(version) for version in options.versions)
+    ]
     if options.match:
         arguments.append(f"--match={options.match}")
     with ThreadPoolExecutor(options.jobs) as pool:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import known
-from suites import SUITES
+from suites import SUITES, everyday
 
 # A suite that crashes more often than this is broken as a whole; going on would take hours.
 MAX_CRASHES = 10
@@ -189,7 +189,7 @@ def main() -> int:
     """Run the suites, print the results and return the exit status."""
     options = parse()
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    names: list[str] = options.suite or list(SUITES)
+    names: list[str] = options.suite or everyday(version)
     excused = {} if options.baseline else {**known.read("all"), **known.read(version)}
     print(f"CPython {sys.version.split()[0]}, {options.package}, {sys.executable}", flush=True)
     results: dict[str, SuiteResult] = {}

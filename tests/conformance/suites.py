@@ -8,6 +8,7 @@ private type or a C accelerator are handed the replacement here.
 from __future__ import annotations
 
 import importlib
+import sys
 import types
 import unittest
 from collections.abc import Callable
@@ -26,6 +27,7 @@ class Environment:
 
     layers: dict[str, ModuleType]
     overlays: dict[str, Overlay]
+    package: str
 
     def over(self, layer: str) -> Any:
         """The overlay that stands for the layer's stdlib module."""
@@ -33,6 +35,8 @@ class Environment:
 
     def substituted(self, layer: str) -> list[str]:
         """The layer's names that are the replacement's own objects, not re-exported ones."""
+        if layer == "multiprocessing":
+            return replaced(self.package)
         own: frozenset[str] = self.over(layer)._overlay_own
         return sorted(own.intersection(exported(self.layers[layer])))
 
@@ -136,6 +140,36 @@ def futures(env: Environment) -> list[TestClass]:
     ]
 
 
+def replaced(package: str) -> list[str]:
+    """The classes and functions that the package's `install` has put into multiprocessing."""
+    return sorted(
+        {
+            name
+            for module, namespace in list(sys.modules.items())
+            if module.partition(".")[0] == "multiprocessing"
+            for name, value in vars(namespace).items()
+            if str(getattr(value, "__module__", None)).partition(".")[0] == package
+        }
+    )
+
+
+def multiprocessing(method: str, part: str) -> Callable[[Environment], list[TestClass]]:
+    """One part of `_test_multiprocessing` with one start method.
+
+    The parts are its types (`processes`, `threads`, `manager`) and, as `misc`, what has none.
+    """
+    prefixes = {f"With{type_.capitalize()}": type_ for type_ in ("processes", "threads", "manager")}
+
+    def keep(cls: TestClass) -> bool:
+        of = [type_ for prefix, type_ in prefixes.items() if cls.__name__.startswith(prefix)]
+        return part == (of[0] if of else "misc")
+
+    def build(env: Environment) -> list[TestClass]:
+        return test_classes(importlib.import_module(f"start_methods.{method}"), keep)
+
+    return build
+
+
 @dataclass(frozen=True)
 class Suite:
     """A suite's layer, the test modules it needs, and the function that picks its classes."""
@@ -153,3 +187,30 @@ SUITES = {
     "queue": Suite("queue", ("test.test_queue",), queue),
     "futures": Suite("futures", ("test.test_concurrent_futures",), futures),
 }
+
+# `threads` is multiprocessing.dummy, the same with every start method.
+_PARTS = {
+    f"{method}-{part}": (method, part)
+    for method in ("fork", "spawn", "forkserver", "zygote")
+    for part in ("processes", "manager", "misc", *(["threads"] if method == "fork" else []))
+}
+SUITES |= {
+    name: Suite("multiprocessing", ("test._test_multiprocessing",), multiprocessing(*part))
+    for name, part in _PARTS.items()
+}
+
+# What `make conformance` runs of them where nothing is chosen: each start method on two versions,
+# the interpreter's own default among them. All of them everywhere take an hour.
+_EVERYDAY = {
+    "3.11": ("fork",),
+    "3.12": ("spawn",),
+    "3.13": ("fork",),
+    "3.14": ("zygote", "forkserver"),
+    "3.15": ("zygote",),
+}
+
+
+def everyday(version: str) -> list[str]:
+    """The suites for a version when the command line names none."""
+    methods = _EVERYDAY[version]
+    return [name for name in SUITES if name not in _PARTS or _PARTS[name][0] in methods]

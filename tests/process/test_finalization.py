@@ -250,3 +250,66 @@ items.put("one")
 items.put(None)
 """)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "one\n")
+
+
+@pytest.mark.parametrize("module", ["juggler.threading", "threading"])
+def test_exit_waits_for_timers_that_are_no_daemons(module: str) -> None:
+    done = run(f"""
+from {module} import Timer
+daemon = Timer(60, print, ("never",))
+daemon.daemon = True
+daemon.start()
+cancelled = Timer(60, print, ("never",))
+cancelled.start()
+cancelled.cancel()
+Timer(0.1, print, ("second",)).start()
+Timer(0.05, print, ("first",)).start()
+print("end", flush=True)
+""")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "end\nfirst\nsecond\n")
+
+
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="3.12 starts no thread at exit")
+@pytest.mark.parametrize("module", ["juggler.threading", "threading"])
+def test_timers_that_are_started_while_the_interpreter_waits(module: str) -> None:
+    done = run(f"""
+from {module} import Timer
+def again(left):
+    print(left, flush=True)
+    if left:
+        Timer(0.01, again, (left - 1,)).start()
+Timer(0.01, again, (2,)).start()
+""")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "2\n1\n0\n")
+
+
+def test_a_timer_that_fails_while_the_interpreter_waits() -> None:
+    done = run("""
+threading.Timer(0.02, lambda: 1 / 0).start()
+threading.Timer(0.05, print, ("second",)).start()
+""")
+    assert done.returncode == 0
+    assert "ZeroDivisionError" in done.stderr
+    assert done.stdout == "second\n"
+
+
+def test_a_timer_cancelled_while_the_interpreter_waits_for_it() -> None:
+    done = run("""
+late = threading.Timer(600, print, ("never",))
+late.start()
+threading.Timer(0.05, late.cancel).start()
+""")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
+
+
+def test_exit_waits_for_timers_that_are_just_becoming_due() -> None:
+    done = run("""
+# In one piece, unlike print.
+write = sys.stdout.write
+timers = [threading.Timer(0.05, write, (f"{number}\\n",)) for number in range(200)]
+for timer in timers:
+    timer.start()
+until(lambda: timers[0].finished.is_set())
+""")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(map(int, done.stdout.split())) == list(range(200))

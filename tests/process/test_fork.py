@@ -314,3 +314,81 @@ def child():
     thread.join()
 in_child(child)
 """)
+
+
+def test_a_barrier_forgets_who_stayed_in_the_parent(check: Check) -> None:
+    check("""
+barrier = threading.Barrier(2)
+waiter = start(barrier.wait)
+until(lambda: barrier.n_waiting)
+def child():
+    assert barrier.n_waiting == 0
+    for _ in range(3):
+        thread = start(barrier.wait)
+        barrier.wait(20)
+        thread.join()
+in_child(child)
+assert barrier.n_waiting == 1
+barrier.wait(20)
+waiter.join()
+""")
+
+
+def test_the_action_of_a_barrier_forks(check: Check) -> None:
+    check("""
+def child():
+    assert barrier.n_waiting == 0
+barrier = threading.Barrier(2, lambda: in_child(child))
+waiter = start(barrier.wait)
+barrier.wait(20)
+waiter.join()
+
+def go_on_in_the_child():
+    global pid
+    pid = os.fork()
+    if pid == 0:
+        barrier.reset()
+barrier = threading.Barrier(2, go_on_in_the_child)
+waiter = start(barrier.wait, 20)
+try:
+    barrier.wait(20)
+    broken = False
+except threading.BrokenBarrierError:
+    broken = True
+if pid == 0:
+    # The round that it was forked in is over, without the other one.
+    status = 0 if broken and barrier.n_waiting == 0 else 1
+    barrier = threading.Barrier(1)
+    os._exit(status + barrier.wait(20))
+assert os.waitpid(pid, 0)[1] == 0
+assert not broken
+waiter.join()
+""")
+
+
+def test_no_timer_of_the_parent_is_alive(check: Check) -> None:
+    check("""
+called = []
+pending = threading.Timer(0.2, called.append, ("parent's",))
+looked_at = threading.Timer(0.2, called.append, ("parent's",))
+cancelled = threading.Timer(0.2, called.append, ("cancelled",))
+for timer in (pending, looked_at, cancelled):
+    timer.start()
+looked_at.ident
+cancelled.cancel()
+def child():
+    assert threading.enumerate() == [threading.current_thread()]
+    for timer in (pending, looked_at, cancelled):
+        assert not timer.is_alive()
+        timer.join()
+        timer.cancel()
+    mine = threading.Timer(0.3, called.append, ("child's",))
+    mine.start()
+    assert threading.active_count() == 2
+    mine.join()
+    assert called == ["child's"]
+in_child(child)
+pending.join()
+looked_at.join()
+assert called == ["parent's", "parent's"]
+""")

@@ -103,6 +103,13 @@ def test_two_locks_in_both_orders(run: Program, kind: str) -> None:
     took = line_of(text, "took")
     assert len(re.findall(rf"which (Alice|Bob) took at <string>:{took}\b", output)) == 2
     assert "acquire_all" in output
+    # The stack of each.
+    for name in ("Alice", "Bob"):
+        stack = output[output.index(f"{name} waits (most recent call last)") :].splitlines()[1:]
+        waits = next(at for at, line in enumerate(stack) if line.endswith(" in transfer"))
+        assert f"<string>:{line_of(text, 'waits')} in" in stack[waits]
+        assert stack[waits - 1].endswith(" in expect")
+        assert "Thread.run" in stack[waits - 2]
 
 
 def test_a_cycle_of_many(run: Program) -> None:
@@ -207,6 +214,48 @@ print(errors[0])
     assert "which no thread is left to end" in output
 
 
+def test_which_threads_there_are_is_not_asked_while_a_known_one_runs(run: Program) -> None:
+    # Asking takes a hundred times as long as the wait: it would slow down whoever waits often.
+    output = run(
+        """
+from juggler import _tracing
+asked = 0
+def live(ask=_tracing.live):
+    global asked
+    asked += 1
+    return ask()
+
+condition = threading.Condition()
+turn, here = 0, set()
+def play(me):
+    global turn
+    with condition:
+        here.add(me)
+        condition.notify_all()
+        condition.wait_for(lambda: turn > 0 and turn % 3 == me)
+        for _ in range(300):
+            turn += 1
+            condition.notify_all()
+            condition.wait_for(lambda: turn % 3 == me or turn >= 900)
+
+threads = [start(play, me) for me in range(3)]
+with condition:
+    condition.wait_for(lambda: len(here) == 3)
+    _tracing.live = live
+    turn = 3
+    condition.notify_all()
+for thread in threads:
+    thread.join()
+say(f"{turn >= 900} {asked}")
+until(lambda: len(os.listdir("/proc/self/task")) == 1)
+with condition:
+    expect(condition.wait)
+say(f"{asked > 0}")
+"""
+    )
+    assert output == "True 0\nDEADLOCK\nTrue\n"
+
+
 def test_a_join_of_a_thread_that_needs_what_the_joiner_holds(run: Program) -> None:
     for kind in ("Lock", "RLock"):
         text = f"""
@@ -266,13 +315,33 @@ expect(thread.join)
     assert sorted(output.splitlines()) == ["DEADLOCK", "fine"]
 
 
+def test_a_timer_whose_function_wants_what_its_joiner_holds(run: Program) -> None:
+    output = run(
+        """
+lock = threading.Lock()
+def take():
+    with lock:
+        pass
+def hold_and_join():
+    with lock:
+        timer = threading.Timer(0.01, expect, (take,))
+        timer.start()
+        threads.append(timer)
+        timer.join()
+threads = []
+expect(hold_and_join)
+threads[0].join()
+""",
+        *QUIET,
+    )
+    assert sorted(output.splitlines()) == ["DEADLOCK", "fine"]
+
+
 def test_a_reentrant_lock_whose_holder_has_ended(run: Program) -> None:
     output = run(
         """
 lock = threading.RLock(name="orphan")
 start(lock.acquire).join()
-# Before 3.13 `join` returns a little before the thread has ended.
-until(lambda: len(os.listdir("/proc/self/task")) == 1)
 expect(lock.acquire)
 print(errors[0])
 """

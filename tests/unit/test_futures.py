@@ -1077,3 +1077,135 @@ def test_signals_reach_the_main_thread_while_workers_make_c_calls() -> None:
     """
     result = run(code)
     assert (result.returncode, result.stdout, result.stderr) == (0, "rang\n", "")
+
+
+@pytest.mark.parametrize("executor_class", [ThreadPoolExecutor, stdlib.ThreadPoolExecutor])
+@pytest.mark.parametrize("wait", [None, 0, ""])
+def test_shutdown_takes_any_truth(executor_class: Any, wait: Any) -> None:
+    executor = executor_class(1)
+    with blocked(executor):
+        queued = executor.submit(pow, 2, 3)
+        executor.shutdown(wait, cancel_futures=None)
+        assert not queued.done()
+    assert queued.result(LONG) == 8
+
+
+def test_shutdown_passes_on_what_the_truth_raises(pool: ThreadPoolExecutor) -> None:
+    class NoTruth:
+        def __bool__(self) -> bool:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        pool.shutdown(NoTruth())  # type: ignore[arg-type]
+    assert pool.submit(pow, 2, 3).result(LONG) == 8
+
+
+class Context:
+    """Where a worker makes its calls, as 3.14's `concurrent.futures.thread` wants it."""
+
+    log: list[str]
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def initialize(self) -> None:
+        self.log.append(f"{self.label}: initialize in {threading.current_thread().name}")
+
+    def finalize(self) -> None:
+        self.log.append(f"{self.label}: finalize")
+
+    def run(self, task: Any) -> object:
+        name, args, kwargs = task
+        return f"{self.label}: {name}{args}{kwargs}"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="pools have contexts from 3.14 on")
+@pytest.mark.parametrize("base", [ThreadPoolExecutor, stdlib.ThreadPoolExecutor])
+class TestContexts:
+    def test_calls_go_through_the_context(self, base: Any) -> None:
+        Context.log = []
+
+        class Executor(base):  # type: ignore[misc]
+            @classmethod
+            def prepare_context(cls, initializer: Any, initargs: Any, *, label: str = "-") -> Any:
+                assert (initializer, initargs) == ("no callable", (1,))
+                return lambda: Context(label), lambda fn, args, kwargs: (fn.__name__, args, kwargs)
+
+        arguments = {"initializer": "no callable", "initargs": (1,), "label": "here"}
+        with Executor(1, "worker", **arguments) as executor:
+            assert executor.submit(pow, 2, 3).result(LONG) == "here: pow(2, 3){}"
+            assert executor.submit(dict, a=1).result(LONG) == "here: dict(){'a': 1}"
+            assert executor.submit(max, 1, key=2).result(LONG) == "here: max(1,){'key': 2}"
+            assert list(executor.map(pow, [1, 2], [3, 4])) == [
+                "here: pow(1, 3){}",
+                "here: pow(2, 4){}",
+            ]
+            assert list(executor.map(abs, [1])) == ["here: abs(1,){}"]
+        assert Context.log == ["here: initialize in worker_0", "here: finalize"]
+
+    def test_a_task_that_cannot_be_made(self, base: Any) -> None:
+        class Executor(base):  # type: ignore[misc]
+            @classmethod
+            def prepare_context(cls, initializer: Any, initargs: Any) -> Any:
+                return lambda: Context("here"), lambda fn, args, kwargs: 1 / 0
+
+        with Executor(1) as executor, pytest.raises(ZeroDivisionError):
+            executor.submit(pow, 2, 3)
+
+    def test_a_context_that_cannot_begin(self, base: Any, caplog: Any) -> None:
+        class Broken(futures.BrokenThreadPool):
+            pass
+
+        class Failing(Context):
+            def initialize(self) -> None:
+                raise ZeroDivisionError
+
+        class Executor(base):  # type: ignore[misc]
+            BROKEN = Broken
+
+            @classmethod
+            def prepare_context(cls, initializer: Any, initargs: Any) -> Any:
+                return lambda: Failing("here"), lambda fn, args, kwargs: (fn.__name__, args, kwargs)
+
+        with Executor(1) as executor:
+            with pytest.raises(Broken):
+                executor.submit(pow, 2, 3).result(LONG)
+            with pytest.raises(Broken):
+                executor.submit(pow, 2, 3)
+        assert "Exception in initializer" in caplog.text
+
+    def test_arguments_that_nobody_takes(self, base: Any) -> None:
+        with pytest.raises(TypeError, match="'label'"):
+            base(1, label="here")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="from 3.14 on `prepare_context` says so")
+def test_unknown_arguments_are_refused() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'label'"):
+        ThreadPoolExecutor(1, label="here")  # type: ignore[call-overload]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="interpreters have a pool from 3.14 on")
+def test_interpreters_as_the_contexts_of_our_pool() -> None:
+    from concurrent.futures import interpreter
+
+    class Executor(ThreadPoolExecutor):
+        BROKEN = interpreter.BrokenInterpreterPool
+
+        @classmethod
+        def prepare_context(cls, initializer: Any, initargs: Any) -> Any:
+            return interpreter.WorkerContext.prepare(initializer, initargs)
+
+    with Executor(2) as executor:
+        assert list(executor.map(divmod, [7, 8], [2, 3])) == [(3, 1), (2, 2)]
+        with pytest.raises(ZeroDivisionError):
+            executor.submit(divmod, 1, 0).result(LONG)
+
+
+def test_the_module_is_no_package() -> None:
+    assert futures.BrokenThreadPool is BrokenThreadPool
+    assert "BrokenThreadPool" in futures.__all__
+    with pytest.raises(AttributeError, match="no attribute '__path__'"):
+        futures.__path__  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(ModuleNotFoundError, match="not a package"):
+        __import__("juggler.futures.thread")

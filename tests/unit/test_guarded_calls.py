@@ -15,7 +15,8 @@ LIST = Path(__file__).parents[2] / "crates/juggler-python/src/unwind/calls.rs"
 # What never runs Python code, and so never waits for the GIL; attaching is guarded by PyO3.
 LEAVES = re.compile(
     r"""_?Py(
-    .*_(Type|Check)|Exc_.*|_\w+Struct|_GetVersion|_IsInitialized|_?_IsFinalizing|
+    .*_(Type|Check)|Buffer_IsContiguous|ByteArray_Size|Bytes_(FromStringAndSize|Size)|
+    Exc_.*|_\w+Struct|_GetVersion|_IsInitialized|_?_IsFinalizing|
     CFunction_GetSelf|Callable_Check|Descr_NewMethod|Dict_Next|
     Err_(ExceptionMatches|Fetch|GetRaisedException|Occurred)|
     Eval_(GetBuiltins|GetFrame|RestoreThread|SaveThread)|Exception_(GetTraceback|SetCause)|
@@ -35,6 +36,7 @@ def test_every_call_that_may_run_python_is_guarded() -> None:
     command = ["nm", "--dynamic", "--undefined-only", "--format=posix", _juggler.__file__]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     called = {name for name in output.split() if re.match("_?Py", name)}
-    guarded = {"PyVectorcall_Function"} | set(re.findall(r"^    (\w+)\(", LIST.read_text(), re.MULTILINE))
+    listed = re.findall(r"^    (\w+)\(", LIST.read_text(), re.MULTILINE)
+    guarded = {"PyVectorcall_Function", *listed}
     assert "PyObject_Vectorcall" in called & guarded
     assert {name for name in called if not LEAVES.fullmatch(name)} <= guarded

@@ -479,3 +479,64 @@ class TestShutdown:
             items.put(1)
         items.is_shutdown = False
         items.put(1)
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_hooks_that_are_set_on_a_queue(module: Any, kind: str) -> None:
+    items = getattr(module, kind)()
+    items.put(2)
+    put, get, log = items._put, items._get, []
+
+    def noted_put(item: object) -> None:
+        log.append(("put", item))
+        put(item)
+
+    def noted_get() -> object:
+        item = get()
+        log.append(("get", item))
+        return item
+
+    items._put = noted_put
+    items._get = noted_get
+    items.put(1)
+    assert items.qsize() == 2
+    got = [items.get(), items.get_nowait()]
+    assert got == ([2, 1] if kind == "Queue" else [1, 2])
+    assert log == [("put", 1), ("get", got[0]), ("get", got[1])]
+    items._qsize = lambda: 7
+    assert items.qsize() == 7
+    del items._qsize, items._put, items._get
+    assert items.qsize() == 0
+    items.put_nowait(3)
+    assert items.get() == 3
+    assert len(log) == 3
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_hook_that_is_set_while_a_getter_waits(module: Any) -> None:
+    items = module.Queue()
+    got: list[object] = []
+    getter = started(lambda: got.append(items.get()))
+    time.sleep(0.01)
+    items._put = lambda item: items.queue.append(item * 2)
+    items.put(21)
+    getter.join()
+    assert got == [42]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_attributes_do_not_open_a_queue(kind: str) -> None:
+    items = getattr(queue, kind)()
+    items.note = 1
+    items.maxsize = 2
+    assert (items.note, items.maxsize) == (1, 2)
+    assert set(vars(items)) == {"note"}
+    del items.note
+    with pytest.raises(AttributeError):
+        del items.note
+    with pytest.raises(AttributeError):
+        items.absent  # noqa: B018
+    items.put(1)
+    # An open queue counts nothing in the engine.
+    assert items.statistics().size == 1

@@ -79,7 +79,8 @@ class Contender:
         return [getattr(instance, self.methods.get(name, name)) for name in names]
 
 
-def _version(distribution: str) -> str:
+def version(distribution: str) -> str:
+    """The installed version of a distribution."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -116,10 +117,10 @@ def juggler() -> Contender:
             value = getattr(ours, name, None)
             if value is not None and value is not getattr(theirs, name):
                 classes[name] = value
-    version = _version("juggler")
+    known = version("juggler")
     if missing:
-        version += f" ({'; '.join(missing)})"
-    return Contender("juggler", version, _with_bounded(classes))
+        known += f" ({'; '.join(missing)})"
+    return Contender("juggler", known, _with_bounded(classes))
 
 
 def _optional(name: str) -> ModuleType | None:
@@ -139,7 +140,7 @@ def aiologic() -> Contender:
     classes["Event"] = module.REvent
     return Contender(
         "aiologic",
-        _version("aiologic"),
+        version("aiologic"),
         _with_bounded(classes),
         rewrites={
             ".put_nowait(1)": ".put(1, blocking=False)",
@@ -157,7 +158,7 @@ def culsans() -> Contender:
     classes = {name: getattr(module, name) for name in _QUEUE}
     return Contender(
         "culsans",
-        _version("culsans"),
+        version("culsans"),
         _with_bounded(classes),
         rewrites={"Queue()": "Queue().sync_q"},
     )

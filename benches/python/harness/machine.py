@@ -82,7 +82,8 @@ def header(contenders: Sequence[Contender], effort: Effort, loop: float) -> dict
         "build": _build(),
         "juggler": versions.pop("juggler") + (f", commit {commit}" if commit else ""),
     }
-    facts |= {name: versions[name] for name in ("aiologic", "culsans")}
+    # A version of its own only where a distribution of its own was measured.
+    facts |= {name: known for name, known in versions.items() if known != "this interpreter's"}
     facts["rounds"] = f"{effort.rounds}, interleaved, order rotating; medians over the rounds"
     if effort.rounds < _PUBLISHABLE or effort.share < 1:
         facts["rounds"] += "; TOO FEW OR TOO SMALL TO PUBLISH"

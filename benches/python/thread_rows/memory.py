@@ -24,7 +24,8 @@ _INSTANCES = 100_000
 _WARM_UP = 1_000
 
 
-def _resident() -> int:
+def resident() -> int:
+    """The resident set of this process, in bytes."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -35,10 +36,10 @@ def bytes_each(contender: Contender, name: str, count: int) -> float:
     slots: list[object] = [0] * count  # touched now, so that the list's pages do not count
     gc.collect()
     gc.disable()
-    before = _resident()
+    before = resident()
     for number in range(count):
         slots[number] = contender.make(name)
-    grown = _resident() - before
+    grown = resident() - before
     del keep
     return grown / count
 

@@ -1,4 +1,4 @@
-"""Futures in numbers: `ThreadPoolExecutor`, `wait`, `as_completed`, and `Timer`.
+"""Futures in numbers: `ThreadPoolExecutor`, `wait` and `as_completed`.
 
 Every pool has four workers, all of them started before the clock is.
 """
@@ -142,40 +142,6 @@ def _wait_done(contender: Contender, effort: Effort) -> Callable[[], float]:
     return sample
 
 
-def _timers_fire(contender: Contender, effort: Effort) -> Callable[[], float]:
-    """Timers that are due at once: from the first creation to the last call made."""
-    count, timer = effort.count(1_000), contender.classes["Timer"]
-
-    def sample() -> float:
-        start = _clock()
-        timers = [timer(0, _task) for _ in repeat(None, count)]
-        for each in timers:
-            each.start()
-        for each in timers:
-            each.join()
-        return (_clock() - start) / count
-
-    return sample
-
-
-def _timers_cancelled(contender: Contender, effort: Effort) -> Callable[[], float]:
-    """Timers as time limits use them: started, and cancelled long before they are due."""
-    count, timer = effort.count(1_000), contender.classes["Timer"]
-
-    def sample() -> float:
-        start = _clock()
-        timers = [timer(60, _task) for _ in repeat(None, count)]
-        for each in timers:
-            each.start()
-        for each in timers:
-            each.cancel()
-        for each in timers:
-            each.join()
-        return (_clock() - start) / count
-
-    return sample
-
-
 _POOL = ("ThreadPoolExecutor",)
 
 ROWS: tuple[Bench, ...] = (
@@ -198,6 +164,4 @@ ROWS: tuple[Bench, ...] = (
     ),
     bench(GROUP, "as_completed of 10,000 done", ("Future", "as_completed"), _as_completed_done),
     bench(GROUP, "wait of 10,000 done", ("Future", "wait"), _wait_done),
-    bench(GROUP, "1,000 timers: start, fire", ("Timer",), _timers_fire),
-    bench(GROUP, "1,000 timers: start, cancel", ("Timer",), _timers_cancelled),
 )

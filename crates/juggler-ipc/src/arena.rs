@@ -44,7 +44,7 @@ mod space;
 use crate::segment::{OutOfBounds, Segment, Shared};
 use crate::sys::{reserve_memory, return_memory};
 use juggler_sync::guarded::Guarded;
-use juggler_sync::sync::{Arc, AtomicU64, Ordering};
+use juggler_sync::sync::{Arc, AtomicU32, AtomicU64, Ordering};
 use space::Space;
 use std::collections::HashMap;
 use std::fmt;
@@ -436,11 +436,12 @@ pub struct Block {
     start: NonNull<u8>,
     holder: Holder,
     process: u32,
+    left: AtomicU32,
 }
 
 // SAFETY: the pointer is into the mapping, which belongs to the process; what is behind it is the user's concern.
 unsafe impl Send for Block {}
-// SAFETY: as for `Send`; nothing here changes.
+// SAFETY: as for `Send`; the rest is an atomic or does not change.
 unsafe impl Sync for Block {}
 
 impl Block {
@@ -450,7 +451,9 @@ impl Block {
     /// [`NoSuchBlock`] as for [`Arena::bytes`]; the hold is then let go.
     pub fn new(arena: Arc<Arena>, reference: BlockRef, holder: Holder) -> Result<Self, NoSuchBlock> {
         match arena.bytes(reference) {
-            Ok(start) => Ok(Self { arena, reference, start, holder, process: std::process::id() }),
+            Ok(start) => {
+                Ok(Self { arena, reference, start, holder, process: std::process::id(), left: AtomicU32::new(0) })
+            }
             Err(error) => {
                 arena.release(reference, holder).ok();
                 Err(error)
@@ -469,16 +472,14 @@ impl Block {
     }
 
     /// Leaves the hold to whoever [`Arena::take`]s the block, or to [`Arena::reclaim`].
-    pub fn leave(self) {
-        let mut this = std::mem::ManuallyDrop::new(self);
-        // SAFETY: `this` is not dropped nor used again, so the reference is given up once.
-        unsafe { std::ptr::drop_in_place(&mut this.arena) };
+    pub fn leave(&self) {
+        self.left.store(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if self.process == std::process::id() {
+        if self.left.load(Ordering::Relaxed) == 0 && self.process == std::process::id() {
             self.arena.release(self.reference, self.holder).ok();
         }
     }

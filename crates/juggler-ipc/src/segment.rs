@@ -28,6 +28,27 @@ unsafe impl Shared for juggler_sync::sync::AtomicU64 {}
 // SAFETY: one atomic word.
 #[cfg(not(loom))]
 unsafe impl Shared for juggler_sync::sys::SharedFutex {}
+// SAFETY: as its elements.
+unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
+
+/// Defines a structure whose fields are all [`Shared`], and which so is itself.
+macro_rules! shared {
+    ($(#[$attribute:meta])* $visible:vis struct $name:ident {
+        $($(#[$field_attribute:meta])* $field_visible:vis $field:ident: $type:ty,)*
+    }) => {
+        $(#[$attribute])*
+        #[repr(C)]
+        $visible struct $name {
+            $($(#[$field_attribute])* $field_visible $field: $type,)*
+        }
+
+        // SAFETY: its fields are, and its layout is fixed. (Under loom nothing lies in shared memory.)
+        #[cfg(not(loom))]
+        #[allow(unsafe_code)]
+        unsafe impl $crate::segment::Shared for $name where $($type: $crate::segment::Shared,)* {}
+    };
+}
+pub(crate) use shared;
 
 /// An offset, length or alignment that doesn't fit the segment: what another process wrote there is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +103,11 @@ impl Segment {
         self.mapping.length()
     }
 
+    /// Where it begins: on a page's boundary.
+    pub fn start(&self) -> NonNull<u8> {
+        self.mapping.start()
+    }
+
     /// The structure at `offset`.
     ///
     /// # Errors
@@ -115,6 +141,18 @@ impl Segment {
         }
         // SAFETY: `offset` lies within the mapping or just behind it.
         Ok(unsafe { self.mapping.start().add(offset) })
+    }
+
+    /// Makes `length` bytes at `offset` zeros again, for whoever knows that nobody else uses them.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] if they don't fit.
+    pub fn clear(&self, offset: usize, length: usize) -> Result<(), OutOfBounds> {
+        let start = self.range(offset, length)?;
+        // SAFETY: the range lies within the mapping; that others may not use it is the caller's to know, and if they do
+        // all the same they find atomics that changed.
+        unsafe { start.write_bytes(0, length) };
+        Ok(())
     }
 
     fn out_of_bounds(&self, offset: usize, length: usize) -> OutOfBounds {

@@ -23,8 +23,9 @@ struct Settings {
 ///
 /// Stands in for `threading.Barrier`, with `statistics()` besides.
 ///
-/// Fairness: all leave together; who runs first is up to the system. Fork: not to be used across one, as the standard
-/// library's, for those who had arrived are gone. Blocking: only `wait` does, and not for the last to come.
+/// Fairness: all leave together; who runs first is up to the system. Fork: the child's barrier is empty, for those who had
+/// arrived are in the parent (the standard library's still counts them, and hangs). Blocking: only `wait` does, and not for
+/// the last to come.
 ///
 /// Args:
 ///     parties: how many threads it takes to pass, 1 or more.

@@ -8,10 +8,11 @@ use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::rlock::{self, RLock};
 use crate::timeout;
-use crate::trace::{self, CounterCell, SavedHold, Target};
+use crate::trace::{self, CounterCell, Target};
 use juggler_sync::park::Waiter;
+use juggler_sync::sync::Arc;
 use juggler_sync::{Deadline, condition};
-use juggler_trace::Kind as TraceKind;
+use juggler_trace::{Hold, Kind as TraceKind};
 use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -35,7 +36,7 @@ enum Kind {
 /// How a lock was held before `wait` let go of it, and what the tracer knew of that.
 struct Saved {
     state: SavedState,
-    hold: Option<SavedHold>,
+    hold: Option<Hold>,
 }
 
 enum SavedState {
@@ -415,11 +416,11 @@ fn wait_until(this: This<'_, '_, Condition>, deadline: Deadline) -> Result<bool,
             return Err(raised);
         }
     };
-    let parked =
-        if trace::on() { park_traced(this, &waiter, deadline) } else { waiter.park(&PyGate::new(py), deadline) };
-    if !matches!(parked, Ok(true)) {
-        this.engine.leave(&waiter);
-    }
+    let parked = if trace::on() {
+        park_traced(this, &waiter, deadline)
+    } else {
+        this.engine.park(&waiter, &PyGate::new(py), deadline)
+    };
     match parked {
         Ok(notified) => match lock.restore(py, saved) {
             Ok(()) => Ok(notified),
@@ -447,7 +448,11 @@ fn wait_until(this: This<'_, '_, Condition>, deadline: Deadline) -> Result<bool,
 }
 
 #[cold]
-fn park_traced(this: This<'_, '_, Condition>, waiter: &Waiter, deadline: Deadline) -> Result<bool, (Raised, bool)> {
+fn park_traced(
+    this: This<'_, '_, Condition>,
+    waiter: &Arc<Waiter>,
+    deadline: Deadline,
+) -> Result<bool, (Raised, bool)> {
     let py = this.py();
     this.target().count(py, |counter| counter.used(1));
     let parked = trace::wait(
@@ -455,10 +460,14 @@ fn park_traced(this: This<'_, '_, Condition>, waiter: &Waiter, deadline: Deadlin
         this.target(),
         deadline,
         || waiter.is_waiting(),
-        || Ok(waiter.park(&PyGate::new(py), deadline)),
+        || Ok(this.engine.park(waiter, &PyGate::new(py), deadline)),
     );
     // A deadlock: the thread did not park, and gives up its place.
-    parked.unwrap_or_else(|raised| Err((raised, !waiter.cancel())))
+    parked.unwrap_or_else(|raised| {
+        let notified = !waiter.cancel();
+        this.engine.leave(waiter);
+        Err((raised, notified))
+    })
 }
 
 fn wait(this: This<'_, '_, Condition>, args: Args<'_>) -> RawResult {
@@ -472,13 +481,15 @@ fn wait(this: This<'_, '_, Condition>, args: Args<'_>) -> RawResult {
 }
 
 #[inline(always)]
-fn notify_count(this: This<'_, '_, Condition>, count: usize) -> RawResult {
+fn notify_count(this: This<'_, '_, Condition>, count: u64) -> RawResult {
     let py = this.py();
     if !this.lock(py)?.is_owned(py)? {
         return Err(Raised::new::<PyRuntimeError>(py, "cannot notify on un-acquired lock"));
     }
-    this.engine.notify(count);
-    trace::signalled(this.target().id);
+    if this.engine.waiting() > 0 {
+        this.engine.notify(count);
+        trace::signalled(this.target().id);
+    }
     Ok(raw::none())
 }
 
@@ -494,11 +505,11 @@ fn notify(this: This<'_, '_, Condition>, args: Args<'_>) -> RawResult {
     if count == -1 && unsafe { !ffi::PyErr_Occurred().is_null() } {
         return Err(Raised);
     }
-    notify_count(this, usize::try_from(count).unwrap_or(0))
+    notify_count(this, u64::try_from(count).unwrap_or(0))
 }
 
 fn notify_all(this: This<'_, '_, Condition>) -> RawResult {
-    notify_count(this, usize::MAX)
+    notify_count(this, u64::MAX)
 }
 
 methods! { add_methods for Condition {

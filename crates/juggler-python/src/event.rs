@@ -1,6 +1,7 @@
 //! `threading.Event`.
 
 use crate::gate::PyGate;
+use crate::layout::{self, Direct, Layout};
 use crate::raw::{self, Args, RawResult, This, methods};
 use crate::timeout;
 use crate::trace::{self, CounterCell, Target};
@@ -29,14 +30,27 @@ impl Event {
     }
 }
 
+impl Direct for Event {
+    #[inline(always)]
+    fn layout() -> &'static Layout {
+        static LAYOUT: Layout = Layout::new();
+        &LAYOUT
+    }
+
+    #[inline(always)]
+    fn make(py: Python<'_>) -> Self {
+        let counter = CounterCell::new();
+        trace::created(py, "Event", None, &counter);
+        Self { engine: event::Event::new(), counter }
+    }
+}
+
 #[pymethods]
 impl Event {
     #[new]
     #[pyo3(signature = (*args, **_kwargs), text_signature = "()")]
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        let counter = CounterCell::new();
-        trace::created(args.py(), "Event", None, &counter);
-        Self { engine: event::Event::new(), counter }
+        Self::make(args.py())
     }
 
     #[expect(
@@ -160,5 +174,8 @@ methods! { add_methods for Event {
 
 /// Adds what PyO3 does not to the class.
 pub fn finish(py: Python<'_>) -> PyResult<()> {
-    add_methods(py)
+    add_methods(py)?;
+    layout::install::<Event>(py)?;
+    layout::set_constructor::<Event>();
+    Ok(())
 }

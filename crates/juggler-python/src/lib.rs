@@ -1,7 +1,8 @@
 //! The extension module `juggler._juggler`: juggler's engine as Python classes.
 //!
 //! One file per class. [`gate`] is the only place that detaches from the interpreter, [`raw`] holds CPython's own calling
-//! convention for the hottest methods, [`obj`] the references that the engine's containers hold.
+//! convention for the hottest methods, [`layout`] makes and frees the hottest classes' instances, [`obj`] holds the
+//! references that the engine's containers own, [`label`] the names of locks.
 
 mod barrier;
 mod condition;
@@ -11,6 +12,8 @@ mod futures;
 mod gate;
 mod gc;
 mod ipc;
+mod label;
+mod layout;
 mod lock;
 mod obj;
 mod queue;
@@ -47,6 +50,20 @@ mod _juggler {
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
     #[pymodule_export]
+    use super::ipc::arena::{Arena, Block};
+    #[pymodule_export]
+    use super::ipc::barrier::SharedBarrier;
+    #[pymodule_export]
+    use super::ipc::condition::SharedRoom;
+    #[pymodule_export]
+    use super::ipc::connection::Connection;
+    #[pymodule_export]
+    use super::ipc::event::SharedEvent;
+    #[pymodule_export]
+    use super::ipc::lock::{OwnerDied, SharedLock, SharedRLock};
+    #[pymodule_export]
+    use super::ipc::memory::{SharedBlock, SharedSegment};
+    #[pymodule_export]
     use super::ipc::parent::end_with_parent;
     #[pymodule_export]
     use super::ipc::pool::{ProcessPool, close_process_pools, disown_process_pools};
@@ -56,6 +73,14 @@ mod _juggler {
     use super::ipc::pool_engine::ProcessPoolEngine;
     #[pymodule_export]
     use super::ipc::pool_worker::{run_chunk, stop_requested, work};
+    #[pymodule_export]
+    use super::ipc::payload::set_channel_dumps;
+    #[pymodule_export]
+    use super::ipc::queue::ProcessQueue;
+    #[pymodule_export]
+    use super::ipc::semaphore::SharedSemaphore;
+    #[pymodule_export]
+    use super::ipc::value::SharedNumber;
     #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
@@ -78,7 +103,13 @@ mod _juggler {
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;
+        ipc::connection::finish(py)?;
+        ipc::event::finish(py)?;
+        ipc::lock::finish(py)?;
         ipc::pool::finish(py)?;
+        ipc::queue::finish(py)?;
+        ipc::semaphore::finish(py)?;
+        ipc::value::finish(py)?;
         lock::finish(py)?;
         queue::finish(py)?;
         rlock::finish(py)?;

@@ -3,15 +3,16 @@
 //! # Open queues
 //!
 //! The standard library's queues are made of parts that programs use: `q.mutex`, `q.queue`, `q.not_empty`, and the hooks
-//! `_init`, `_qsize`, `_put` and `_get` that a subclass overrides. A queue whose parts are asked for, or whose class
-//! overrides a hook, is *opened*: its items move to a Python container, it gets a real lock and real conditions, and from
-//! then on every operation runs in `juggler._open_queue`, which works on those parts as the standard library does. All
-//! others never leave the engine.
+//! `_init`, `_qsize`, `_put` and `_get` that a subclass overrides. A queue whose parts are asked for, or of which a hook is
+//! overridden in its class or set on itself, is *opened*: its items move to a Python container, it gets a real lock and
+//! real conditions, and from then on every operation runs in `juggler._open_queue`, which works on those parts as the
+//! standard library does. All others never leave the engine.
 #![allow(unsafe_code)]
 
 use crate::condition::Condition;
 use crate::gate::{self, PyGate};
 use crate::gc::Ready;
+use crate::layout::Direct;
 use crate::lock::Lock;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -28,9 +29,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyList, PyTuple, PyType};
+use pyo3::types::{PyDict, PyFloat, PyList, PyString, PyTuple, PyType};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
+
+/// The methods by which an open queue reaches its items.
+const HOOKS: [&str; 4] = ["_init", "_qsize", "_put", "_get"];
 
 /// The parts of an open queue.
 struct Parts {
@@ -43,8 +47,9 @@ struct Parts {
 /// A first-in-first-out queue between threads.
 ///
 /// Stands in for `queue.Queue`, with `statistics()` besides, and `shutdown()` on every version (in the standard library from
-/// 3.13). A subclass may override `_init`, `_qsize`, `_put` and `_get`; that, or asking for `mutex`, `queue` or one of the
-/// conditions, *opens* the queue: from then on it works on those parts as the standard library does, and as slowly.
+/// 3.13). A subclass may override `_init`, `_qsize`, `_put` and `_get`; that, setting one of them on a queue, or asking for
+/// `mutex`, `queue` or one of the conditions, *opens* the queue: from then on it works on those parts as the standard library
+/// does, and as slowly.
 ///
 /// Fairness: getters and putters that wait are woken first in, first out; a running thread may take an item before a sleeper
 /// that is being woken. Fork: the child finds the items as they were; the threads that waited are gone. Blocking: `put` and
@@ -178,6 +183,15 @@ fn class_name(order: Order) -> &'static str {
     }
 }
 
+/// Sets an attribute as `object.__setattr__` does; null deletes it.
+fn set_attribute(slf: &Bound<'_, Queue>, name: &Bound<'_, PyString>, value: *mut ffi::PyObject) -> PyResult<()> {
+    // SAFETY: live objects, or null for the value, and the thread is attached.
+    if unsafe { ffi::PyObject_GenericSetAttr(slf.as_ptr(), name.as_ptr(), value) } < 0 {
+        return Err(PyErr::fetch(slf.py()));
+    }
+    Ok(())
+}
+
 impl Queue {
     fn target(&self) -> Target<'_> {
         let id = std::ptr::from_ref(&self.engine) as usize;
@@ -210,7 +224,7 @@ impl Queue {
         if class.is(&base) {
             return Ok(false);
         }
-        for hook in ["_init", "_qsize", "_put", "_get"] {
+        for hook in HOOKS {
             if !class.getattr(hook)?.is(&base.getattr(hook)?) {
                 return Ok(true);
             }
@@ -225,7 +239,7 @@ impl Queue {
         if this.parts.get().is_some() {
             return Ok(());
         }
-        let mutex = Bound::new(py, Lock::make(py, None))?.into_any();
+        let mutex = Bound::new(py, Lock::make(py))?.into_any();
         let condition = || py.get_type::<Condition>().call1((&mutex,)).map(Obj::from);
         let parts = Parts {
             not_empty: condition()?,
@@ -291,6 +305,18 @@ impl Queue {
             slf.call_method1("_init", (number,))?;
         }
         Ok(())
+    }
+
+    /// A hook that is set on a queue opens it.
+    fn __setattr__(slf: &Bound<'_, Self>, name: &Bound<'_, PyString>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        if HOOKS.iter().any(|hook| *name == *hook) {
+            Self::open(slf)?;
+        }
+        set_attribute(slf, name, value.as_ptr())
+    }
+
+    fn __delattr__(slf: &Bound<'_, Self>, name: &Bound<'_, PyString>) -> PyResult<()> {
+        set_attribute(slf, name, std::ptr::null_mut())
     }
 
     /// `Queue[int]` in annotations, as in the standard library.

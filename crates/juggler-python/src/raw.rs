@@ -298,21 +298,6 @@ pub fn add_method<T: PyTypeInfo>(py: Python<'_>, name: &str, function: Function,
     class.setattr(name, descriptor)
 }
 
-/// Makes calling the class `T` itself, not a subclass, go to `construct`.
-pub fn set_constructor<T: PyTypeInfo>(
-    py: Python<'_>,
-    construct: unsafe extern "C" fn(
-        *mut ffi::PyObject,
-        *const *mut ffi::PyObject,
-        usize,
-        *mut ffi::PyObject,
-    ) -> *mut ffi::PyObject,
-) {
-    let class = T::type_object(py).as_type_ptr();
-    // SAFETY: the type object is live and not in use by other threads yet; the field is read by `type.__call__` only.
-    unsafe { (*class).tp_vectorcall = Some(construct) };
-}
-
 /// Makes calling the class `T` a `TypeError`.
 pub fn forbid_construction<T: PyTypeInfo>(py: Python<'_>) {
     let class = T::type_object(py).as_type_ptr();
@@ -407,40 +392,10 @@ macro_rules! methods {
 }
 pub(crate) use methods;
 
-/// Constructs an instance of the class `T` from a vectorcall: with `make` if there are no arguments, else as PyO3 does.
-///
-/// # Safety
-/// The arguments are those of a vectorcall of the class `T`, and the thread is attached.
-#[inline(always)]
-pub unsafe fn construct<T>(
-    class: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    flags: usize,
-    names: *mut ffi::PyObject,
-    make: impl FnOnce(Python<'_>) -> T,
-) -> *mut ffi::PyObject
-where
-    T: PyClass + Into<pyo3::PyClassInitializer<T>>,
-{
-    // SAFETY: the caller's promises.
-    unsafe {
-        guard(|py| {
-            let count = ffi::PyVectorcall_NARGS(flags);
-            if count == 0 && names.is_null() {
-                return match Py::new(py, make(py)) {
-                    Ok(object) => Ok(object.into_ptr()),
-                    Err(error) => Err(Raised::from_err(py, error)),
-                };
-            }
-            construct_slow(class, args, count, names)
-        })
-    }
-}
-
 /// Constructs through `tp_new` and `tp_init`, as `type.__call__` does without a vectorcall.
 ///
 /// # Safety
-/// As [`construct`].
+/// The arguments are those of a vectorcall of `class`, and the thread is attached.
 #[cold]
 pub unsafe fn construct_slow(
     class: *mut ffi::PyObject,

@@ -1,74 +1,69 @@
 //! `threading.RLock`.
-#![allow(unsafe_code)]
 
 use crate::gate::{PyGate, current_thread};
-use crate::obj::Obj;
+use crate::label::Label;
+use crate::layout::{self, Direct, Layout};
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
-use crate::trace::{self, CounterCell, Target};
+use crate::trace::{self, Target};
 use juggler_sync::{Deadline, rlock};
 use juggler_trace::Kind;
 use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError, PyTypeError};
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use std::sync::OnceLock;
 
 /// A lock that the thread which holds it may take again.
 ///
 /// Stands in for `threading.RLock`, with `name` and `statistics()` besides, and `locked()` on every version (in the standard
 /// library from 3.14). A class here on every version, which can be subclassed.
 ///
-/// Fairness: barging, as `Lock`. Fork: a held lock stays held in the child; if the thread that forked held it, it holds it
-/// there too. Blocking: taking a free lock, or one that the thread holds already, and releasing never give the GIL up.
+/// Fairness: barging, or with `fair` in the order of arrival, at the same price as `Lock`. Fork: a held lock stays held in
+/// the child; if the thread that forked held it, it holds it there too. Blocking: taking a free lock, or one that the thread
+/// holds already, and releasing never give the GIL up. Arguments other than those below are an error from 3.15 and a
+/// `DeprecationWarning` in 3.13 and 3.14, as in the standard library.
 ///
 /// Args:
-///     name: what reports call the lock. Any other argument is an error from 3.15 and a `DeprecationWarning` in 3.13 and
-///         3.14, as in the standard library.
+///     name: what reports call the lock.
+///     fair: hand the lock over in the order of arrival.
 #[pyclass(frozen, weakref, subclass, module = "threading")]
 pub struct RLock {
     pub engine: rlock::RLock,
-    /// Set by `__init__`.
-    name: OnceLock<Obj>,
-    counter: CounterCell,
+    pub label: Label,
 }
 
 impl RLock {
-    fn make(py: Python<'_>) -> Self {
-        let counter = CounterCell::new();
-        trace::created(py, "RLock", None, &counter);
-        Self { engine: rlock::RLock::new(), name: OnceLock::new(), counter }
-    }
-
-    pub fn trace_id(&self) -> usize {
-        std::ptr::from_ref(&self.engine) as usize
-    }
-
     pub fn target(&self) -> Target<'_> {
-        let (id, name) = (self.trace_id(), self.name.get());
-        Target { id, kind: Kind::RLock, class: "RLock", name, counter: &self.counter }
+        self.label.target(Kind::RLock, "RLock")
     }
 }
 
-impl Drop for RLock {
-    fn drop(&mut self) {
-        trace::forget(self.trace_id());
+impl Direct for RLock {
+    #[inline(always)]
+    fn layout() -> &'static Layout {
+        static LAYOUT: Layout = Layout::new();
+        &LAYOUT
+    }
+
+    #[inline(always)]
+    fn make(py: Python<'_>) -> Self {
+        Self { engine: rlock::RLock::new(), label: Label::new(py, "RLock", None) }
     }
 }
 
 #[pymethods]
 impl RLock {
     #[new]
-    #[pyo3(signature = (*args, **_kwargs), text_signature = "(*, name=None)")]
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(*, name=None, fair=False)")]
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self::make(args.py())
     }
 
-    #[pyo3(signature = (*args, name=None, **kwargs))]
+    #[pyo3(signature = (*args, name=None, fair=false, **kwargs))]
     fn __init__(
         &self,
         args: &Bound<'_, PyTuple>,
         name: Option<Bound<'_, PyString>>,
+        fair: bool,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         if !args.is_empty() || kwargs.is_some_and(|kwargs| !kwargs.is_empty()) {
@@ -76,7 +71,10 @@ impl RLock {
         }
         if let Some(name) = name {
             // Calling `__init__` again leaves the first name.
-            let _ = self.name.set(name.into_any().into());
+            self.label.set_name(name.into_any().into());
+        }
+        if fair {
+            self.engine.make_fair();
         }
         Ok(())
     }
@@ -84,7 +82,7 @@ impl RLock {
     /// The name given at construction, or None.
     #[getter]
     fn name(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.name.get().map(|name| name.bind(py).to_owned().unbind())
+        self.label.name().map(|name| name.bind(py).to_owned().unbind())
     }
 
     /// Who holds the lock, how deep, and who waits for it, as an `RLockStatistics`.
@@ -116,7 +114,7 @@ impl RLock {
     fn _release_save(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
         let me = current_thread();
         if trace::on() && self._is_owned() {
-            trace::forget(self.trace_id());
+            trace::forget(self.label.id());
         }
         match self.engine.release_save(me) {
             Ok(depth) => Ok((depth, me)),
@@ -130,7 +128,7 @@ impl RLock {
 
     /// Make the lock free again; for a forked child, as the standard library does.
     fn _at_fork_reinit(&self) {
-        trace::forget(self.trace_id());
+        trace::forget(self.label.id());
         self.engine.reset_after_fork();
     }
 
@@ -138,10 +136,7 @@ impl RLock {
         let engine = &slf.get().engine;
         let state = if engine.is_locked() { "locked" } else { "unlocked" };
         let class = slf.get_type().fully_qualified_name()?;
-        let name = match slf.get().name.get() {
-            Some(name) => format!(" {}", name.bind(slf.py()).repr()?),
-            None => String::new(),
-        };
+        let name = slf.get().label.suffix(slf.py())?;
         let owner = engine.owner().unwrap_or(0);
         let depth = engine.depth();
         let address = slf.as_ptr() as usize;
@@ -210,6 +205,11 @@ fn take(this: This<'_, '_, RLock>, deadline: Deadline, scoped: bool) -> RawResul
 #[cold]
 fn take_traced(this: This<'_, '_, RLock>, deadline: Deadline, scoped: bool) -> RawResult {
     let (engine, me) = (&this.engine, current_thread());
+    if engine.is_owned_by(me) {
+        // Waits for nothing and changes no holder: there is nothing to tell but that it happened.
+        this.target().count(this.py(), |counter| counter.used(1));
+        return Ok(raw::bool(engine.acquire(&PyGate::new(this.py()), me, deadline)?));
+    }
     let taken = trace::acquire(
         this.py(),
         this.target(),
@@ -230,8 +230,8 @@ pub fn enter(this: This<'_, '_, RLock>) -> RawResult {
 #[inline(always)]
 pub fn release(this: This<'_, '_, RLock>) -> RawResult {
     let me = current_thread();
-    if trace::on() && this.engine.is_owned_by(me) {
-        trace::released(this.trace_id());
+    if trace::on() && this.engine.is_owned_by(me) && this.engine.depth() == 1 {
+        trace::released(this.label.id());
     }
     match this.engine.release(me) {
         Ok(_) => Ok(raw::none()),
@@ -279,19 +279,10 @@ methods! { add_methods for RLock {
     "__exit__" => keywords exit, EXIT;
 } }
 
-unsafe extern "C" fn construct(
-    class: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    flags: usize,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: CPython calls constructors attached and with the arguments of a vectorcall.
-    unsafe { raw::construct(class, args, flags, names, RLock::make) }
-}
-
 /// Adds what PyO3 does not to the class.
 pub fn finish(py: Python<'_>) -> PyResult<()> {
     add_methods(py)?;
-    raw::set_constructor::<RLock>(py, construct);
+    layout::install::<RLock>(py)?;
+    layout::set_constructor::<RLock>();
     Ok(())
 }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::gate::PyGate;
+use crate::layout::{self, Direct, Layout};
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
 use crate::trace::{self, CounterCell, Target};
@@ -19,12 +20,15 @@ const UNBOUNDED: u64 = u64::MAX;
 ///
 /// Stands in for `threading.Semaphore`, with `statistics()` besides. Deviation: it holds at most 2**64 - 1 permits.
 ///
-/// Fairness: barging. A running thread may take a permit before a sleeper that is being woken; sleepers are served first in,
-/// first out. Fork: the child finds as many permits as there were; the threads that waited are gone. Blocking: taking a free
+/// Fairness: barging, by default. A running thread may take a permit before a sleeper that is being woken; sleepers are
+/// served first in, first out. A fair semaphore gives its permits to threads strictly in the order in which they came.
+/// That costs what it costs a fair `Lock`: nothing while nobody waits, else a switch of threads, about 9 µs, for every
+/// permit. Fork: the child finds as many permits as there were; the threads that waited are gone. Blocking: taking a free
 /// permit and giving one back never give the GIL up.
 ///
 /// Args:
 ///     value: the permits to begin with, 0 or more; by default 1.
+///     fair: give permits in the order of arrival.
 ///
 /// Raises:
 ///     ValueError: `value` is negative.
@@ -39,6 +43,21 @@ impl Semaphore {
     fn target(&self) -> Target<'_> {
         let id = std::ptr::from_ref(&self.engine) as usize;
         Target { id, kind: Kind::Semaphore, class: "Semaphore", name: None, counter: &self.counter }
+    }
+}
+
+impl Direct for Semaphore {
+    #[inline(always)]
+    fn layout() -> &'static Layout {
+        static LAYOUT: Layout = Layout::new();
+        &LAYOUT
+    }
+
+    #[inline(always)]
+    fn make(py: Python<'_>) -> Self {
+        let counter = CounterCell::new();
+        trace::created(py, "Semaphore", None, &counter);
+        Self { engine: semaphore::Semaphore::new(1, UNBOUNDED), counter }
     }
 }
 
@@ -58,16 +77,18 @@ fn permits(value: Option<Bound<'_, PyAny>>) -> PyResult<u64> {
 #[pymethods]
 impl Semaphore {
     #[new]
-    #[pyo3(signature = (*args, **_kwargs), text_signature = "(value=1)")]
+    #[pyo3(signature = (*args, **_kwargs), text_signature = "(value=1, *, fair=False)")]
     fn new(args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        let counter = CounterCell::new();
-        trace::created(args.py(), "Semaphore", None, &counter);
-        Self { engine: semaphore::Semaphore::new(1, UNBOUNDED), counter }
+        Self::make(args.py())
     }
 
-    #[pyo3(signature = (value=None))]
-    fn __init__(&self, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        self.engine.set_permits(permits(value)?);
+    #[pyo3(signature = (value=None, *, fair=false))]
+    fn __init__(&self, value: Option<Bound<'_, PyAny>>, fair: bool) -> PyResult<()> {
+        let permits = permits(value)?;
+        if fair {
+            self.engine.make_fair();
+        }
+        self.engine.set_permits(permits);
         Ok(())
     }
 
@@ -112,23 +133,23 @@ impl Semaphore {
 ///
 /// Args:
 ///     value: the permits to begin with and the most it ever holds; by default 1.
+///     fair: give permits in the order of arrival.
 #[pyclass(frozen, subclass, extends = Semaphore, module = "threading")]
 pub struct BoundedSemaphore;
 
 #[pymethods]
 impl BoundedSemaphore {
     #[new]
-    #[pyo3(signature = (*args, **kwargs), text_signature = "(value=1)")]
+    #[pyo3(signature = (*args, **kwargs), text_signature = "(value=1, *, fair=False)")]
     fn new(args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyClassInitializer<Self> {
         PyClassInitializer::from(Semaphore::new(args, kwargs)).add_subclass(Self)
     }
 
-    #[pyo3(signature = (value=None))]
-    fn __init__(slf: &Bound<'_, Self>, value: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        let engine = &slf.as_super().get().engine;
-        let value = permits(value)?;
-        engine.set_bound(value);
-        engine.set_permits(value);
+    #[pyo3(signature = (value=None, *, fair=false))]
+    fn __init__(slf: &Bound<'_, Self>, value: Option<Bound<'_, PyAny>>, fair: bool) -> PyResult<()> {
+        let semaphore = slf.as_super().get();
+        semaphore.__init__(value, fair)?;
+        semaphore.engine.set_bound(semaphore.engine.permits());
         Ok(())
     }
 
@@ -262,5 +283,8 @@ methods! { add_methods for Semaphore {
 
 /// Adds what PyO3 does not to the classes.
 pub fn finish(py: Python<'_>) -> PyResult<()> {
-    add_methods(py)
+    add_methods(py)?;
+    layout::install::<Semaphore>(py)?;
+    layout::set_constructor::<Semaphore>();
+    Ok(())
 }

@@ -6,20 +6,21 @@
 //! who uses it and which its `Drop` reports with [`forget`].
 #![allow(unsafe_code)]
 
+mod places;
+
 use crate::gate::current_thread;
 use crate::obj::Obj;
 use crate::raw::Raised;
 use juggler_sync::Deadline;
 use juggler_sync::sys::monotonic_nanos;
-use juggler_trace::{Counter, Deadlock, Graph, Kind, Live, LockOrder, Registry, Resource, Site, Wait};
+use juggler_trace::{Counter, Deadlock, Graph, Hold, Kind, Live, Registry, Resource, Site, Wait};
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning};
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyCode, PyDict, PyFrame, PyList};
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use pyo3::types::{PyDict, PyList};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 pyo3::create_exception!(
     juggler.threading,
@@ -46,12 +47,10 @@ static FLAGS: AtomicU8 = AtomicU8::new(0);
 
 struct Tracer {
     graph: Graph,
-    order: LockOrder,
     registry: Registry,
 }
 
-static TRACER: LazyLock<Tracer> =
-    LazyLock::new(|| Tracer { graph: Graph::new(), order: LockOrder::new(), registry: Registry::new() });
+static TRACER: LazyLock<Tracer> = LazyLock::new(|| Tracer { graph: Graph::new(), registry: Registry::new() });
 
 /// Whether anything is traced.
 #[inline(always)]
@@ -160,7 +159,7 @@ fn created_slow(py: Python<'_>, class: &'static str, name: Option<&Obj>, cell: &
         return;
     }
     let name = name.and_then(|name| name.bind(py).str().ok()).map(|name| Arc::from(name.to_string_lossy().as_ref()));
-    cell.get_or_init(|| TRACER.registry.counter(class, name, Some(site(py))));
+    cell.get_or_init(|| TRACER.registry.counter(class, name, Some(places::here(py).site)));
 }
 
 /// The lock at this address is gone.
@@ -168,7 +167,6 @@ fn created_slow(py: Python<'_>, class: &'static str, name: Option<&Obj>, cell: &
 pub fn forget(id: usize) {
     if on() {
         TRACER.graph.forget(id);
-        TRACER.order.forget(id);
     }
 }
 
@@ -205,9 +203,10 @@ pub fn acquire(
         }
         return if deadline == Deadline::PASSED { Ok(false) } else { timed(py, target, acquire) };
     }
-    let (me, resource, site) = (watch_thread(), target.resource(py), site(py));
+    let (me, resource, here) = (watch_thread(), target.resource(py), places::here(py));
     if deadline.is_never()
-        && let Some(inversion) = TRACER.order.wanted(me, &resource, &site)
+        && holds_others()
+        && let Some(inversion) = TRACER.graph.wanted(me, &resource, &here.site)
     {
         // Before the lock is taken: a filter may turn the warning into an error.
         warn(py, &inversion.to_string())?;
@@ -217,13 +216,12 @@ pub fn acquire(
     } else if deadline == Deadline::PASSED {
         Ok(false)
     } else {
-        let wait = Wait { timed: !deadline.is_never(), ..Wait::new(resource.clone(), site_with_stack(py, &site)) };
+        let wait = Wait { timed: !deadline.is_never(), ..Wait::new(resource.clone(), here.site) };
         begin_wait(py, me, wait, is_blocked)?;
         timed(py, target, acquire)
     };
     if matches!(taken, Ok(true)) {
-        TRACER.graph.acquired(me, &resource, &site, scoped && ends_where_it_began(py));
-        TRACER.order.acquired(me, &resource, &site, false);
+        set_held(TRACER.graph.acquired(me, &resource, &here.site, scoped && here.ends_where_it_began));
     } else {
         TRACER.graph.stopped_waiting(me);
     }
@@ -233,9 +231,7 @@ pub fn acquire(
 /// The calling thread is about to release the lock at this address, which it may.
 pub fn released(id: usize) {
     if detecting() {
-        let me = current_thread();
-        TRACER.graph.released(me, id);
-        TRACER.order.released(me, id);
+        set_held(TRACER.graph.released(watch_thread(), id));
     }
 }
 
@@ -251,8 +247,10 @@ pub fn wait<T>(
         return timed(py, target, wait);
     }
     let me = watch_thread();
-    let record = Wait { timed: !deadline.is_never(), ..Wait::new(target.resource(py), site_with_stack(py, &site(py))) };
-    begin_wait(py, me, record, is_blocked)?;
+    if !deadline.is_never() {
+        return timed(py, target, wait);
+    }
+    begin_wait(py, me, Wait::new(target.resource(py), places::here(py).site), is_blocked)?;
     let result = timed(py, target, wait);
     TRACER.graph.stopped_waiting(me);
     result
@@ -269,45 +267,31 @@ pub fn wait_for<T>(
         return wait();
     }
     let me = watch_thread();
-    begin_wait(py, me, make(site_with_stack(py, &site(py))), is_blocked)?;
+    begin_wait(py, me, make(places::here(py).site), is_blocked)?;
     let result = wait();
     TRACER.graph.stopped_waiting(me);
     result
 }
 
-/// What a condition remembers of its lock while it waits.
-pub struct SavedHold {
-    hold: Option<juggler_trace::Hold>,
-    depth: usize,
-}
-
 /// A condition is about to release its lock altogether, to wait.
-pub fn release_save(id: usize) -> Option<SavedHold> {
-    detecting().then(|| SavedHold {
-        hold: TRACER.graph.release_save(id),
-        depth: TRACER.order.release_save(current_thread(), id),
-    })
+pub fn release_save(id: usize) -> Option<Hold> {
+    if detecting() { TRACER.graph.release_save(id) } else { None }
 }
 
 /// A condition takes its lock back with `acquire`, which is not to fail.
 pub fn acquire_restore(
     py: Python<'_>,
     lock: Target<'_>,
-    saved: Option<SavedHold>,
+    saved: Option<Hold>,
     is_blocked: impl FnOnce() -> bool,
     acquire: impl FnOnce() -> Result<(), Raised>,
 ) -> Result<(), Raised> {
-    let Some(SavedHold { hold, depth }) = saved else { return acquire() };
-    let (me, resource, site) = (watch_thread(), lock.resource(py), site(py));
-    let wait = Wait { may_fail: false, ..Wait::new(resource.clone(), site.clone()) };
+    let Some(hold) = saved else { return acquire() };
+    let (me, resource, site) = (watch_thread(), lock.resource(py), places::here(py).site);
+    let wait = Wait { may_fail: false, ..Wait::new(resource, site) };
     begin_wait(py, me, wait, is_blocked)?;
     let result = acquire();
-    match hold {
-        Some(hold) => TRACER.graph.acquire_restore(hold),
-        None => TRACER.graph.stopped_waiting(me),
-    }
-    // An inversion was warned of when the locks were first taken, or will be when they are next.
-    TRACER.order.acquire_restore(me, &resource, &site, depth);
+    TRACER.graph.acquire_restore(hold, &site);
     result
 }
 
@@ -333,7 +317,8 @@ fn begin_wait(py: Python<'_>, me: u64, wait: Wait, is_blocked: impl FnOnce() -> 
 #[cold]
 fn deadlocked(py: Python<'_>, deadlock: Deadlock) -> Raised {
     let named = deadlock.named(|thread| python_side(py).call_method1("thread_name", (thread,)).ok()?.extract().ok());
-    Raised::from_err(py, DeadlockError::new_err(named.to_string()))
+    let told = named.with_stacks(|thread, site| places::stack(py, thread, site));
+    Raised::from_err(py, DeadlockError::new_err(told.to_string()))
 }
 
 #[cold]
@@ -364,109 +349,55 @@ fn python_side(py: Python<'_>) -> Bound<'_, PyAny> {
         .clone()
 }
 
-/// The calling thread's identity; the tracer learns when the thread ends.
-fn watch_thread() -> u64 {
-    struct Watch(u64);
-    impl Drop for Watch {
-        fn drop(&mut self) {
-            TRACER.graph.thread_ended(self.0);
-            TRACER.order.thread_ended(self.0);
-        }
-    }
-    thread_local!(static WATCH: Watch = Watch(current_thread()));
-    // During the thread's own end the value is gone, and so is what it held.
-    WATCH.try_with(|watch| watch.0).unwrap_or_else(|_| current_thread())
+/// How often the tracer forgot everything.
+static FORGOTTEN: AtomicU64 = AtomicU64::new(0);
+
+fn forget_everything() {
+    FORGOTTEN.fetch_add(1, Ordering::Relaxed);
+    TRACER.graph.after_fork_in_child();
 }
 
-/// Places that were seen, by the address of the code object and the instruction.
-type Sites = HashMap<(usize, i32), (Obj, Site)>;
-
-/// The code objects stay alive, so that no address comes to mean another; there are no more places than calls in the
-/// program's text.
-static SITES: LazyLock<Mutex<Sites>> = LazyLock::new(Mutex::default);
-
-/// Files of which a call is not what a reader looks for.
-const INTERNAL: [&str; 4] = ["/threading.py", "/juggler/", "/concurrent/futures/", "/contextlib.py"];
-
-/// The innermost place in the program's own code.
-fn site(py: Python<'_>) -> Site {
-    let mut frame = current_frame(py);
-    let mut first = None;
-    while let Some(this) = frame {
-        let place = site_of(&this);
-        if !INTERNAL.iter().any(|part| place.file().contains(part)) {
-            return place;
-        }
-        first.get_or_insert(place);
-        frame = caller(&this);
-    }
-    first.unwrap_or_else(|| Site::new("<unknown>", 0, "<unknown>"))
+/// What a thread knows of itself.
+struct Watch {
+    thread: u64,
+    /// What [`FORGOTTEN`] was when the tracer last learned of the thread.
+    told: Cell<Option<u64>>,
+    /// How many locks the tracer has for the thread, or had: others may have released some.
+    held: Cell<usize>,
 }
 
-/// `site` with the calling thread's stack.
-fn site_with_stack(py: Python<'_>, site: &Site) -> Site {
-    const DEEPEST: usize = 32;
-    let mut callers = Vec::new();
-    let mut frame = current_frame(py);
-    let mut seen = false;
-    while let Some(this) = frame.take_if(|_| callers.len() < DEEPEST) {
-        let place = site_of(&this);
-        if seen {
-            callers.push(place);
-        } else {
-            seen = place == *site;
-        }
-        frame = caller(&this);
-    }
-    site.with_callers(callers)
-}
-
-/// Whether a `with` statement that the running frame has entered will be left by the same thread: another one may close a
-/// generator or a coroutine, or an `ExitStack` that was passed on.
-fn ends_where_it_began(py: Python<'_>) -> bool {
-    const CO_SUSPENDABLE: i32 = 0x20 | 0x80 | 0x200;
-    let Some(frame) = current_frame(py) else { return false };
-    // SAFETY: a live frame; its code is owned.
-    let code = unsafe { Bound::from_owned_ptr(py, ffi::PyFrame_GetCode(frame.as_ptr().cast()).cast()) };
-    let flags = code.getattr("co_flags").and_then(|flags| flags.extract::<i32>()).unwrap_or(CO_SUSPENDABLE);
-    flags & CO_SUSPENDABLE == 0 && !site_of(&frame).file().ends_with("/contextlib.py")
-}
-
-fn current_frame(py: Python<'_>) -> Option<Bound<'_, PyFrame>> {
-    // SAFETY: the thread is attached; the frame is borrowed, or null when no Python runs.
-    unsafe {
-        Bound::from_borrowed_ptr_or_opt(py, ffi::PyEval_GetFrame().cast()).map(|frame| frame.cast_into_unchecked())
+impl Drop for Watch {
+    fn drop(&mut self) {
+        TRACER.graph.thread_ended(self.thread);
     }
 }
 
-fn caller<'py>(frame: &Bound<'py, PyFrame>) -> Option<Bound<'py, PyFrame>> {
-    // SAFETY: a live frame; the result is owned, or null for the outermost.
-    unsafe {
-        Bound::from_owned_ptr_or_opt(frame.py(), ffi::PyFrame_GetBack(frame.as_ptr().cast()).cast())
-            .map(|frame| frame.cast_into_unchecked())
-    }
+thread_local! {
+    static WATCH: Watch = Watch { thread: current_thread(), told: Cell::new(None), held: Cell::new(0) };
 }
 
-fn site_of(frame: &Bound<'_, PyFrame>) -> Site {
-    let py = frame.py();
-    let frame_ptr = frame.as_ptr().cast();
-    // SAFETY: a live frame; its code is owned.
-    let (code, instruction) = unsafe {
-        (
-            Bound::from_owned_ptr(py, ffi::PyFrame_GetCode(frame_ptr).cast()).cast_into_unchecked::<PyCode>(),
-            ffi::PyFrame_GetLasti(frame_ptr),
-        )
-    };
-    let key = (code.as_ptr() as usize, instruction);
-    if let Some((_, site)) = SITES.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-        return site.clone();
-    }
-    // SAFETY: a live frame.
-    let line = unsafe { ffi::PyFrame_GetLineNumber(frame_ptr) };
-    let text = |attribute| code.getattr(attribute).and_then(|text| text.extract::<String>()).unwrap_or_default();
-    let site = Site::new(text("co_filename"), u32::try_from(line).unwrap_or(0), text("co_qualname"));
-    SITES.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (code.into_any().into(), site.clone()));
-    site
+/// The calling thread's identity; the tracer learns that the thread runs, and when it ends.
+pub fn watch_thread() -> u64 {
+    WATCH
+        .try_with(|watch| {
+            let forgotten = Some(FORGOTTEN.load(Ordering::Relaxed));
+            if watch.told.replace(forgotten) != forgotten {
+                TRACER.graph.thread_began(watch.thread);
+            }
+            watch.thread
+        })
+        // During the thread's own end the value is gone, and so is what it held.
+        .unwrap_or_else(|_| current_thread())
+}
+
+fn set_held(held: usize) {
+    // Nobody asks any more during the thread's own end.
+    let _ = WATCH.try_with(|watch| watch.held.set(held));
+}
+
+/// Whether the calling thread may hold a lock.
+fn holds_others() -> bool {
+    WATCH.try_with(|watch| watch.held.get() > 0).unwrap_or(true)
 }
 
 /// Begins to trace: to count for a report, to detect deadlocks, or both. What is on stays on until [`trace_stop`].
@@ -485,8 +416,7 @@ pub fn trace_start(py: Python<'_>, report: bool, detect: bool) -> PyResult<()> {
 pub fn trace_stop(py: Python<'_>) -> PyResult<()> {
     if FLAGS.swap(0, Ordering::Relaxed) & DETECT != 0 {
         python_side(py).call_method0("unwatch_joins")?;
-        TRACER.graph.after_fork_in_child();
-        TRACER.order.after_fork_in_child();
+        forget_everything();
     }
     Ok(())
 }
@@ -533,8 +463,7 @@ pub fn trace_join<'py>(thread: Bound<'py, PyAny>, join: Bound<'py, PyAny>) -> Py
 /// Forgets what the parent's threads did; for a forked child.
 pub fn after_fork_in_child() {
     if on() {
-        TRACER.graph.after_fork_in_child();
-        TRACER.order.after_fork_in_child();
+        forget_everything();
         TRACER.registry.after_fork_in_child();
     }
 }

@@ -11,10 +11,11 @@
 //! | `Broken` | everybody gets an error until `reset` | `reset` |
 //!
 //! The states are those of CPython's `threading.Barrier`; `Acting` is added because the action runs outside the lock here.
+//! In a forked child those who were inside do not exist; the first that comes there finds the barrier empty.
 
 use crate::deadline::Deadline;
 use crate::monitor::Monitor;
-use crate::park::Gate;
+use crate::park::{self, Gate};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -30,12 +31,27 @@ struct State {
     phase: Phase,
     /// Parties inside, leaving ones included.
     count: usize,
+    /// Of the process that they are in.
+    generation: u32,
 }
 
 impl State {
+    /// Forgets those who stayed behind in a parent process.
+    fn forget_parent(&mut self) {
+        if self.generation == park::generation() {
+            return;
+        }
+        self.generation = park::generation();
+        self.count = 0;
+        if self.phase != Phase::Broken {
+            self.phase = Phase::Filling;
+        }
+    }
+
     /// One party leaves; the last one opens the next round.
     fn leave(&mut self) -> bool {
-        self.count -= 1;
+        // One that forks inside may have been forgotten.
+        self.count = self.count.saturating_sub(1);
         let opens = self.count == 0 && matches!(self.phase, Phase::Draining | Phase::Resetting);
         if opens {
             self.phase = Phase::Filling;
@@ -67,7 +83,8 @@ pub struct Barrier {
 impl Barrier {
     /// A barrier for `parties`, at least one.
     pub fn new(parties: usize) -> Self {
-        Self { parties, state: Monitor::new(State { phase: Phase::Filling, count: 0 }) }
+        let state = State { phase: Phase::Filling, count: 0, generation: park::generation() };
+        Self { parties, state: Monitor::new(state) }
     }
 
     /// Arrives, and waits for the others until `deadline`, after which the barrier is broken for all.
@@ -76,16 +93,19 @@ impl Barrier {
     /// The gate's (outer); [`Broken`] (inner).
     pub fn arrive<G: Gate>(&self, gate: &G, deadline: Deadline) -> Result<Result<Arrival, Broken>, G::Error> {
         // A newcomer waits for the round before to drain, as long as that takes.
-        let entered = self.state.wait_until(gate, Deadline::NEVER, |state| match state.phase {
-            Phase::Acting | Phase::Draining | Phase::Resetting => None,
-            Phase::Broken => Some(Err(Broken)),
-            Phase::Filling => {
-                state.count += 1;
-                if state.count == self.parties {
-                    state.phase = Phase::Acting;
-                    return Some(Ok(Arrival::Last(state.count - 1)));
+        let entered = self.state.wait_until(gate, Deadline::NEVER, |state| {
+            state.forget_parent();
+            match state.phase {
+                Phase::Acting | Phase::Draining | Phase::Resetting => None,
+                Phase::Broken => Some(Err(Broken)),
+                Phase::Filling => {
+                    state.count += 1;
+                    if state.count == self.parties {
+                        state.phase = Phase::Acting;
+                        return Some(Ok(Arrival::Last(state.count - 1)));
+                    }
+                    Some(Ok(Arrival::Passed(state.count - 1)))
                 }
-                Some(Ok(Arrival::Passed(state.count - 1)))
             }
         })?;
         let index = match entered {
@@ -149,6 +169,7 @@ impl Barrier {
     /// Makes the barrier usable again; those who wait get [`Broken`].
     pub fn reset(&self) {
         self.state.change(|state| {
+            state.forget_parent();
             state.phase = match state.phase {
                 _ if state.count == 0 => Phase::Filling,
                 // A round that is complete drains by itself.
@@ -170,7 +191,10 @@ impl Barrier {
 
     /// How many wait for the round to fill.
     pub fn waiting(&self) -> usize {
-        self.state.with(|state| if matches!(state.phase, Phase::Filling | Phase::Acting) { state.count } else { 0 })
+        self.state.with(|state| {
+            state.forget_parent();
+            if matches!(state.phase, Phase::Filling | Phase::Acting) { state.count } else { 0 }
+        })
     }
 
     /// Whether it is broken.

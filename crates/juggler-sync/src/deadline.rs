@@ -7,7 +7,7 @@ use std::time::Duration;
 ///
 /// A deadline is computed once, when the caller's timeout comes in, so that a wait that is interrupted and goes on
 /// still ends on time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(u64);
 
 const NEVER: u64 = u64::MAX;

@@ -1,20 +1,17 @@
 //! A flag that threads wait for.
 //!
 //! The setter stores the flag and then looks whether somebody waits; a waiter queues up and then looks at the flag once
-//! more (Dekker, as in [`semaphore`](crate::semaphore)). A waiter that was woken returns `true` even if the flag has been
-//! cleared since: it saw the event.
+//! more (see [`Line`]). A waiter that was woken returns `true` even if the flag has been cleared since: it saw the event.
 
 use crate::deadline::Deadline;
-use crate::guarded::Guarded;
-use crate::park::{Gate, WaitList, wake_all};
+use crate::park::{Gate, Line};
 use crate::sync::{AtomicU32, Ordering};
 
 /// An event; see the [module](self).
 #[derive(Debug)]
 pub struct Event {
     flag: AtomicU32,
-    waiting: AtomicU32,
-    line: Guarded<WaitList>,
+    line: Line,
 }
 
 impl Default for Event {
@@ -26,7 +23,7 @@ impl Default for Event {
 impl Event {
     /// An event that has not happened.
     pub fn new() -> Self {
-        Self { flag: AtomicU32::new(0), waiting: AtomicU32::new(0), line: Guarded::new(WaitList::default()) }
+        Self { flag: AtomicU32::new(0), line: Line::new() }
     }
 
     /// Whether the flag is set.
@@ -39,20 +36,9 @@ impl Event {
     #[inline(always)]
     pub fn set(&self) {
         self.flag.store(1, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) != 0 {
-            self.wake_slow();
+        if !self.line.is_empty() {
+            self.line.wake_all();
         }
-    }
-
-    #[cold]
-    fn wake_slow(&self) {
-        let woken = {
-            let mut line = self.line.lock();
-            let woken = line.notify_all();
-            self.waiting.store(0, Ordering::SeqCst);
-            woken
-        };
-        wake_all(&woken);
     }
 
     /// Clears the flag.
@@ -75,37 +61,21 @@ impl Event {
         if deadline == Deadline::PASSED {
             return Ok(false);
         }
-        let waiter = {
-            let mut line = self.line.lock();
-            let waiter = line.enqueue(false);
-            self.waiting.store(line.len() as u32, Ordering::SeqCst);
-            if self.is_set() {
-                waiter.cancel();
-                line.remove(&waiter);
-                self.waiting.store(line.len() as u32, Ordering::SeqCst);
-                return Ok(true);
-            }
-            waiter
-        };
-        let parked = waiter.park(gate, deadline);
-        if !matches!(parked, Ok(true)) {
-            let mut line = self.line.lock();
-            line.remove(&waiter);
-            self.waiting.store(line.len() as u32, Ordering::SeqCst);
+        match self.line.enter_unless(false, || self.is_set()) {
+            Some(waiter) => self.line.park(&waiter, gate, deadline).map_err(|(error, _)| error),
+            None => Ok(true),
         }
-        parked.map_err(|(error, _)| error)
     }
 
     /// How many threads wait.
     pub fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
+        self.line.waiting()
     }
 
     /// Makes the event as new: for a forked child.
     pub fn reset_after_fork(&self) {
         self.clear();
-        self.line.lock().clear();
-        self.waiting.store(0, Ordering::SeqCst);
+        self.line.clear();
     }
 }
 

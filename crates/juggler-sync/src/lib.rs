@@ -9,8 +9,9 @@
 //! | [`sync`] | the facade over atomics, `Arc` and cells that `loom` replaces |
 //! | [`sys`] | the futex, one file per platform |
 //! | [`deadline`] | points in time on the monotonic clock |
-//! | [`park`] | [`Gate`](park::Gate), [`Waiter`](park::Waiter), [`WaitList`](park::WaitList) |
+//! | [`park`] | [`Gate`](park::Gate), [`Waiter`](park::Waiter), [`WaitList`](park::WaitList), [`Line`](park::Line) |
 //! | [`guarded`], [`monitor`] | the engine's own short lock, and waiting for what it guards |
+//! | [`once`] | a place for a value that is rarely made |
 //! | [`lock`], [`rlock`], [`semaphore`], [`event`], [`condition`], [`barrier`], [`rwlock`] | the primitives |
 //! | [`queue`], [`heap`] | queues and their priority store |
 //! | [`future`], [`pool`] | the future's state machine, the pool's scheduler |
@@ -24,6 +25,7 @@ pub mod guarded;
 pub mod heap;
 pub mod lock;
 pub mod monitor;
+pub mod once;
 pub mod park;
 pub mod pool;
 pub mod queue;

@@ -1,13 +1,14 @@
 //! Parking: how a thread goes to sleep until another thread has something for it.
 //!
-//! Three pieces, used by every primitive:
+//! The pieces, used by every primitive:
 //!
 //! * A [`Gate`] performs the one blocking step, "sleep while this word holds this value". [`ThreadGate`] just does so.
 //!   The Python binding's gate detaches from the interpreter around it, and runs signal handlers when a signal ends the
 //!   sleep; a handler that raises ends the wait with [`Gate::Error`].
 //! * A [`Waiter`] is one thread's place in a line: a word that says whether it still waits.
-//! * A [`WaitList`] is the line, first in, first out. It lives inside the primitive's [`Guarded`](crate::guarded::Guarded)
-//!   state; its length is mirrored in the primitive's own atomic where a fast path wants to know "does anybody wait?".
+//! * A [`WaitList`] is the line, first in, first out. It lives inside the primitive's [`Guarded`] state.
+//! * A [`Line`] is a line with a lock of its own, for primitives whose state is an atomic: its length is mirrored in another
+//!   atomic, where a fast path sees whether anybody waits.
 //!
 //! # States of a waiter
 //!
@@ -28,6 +29,7 @@
 //! have returned already; the count keeps the word alive for that late wake.
 
 use crate::deadline::Deadline;
+use crate::guarded::Guarded;
 use crate::sync::{Arc, AtomicU32, Ordering};
 use crate::sys::{Futex, FutexWait, Sleep, monotonic_nanos};
 use std::collections::VecDeque;
@@ -185,7 +187,7 @@ impl Waiter {
     }
 }
 
-/// A line of waiters, first in, first out. Lives inside a [`Guarded`](crate::guarded::Guarded) state.
+/// A line of waiters, first in, first out. Lives inside a [`Guarded`] state.
 #[derive(Debug, Default)]
 pub struct WaitList {
     waiters: VecDeque<Arc<Waiter>>,
@@ -241,6 +243,108 @@ impl WaitList {
     /// Forgets everybody: in a forked child the waiting threads do not exist.
     pub fn clear(&mut self) {
         self.waiters.clear();
+    }
+}
+
+/// A line with a lock of its own, and its length where a fast path sees it.
+///
+/// Who changes what threads wait for stores it and then looks at [`Line::is_empty`]; who waits enters the line and then
+/// looks at what it waits for once more. All four are sequentially consistent, so at least one of the two sees the other
+/// (Dekker), and nobody sleeps beside what it waits for.
+#[derive(Debug)]
+pub struct Line {
+    waiting: AtomicU32,
+    list: Guarded<WaitList>,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Line {
+    /// A line in which nobody stands.
+    pub fn new() -> Self {
+        Self { waiting: AtomicU32::new(0), list: Guarded::new(WaitList::default()) }
+    }
+
+    /// Whether nobody stands in it.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) == 0
+    }
+
+    /// How many stand in it.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Does `change` to the line with its lock held.
+    pub(crate) fn with<R>(&self, change: impl FnOnce(&mut WaitList) -> R) -> R {
+        let mut list = self.list.lock();
+        let result = change(&mut list);
+        self.waiting.store(list.len() as u32, Ordering::SeqCst);
+        result
+    }
+
+    /// Queues up, as [`WaitList::enqueue`].
+    pub fn enter(&self, in_front: bool) -> Arc<Waiter> {
+        self.with(|list| list.enqueue(in_front))
+    }
+
+    /// Queues up, unless it turns out that there is nothing to wait for: `ready` is asked when this thread stands in line
+    /// for everybody to see.
+    pub fn enter_unless(&self, in_front: bool, ready: impl FnOnce() -> bool) -> Option<Arc<Waiter>> {
+        let mut list = self.list.lock();
+        let waiter = list.enqueue(in_front);
+        self.waiting.store(list.len() as u32, Ordering::SeqCst);
+        if !ready() {
+            return Some(waiter);
+        }
+        waiter.cancel();
+        list.remove(&waiter);
+        self.waiting.store(list.len() as u32, Ordering::SeqCst);
+        None
+    }
+
+    /// Parks a waiter of this line as [`Waiter::park`] does, and takes it out if it was not notified.
+    ///
+    /// # Errors
+    /// As [`Waiter::park`].
+    pub fn park<G: Gate>(&self, waiter: &Arc<Waiter>, gate: &G, deadline: Deadline) -> Result<bool, (G::Error, bool)> {
+        let parked = waiter.park(gate, deadline);
+        if !matches!(parked, Ok(true)) {
+            self.leave(waiter);
+        }
+        parked
+    }
+
+    /// Takes a waiter that gave up out of the line.
+    pub fn leave(&self, waiter: &Arc<Waiter>) {
+        self.with(|list| list.remove(waiter));
+    }
+
+    /// Wakes up to `count` waiters, those that came first first.
+    #[cold]
+    pub fn wake(&self, count: u64) {
+        for _ in 0..count {
+            match self.with(WaitList::notify_one) {
+                Some(waiter) => waiter.wake(),
+                None => break,
+            }
+        }
+    }
+
+    /// Wakes everybody.
+    #[cold]
+    pub fn wake_all(&self) {
+        wake_all(&self.with(WaitList::notify_all));
+    }
+
+    /// Forgets everybody, as [`WaitList::clear`].
+    pub fn clear(&self) {
+        self.with(WaitList::clear);
     }
 }
 

@@ -27,8 +27,19 @@ pub struct RLock {
 
 impl RLock {
     /// A lock that nobody holds.
+    #[inline(always)]
     pub fn new() -> Self {
         Self { lock: Lock::new(), owner: AtomicU64::new(NOBODY), depth: AtomicU64::new(0) }
+    }
+
+    /// Makes the lock fair, as [`Lock::make_fair`].
+    pub fn make_fair(&self) {
+        self.lock.make_fair();
+    }
+
+    /// Whether threads get the lock in the order in which they came for it.
+    pub fn is_fair(&self) -> bool {
+        self.lock.is_fair()
     }
 
     /// Takes the lock, or takes it once more, if that needs no waiting.

@@ -1,15 +1,16 @@
 //! A counting semaphore.
 //!
 //! `permits` counts what is free. A releaser adds to it first and then looks whether somebody waits; a waiter queues up
-//! first (which `waiting` shows) and then looks at `permits` once more. Both are sequentially consistent, so at least one
-//! of the two sees the other (Dekker): a permit never lies beside a sleeper.
+//! first and then looks at `permits` once more (see [`Line`]): a permit never lies beside a sleeper.
 //!
-//! Barging: permits are not handed to the woken; whoever comes first takes one. A woken waiter that finds none queues up
-//! again in front, so that waiters are served in their order among themselves.
+//! Barging, by default: permits are not handed to the woken; whoever comes first takes one. A woken waiter that finds none
+//! queues up again in front, so that waiters are served in their order among themselves.
+//!
+//! A fair semaphore serves strictly in the order of arrival. Nobody takes a permit while others stand in line, and a permit
+//! is given to the first of them ([`Semaphore::settle`]) before anybody wakes: who was notified has its permit.
 
 use crate::deadline::Deadline;
-use crate::guarded::Guarded;
-use crate::park::{Gate, WaitList};
+use crate::park::{Gate, Line};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// More was released than the semaphore may hold.
@@ -21,8 +22,8 @@ pub struct Overflow;
 pub struct Semaphore {
     permits: AtomicU64,
     bound: AtomicU64,
-    waiting: AtomicU32,
-    line: Guarded<WaitList>,
+    fair: AtomicU32,
+    line: Line,
 }
 
 impl Semaphore {
@@ -31,14 +32,33 @@ impl Semaphore {
         Self {
             permits: AtomicU64::new(permits),
             bound: AtomicU64::new(bound),
-            waiting: AtomicU32::new(0),
-            line: Guarded::new(WaitList::default()),
+            fair: AtomicU32::new(0),
+            line: Line::new(),
         }
     }
 
-    /// Takes a permit if there is one.
+    /// Makes the semaphore fair, for good; to be called before it is shared.
+    pub fn make_fair(&self) {
+        self.fair.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether permits go to threads in the order of their arrival.
+    #[inline(always)]
+    pub fn is_fair(&self) -> bool {
+        self.fair.load(Ordering::Relaxed) != 0
+    }
+
+    /// Takes a permit if there is one, and, of a fair semaphore, nobody waits for it.
     #[inline(always)]
     pub fn try_acquire(&self) -> bool {
+        if self.is_fair() && !self.line.is_empty() {
+            return false;
+        }
+        self.take()
+    }
+
+    #[inline(always)]
+    fn take(&self) -> bool {
         let mut permits = self.permits.load(Ordering::SeqCst);
         while permits > 0 {
             match self.permits.compare_exchange_weak(permits, permits - 1, Ordering::SeqCst, Ordering::SeqCst) {
@@ -63,38 +83,55 @@ impl Semaphore {
         if deadline == Deadline::PASSED {
             return Ok(false);
         }
+        if self.is_fair() {
+            return self.acquire_in_turn(gate, deadline);
+        }
         let mut in_front = false;
         loop {
-            let waiter = {
-                let mut line = self.line.lock();
-                let waiter = line.enqueue(in_front);
-                self.waiting.store(line.len() as u32, Ordering::SeqCst);
-                if self.try_acquire() {
-                    waiter.cancel();
-                    line.remove(&waiter);
-                    self.waiting.store(line.len() as u32, Ordering::SeqCst);
-                    return Ok(true);
-                }
-                waiter
-            };
-            let parked = waiter.park(gate, deadline);
-            if !matches!(parked, Ok(true)) {
-                let mut line = self.line.lock();
-                line.remove(&waiter);
-                self.waiting.store(line.len() as u32, Ordering::SeqCst);
-            }
-            match parked {
-                Ok(true) if self.try_acquire() => return Ok(true),
+            let Some(waiter) = self.line.enter_unless(in_front, || self.take()) else { return Ok(true) };
+            match self.line.park(&waiter, gate, deadline) {
+                Ok(true) if self.take() => return Ok(true),
                 Ok(true) => in_front = true,
                 // A permit may have come in this very moment.
-                Ok(false) => return Ok(self.try_acquire()),
+                Ok(false) => return Ok(self.take()),
                 Err((error, notified)) => {
                     if notified && self.permits.load(Ordering::SeqCst) > 0 {
-                        self.wake(1);
+                        self.line.wake(1);
                     }
                     return Err(error);
                 }
             }
+        }
+    }
+
+    fn acquire_in_turn<G: Gate>(&self, gate: &G, deadline: Deadline) -> Result<bool, G::Error> {
+        let waiter = self.line.enter(false);
+        // A permit may have come since this thread looked.
+        self.settle();
+        self.line.park(&waiter, gate, deadline).map_err(|(error, notified)| {
+            if notified {
+                // It was taken from `permits` for this thread, so there is room for it.
+                self.permits.fetch_add(1, Ordering::SeqCst);
+                self.settle();
+            }
+            error
+        })
+    }
+
+    /// Gives the free permits of a fair semaphore to those who wait, in their order.
+    #[cold]
+    fn settle(&self) {
+        while let Some(waiter) = self.line.with(|list| {
+            if list.is_empty() || !self.take() {
+                return None;
+            }
+            let first = list.notify_one();
+            if first.is_none() {
+                self.permits.fetch_add(1, Ordering::SeqCst);
+            }
+            first
+        }) {
+            waiter.wake();
         }
     }
 
@@ -112,7 +149,7 @@ impl Semaphore {
                 Err(now) => permits = now,
             }
         }
-        if self.waiting.load(Ordering::SeqCst) != 0 {
+        if !self.line.is_empty() {
             self.wake(count);
         }
         Ok(())
@@ -120,17 +157,10 @@ impl Semaphore {
 
     #[cold]
     fn wake(&self, count: u64) {
-        for _ in 0..count {
-            let woken = {
-                let mut line = self.line.lock();
-                let woken = line.notify_one();
-                self.waiting.store(line.len() as u32, Ordering::SeqCst);
-                woken
-            };
-            match woken {
-                Some(waiter) => waiter.wake(),
-                None => break,
-            }
+        if self.is_fair() {
+            self.settle();
+        } else {
+            self.line.wake(count);
         }
     }
 
@@ -158,7 +188,7 @@ impl Semaphore {
 
     /// How many threads wait.
     pub fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed)
+        self.line.waiting()
     }
 }
 

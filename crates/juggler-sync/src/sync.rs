@@ -6,7 +6,7 @@
 #[cfg(not(loom))]
 pub use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 #[cfg(loom)]
@@ -15,7 +15,10 @@ mod model;
 #[cfg(loom)]
 pub use loom::{
     cell::UnsafeCell,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicPtr, Ordering},
+    },
 };
 #[cfg(loom)]
 pub use model::{AtomicU32, AtomicU64, AtomicUsize};

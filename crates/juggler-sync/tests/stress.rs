@@ -172,8 +172,19 @@ impl Count {
 
 #[test]
 fn lock() {
-    let run = Run::new("lock");
-    let (lock, count, taken) = (Lock::new(), Count::default(), AtomicU64::new(0));
+    stress_lock("lock", &Lock::new());
+}
+
+#[test]
+fn fair_lock() {
+    let lock = Lock::new();
+    lock.make_fair();
+    stress_lock("fair_lock", &lock);
+}
+
+fn stress_lock(name: &'static str, lock: &Lock) {
+    let run = Run::new(name);
+    let (count, taken) = (Count::default(), AtomicU64::new(0));
     thread::scope(|scope| {
         run.threads(scope, |user| {
             if lock.acquire(user, user.deadline()) == Ok(true) {
@@ -214,8 +225,19 @@ fn rlock() {
 
 #[test]
 fn semaphore() {
-    let run = Run::new("semaphore");
-    let (semaphore, inside) = (Semaphore::new(2, 2), AtomicU64::new(0));
+    stress_semaphore("semaphore", &Semaphore::new(2, 2));
+}
+
+#[test]
+fn fair_semaphore() {
+    let semaphore = Semaphore::new(2, 2);
+    semaphore.make_fair();
+    stress_semaphore("fair_semaphore", &semaphore);
+}
+
+fn stress_semaphore(name: &'static str, semaphore: &Semaphore) {
+    let run = Run::new(name);
+    let inside = AtomicU64::new(0);
     thread::scope(|scope| {
         run.threads(scope, |user| {
             if semaphore.acquire(user, user.deadline()) == Ok(true) {
@@ -275,10 +297,7 @@ fn condition() {
                 let condition = &self.changed[usize::from(full)];
                 let waiter = condition.enqueue();
                 self.lock.release().unwrap();
-                let parked = waiter.park(user, deadline);
-                if parked != Ok(true) {
-                    condition.leave(&waiter);
-                }
+                let parked = condition.park(&waiter, user, deadline);
                 self.lock.acquire(&ThreadGate, Deadline::NEVER).unwrap();
                 waits = parked == Ok(true);
                 if parked == Err((Raised, true)) {

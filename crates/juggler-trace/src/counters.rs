@@ -114,7 +114,7 @@ impl Counter {
         Row {
             class: key.class,
             name: key.name.clone(),
-            site: key.site.clone(),
+            site: key.site,
             instances: self.instances.load(Relaxed),
             uses: self.uses.load(Relaxed),
             waits: self.waits.load(Relaxed),
@@ -169,9 +169,9 @@ mod tests {
     fn instances_of_one_place_share_a_row_and_the_longest_wait_comes_first() {
         let registry = Registry::new();
         let site = Some(Site::new("shop.py", 7, "__init__"));
-        let first = registry.counter("Lock", None, site.clone());
-        let second = registry.counter("Lock", None, site.clone());
-        let queue = registry.counter("Queue", Some("orders".into()), site.clone());
+        let first = registry.counter("Lock", None, site);
+        let second = registry.counter("Lock", None, site);
+        let queue = registry.counter("Queue", Some("orders".into()), site);
         first.used(3);
         second.used(1);
         second.waited(10);

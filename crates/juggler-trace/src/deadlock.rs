@@ -28,6 +28,8 @@ pub struct Step {
     pub site: Site,
     /// Why nobody will end the wait.
     pub reason: Reason,
+    /// What led to the place, its caller first, then the caller's caller; see [`Deadlock::with_stacks`].
+    pub stack: Vec<Site>,
 }
 
 /// Why a wait won't end.
@@ -87,6 +89,16 @@ impl Deadlock {
                     self.names.insert(thread, name);
                 }
             }
+        }
+        self
+    }
+
+    /// Fills in each step's stack, given the thread and the place where it waits. The threads don't move, so that
+    /// nothing of it need be recorded when they come to wait.
+    #[must_use]
+    pub fn with_stacks(mut self, stack: impl Fn(ThreadId, Site) -> Vec<Site>) -> Self {
+        for step in &mut self.steps {
+            step.stack = stack(step.thread, step.site);
         }
         self
     }
@@ -188,18 +200,6 @@ impl Step {
     }
 }
 
-/// The stack that led to `site`, in Python's order: the most recent call last.
-fn write_stack(f: &mut fmt::Formatter<'_>, title: &str, site: &Site) -> fmt::Result {
-    if site.callers().is_empty() {
-        return Ok(());
-    }
-    write!(f, "\n{title} (most recent call last):")?;
-    for caller in site.callers().iter().rev() {
-        write!(f, "\n    {caller}")?;
-    }
-    write!(f, "\n    {site}")
-}
-
 impl fmt::Display for Deadlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "deadlock: {}", self.headline())?;
@@ -211,10 +211,10 @@ impl fmt::Display for Deadlock {
             write!(f, "\n  and so on, for {} more threads", self.steps.len() - shown.len())?;
         }
         write!(f, "\n{}", self.advice())?;
-        for step in shown {
-            write_stack(f, &format!("{} waits", self.name(step.thread)), &step.site)?;
-            if let Reason::Held { by, at, .. } = &step.reason {
-                write_stack(f, &format!("{} took {}", self.name(*by), step.resource), at)?;
+        for step in shown.iter().filter(|step| !step.stack.is_empty()) {
+            write!(f, "\n{} waits (most recent call last):", self.name(step.thread))?;
+            for site in step.stack.iter().rev().chain([&step.site]) {
+                write!(f, "\n    {site}")?;
             }
         }
         Ok(())

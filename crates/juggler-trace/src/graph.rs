@@ -23,6 +23,8 @@
 //!   holds, and a lock that changes hands has none, which counts as moving.
 //! - What the graph can't know, it asks with its mutex released: which worker runs a task, which threads there are. An
 //!   answer counts only for threads whose waits had begun before the question and are still the same.
+//! - Which threads there are is asked only when all that the graph knows of are stuck: as long as one is not, any wait that
+//!   any thread could end may end, whoever else there is. That makes the wait of a program that gets on a cheap one.
 //! - Of several threads that come to wait at once, the one judged last sees all others, and it alone is told.
 
 use std::collections::BTreeMap;
@@ -32,7 +34,8 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use crate::deadlock::{Deadlock, Reason, Step};
 use crate::forkable::Forkable;
-use crate::hashing::IdMap;
+use crate::hashing::{IdMap, IdSet};
+use crate::order::{Inversion, LockOrder};
 use crate::site::{Kind, Resource, ResourceId, Site, ThreadId};
 
 /// How often a verdict is put off because more threads came to wait meanwhile; then the wait counts as harmless.
@@ -168,8 +171,14 @@ pub struct Graph {
 
 #[derive(Debug, Default)]
 struct State {
+    /// In which order locks are taken; here because it is to be told of the same things at the same times.
+    order: LockOrder,
+    /// The threads that said that they began, and did not end.
+    threads: IdSet<ThreadId>,
     holds: IdMap<ResourceId, Hold>,
     waits: IdMap<ThreadId, Waiting>,
+    /// How many of the waits are [`Phase::Parked`].
+    parked: usize,
     /// The number of the latest wait: tells a thread's wait from an earlier one for the same thing.
     latest: u64,
 }
@@ -205,6 +214,7 @@ enum Ends<'a> {
 #[derive(Clone, Copy)]
 enum Beyond<'a> {
     TheyMove,
+    /// Unless it knows of a thread that is not.
     TheyAreStuck,
     Known(&'a Answers),
 }
@@ -213,18 +223,24 @@ struct Answers {
     /// The waits that had begun before the questions were asked.
     asked: IdMap<ThreadId, u64>,
     tasks: IdMap<ThreadId, TaskState>,
-    live: Live,
+    /// Nothing if the question was needless: no wait depended on it, or a thread was known that might run.
+    live: Option<Live>,
 }
 
 struct Questions {
     about: IdMap<ThreadId, u64>,
     tasks: Vec<(ThreadId, Task)>,
+    /// Whether any thread could end one of the waits.
+    anyone: bool,
+    somebody_runs: bool,
 }
 
 impl Questions {
     fn ask(self, live: &impl Fn() -> Live) -> Answers {
-        let tasks = self.tasks.into_iter().map(|(thread, task)| (thread, task())).collect();
-        Answers { asked: self.about, tasks, live: live() }
+        let tasks: IdMap<_, _> = self.tasks.into_iter().map(|(thread, task)| (thread, task())).collect();
+        let anyone = self.anyone || tasks.values().any(|state| *state == TaskState::Unknown);
+        let live = (anyone && !self.somebody_runs).then(live);
+        Answers { asked: self.about, tasks, live }
     }
 }
 
@@ -242,39 +258,62 @@ impl Graph {
         Self::default()
     }
 
+    /// `thread` runs, and will tell when it ends ([`Graph::thread_ended`]). Optional, and at any time: the more threads are
+    /// known, the more rarely the graph has to ask which there are.
+    pub fn thread_began(&self, thread: ThreadId) {
+        self.state.lock().threads.insert(thread);
+    }
+
+    /// `thread` is about to take `lock` at `site`, waiting for it as long as it takes; a contradiction of
+    /// [orders](crate::order), the first time. Needless for a thread that holds nothing.
+    pub fn wanted(&self, thread: ThreadId, lock: &Resource, site: &Site) -> Option<Inversion> {
+        self.state.lock().order.wanted(thread, lock, site)
+    }
+
     /// `thread` took `resource`, a [`Lock`](Kind::Lock) or an [`RLock`](Kind::RLock), at `site`: in a `with` statement
-    /// of its own frame (`scoped`), or otherwise. To be called after it was taken. Ends the thread's wait.
-    pub fn acquired(&self, thread: ThreadId, resource: &Resource, site: &Site, scoped: bool) {
-        let mut state = self.state.lock();
-        self.end_wait(&mut state, thread);
+    /// of its own frame (`scoped`), or otherwise. To be called after it was taken. Ends the thread's wait. Returns
+    /// how many locks the thread holds now.
+    pub fn acquired(&self, thread: ThreadId, resource: &Resource, site: &Site, scoped: bool) -> usize {
+        let state = &mut *self.state.lock();
+        self.end_wait(state, thread);
+        state.order.acquired(thread, resource, site, false);
         match state.holds.get_mut(&resource.id) {
             Some(hold) if hold.thread == thread && resource.kind == Kind::RLock => hold.depth += 1,
             _ => {
-                let (resource, site) = (resource.clone(), site.clone());
+                let (resource, site) = (resource.clone(), *site);
                 state.holds.insert(resource.id, Hold { resource, thread, site, scoped, depth: 1, ended: false });
             }
         }
+        state.order.held(thread)
     }
 
     /// `thread` is about to release `resource`: once, if it took an RLock several times. To be called before it does.
-    pub fn released(&self, thread: ThreadId, resource: ResourceId) {
-        let mut state = self.state.lock();
+    /// Returns how many locks it holds then.
+    pub fn released(&self, thread: ThreadId, resource: ResourceId) -> usize {
+        let state = &mut *self.state.lock();
+        state.order.released(thread, resource);
         match state.holds.get_mut(&resource) {
             Some(hold) if hold.thread == thread && hold.depth > 1 => hold.depth -= 1,
             // Whoever it was recorded for.
             _ => drop(state.holds.remove(&resource)),
         }
+        state.order.held(thread)
     }
 
     /// A condition is about to release its lock altogether, to wait; give the result to [`Graph::acquire_restore`].
     pub fn release_save(&self, resource: ResourceId) -> Option<Hold> {
-        self.state.lock().holds.remove(&resource)
+        let state = &mut *self.state.lock();
+        let hold = state.holds.remove(&resource)?;
+        state.order.release_save(hold.thread, resource);
+        Some(hold)
     }
 
-    /// A condition has its lock back, as `hold` had it. Ends the thread's wait.
-    pub fn acquire_restore(&self, hold: Hold) {
-        let mut state = self.state.lock();
-        self.end_wait(&mut state, hold.thread);
+    /// A condition has its lock back, as `hold` had it, having waited for it at `site`. Ends the thread's wait.
+    pub fn acquire_restore(&self, hold: Hold, site: &Site) {
+        let state = &mut *self.state.lock();
+        self.end_wait(state, hold.thread);
+        // A contradiction was told when the locks were first taken, or will be when they are next.
+        state.order.acquire_restore(hold.thread, &hold.resource, site, hold.depth);
         state.holds.insert(hold.resource.id, hold);
     }
 
@@ -338,17 +377,19 @@ impl Graph {
         if self.waits.load(Ordering::Relaxed) == 0 {
             return;
         }
-        for waiting in self.state.lock().waits.values_mut() {
-            if waiting.wait.resource.id == resource {
-                waiting.phase = Phase::Signalled;
-            }
+        let state = &mut *self.state.lock();
+        for waiting in state.waits.values_mut().filter(|waiting| waiting.wait.resource.id == resource) {
+            state.parked -= usize::from(waiting.phase == Phase::Parked);
+            waiting.phase = Phase::Signalled;
         }
     }
 
     /// `thread` runs no more. To be called last of all, after anything that may release a lock.
     pub fn thread_ended(&self, thread: ThreadId) {
-        let mut state = self.state.lock();
-        self.end_wait(&mut state, thread);
+        let state = &mut *self.state.lock();
+        state.threads.remove(&thread);
+        state.order.thread_ended(thread);
+        self.end_wait(state, thread);
         for hold in state.holds.values_mut().filter(|hold| hold.thread == thread) {
             hold.ended = true;
         }
@@ -356,7 +397,9 @@ impl Graph {
 
     /// `resource` is gone, or was reset: nobody holds it, and its address may come to mean another.
     pub fn forget(&self, resource: ResourceId) {
-        self.state.lock().holds.remove(&resource);
+        let state = &mut *self.state.lock();
+        state.holds.remove(&resource);
+        state.order.forget(resource);
     }
 
     /// Forgets everything; only for a forked child, before it starts a thread. Locks that the child's thread holds are
@@ -368,6 +411,7 @@ impl Graph {
 
     fn enter(&self, thread: ThreadId, wait: Wait) -> u64 {
         let mut state = self.state.lock();
+        self.end_wait(&mut state, thread);
         state.latest += 1;
         let number = state.latest;
         state.waits.insert(thread, Waiting { wait, number, phase: Phase::Entering });
@@ -376,7 +420,8 @@ impl Graph {
     }
 
     fn end_wait(&self, state: &mut State, thread: ThreadId) {
-        if state.waits.remove(&thread).is_some() {
+        if let Some(waiting) = state.waits.remove(&thread) {
+            state.parked -= usize::from(waiting.phase == Phase::Parked);
             self.waits.store(state.waits.len(), Ordering::Relaxed);
         }
     }
@@ -387,6 +432,7 @@ impl State {
         match self.waits.get_mut(&thread) {
             Some(waiting) if waiting.number == number && waiting.phase == Phase::Entering => {
                 waiting.phase = Phase::Parked;
+                self.parked += 1;
             }
             _ => {}
         }
@@ -398,10 +444,13 @@ impl State {
         if mine.number != number || mine.phase == Phase::Signalled || !mine.wait.may_fail {
             return Verdict::GoesOn;
         }
-        // By far the most frequent case, so it is told without a look at everyone: the holder runs.
+        // By far the most frequent cases, so they are told without a look at everyone: the holder runs, or somebody does.
         match self.ends(me, mine, Beyond::TheyAreStuck) {
             Ends::Now => return Verdict::GoesOn,
             Ends::Only(thread) if !self.waits.contains_key(&thread) => return Verdict::GoesOn,
+            Ends::Anyone if self.threads.len() > self.parked + usize::from(self.threads.contains(&me)) => {
+                return Verdict::GoesOn;
+            }
             _ => {}
         }
         let certainly = self.stuck(me, Beyond::TheyMove);
@@ -421,7 +470,12 @@ impl State {
                 return Verdict::GoesOn;
             }
         }
-        let mut questions = Questions { about: IdMap::default(), tasks: Vec::new() };
+        let mut questions = Questions {
+            about: IdMap::default(),
+            tasks: Vec::new(),
+            anyone: at_worst.values().any(|ends| matches!(ends, Ends::Anyone)),
+            somebody_runs: self.somebody_runs(&at_worst),
+        };
         for &thread in at_worst.keys() {
             let waiting = &self.waits[&thread];
             questions.about.insert(thread, waiting.number);
@@ -430,6 +484,11 @@ impl State {
             }
         }
         Verdict::Unsure(questions)
+    }
+
+    /// Whether a thread is known that is not among `stuck`.
+    fn somebody_runs(&self, stuck: &Stuck) -> bool {
+        self.threads.iter().any(|thread| !stuck.contains_key(thread))
     }
 
     /// The threads that can never go on, on that assumption; `me` counts as one that waits.
@@ -448,18 +507,19 @@ impl State {
             .map(|(&thread, waiting)| (thread, self.ends(thread, waiting, beyond)))
             .collect();
         loop {
+            let somebody_runs = match beyond {
+                Beyond::TheyMove => true,
+                Beyond::TheyAreStuck => self.somebody_runs(&stuck),
+                Beyond::Known(Answers { live, .. }) => live
+                    .as_ref()
+                    .is_none_or(|live| live.outside || !live.threads.iter().all(|thread| stuck.contains_key(thread))),
+            };
             let moves = |ends: &Ends| match *ends {
                 Ends::Now => true,
                 Ends::Only(thread) => !stuck.contains_key(&thread),
                 Ends::AnyOf(threads) => !threads.iter().all(|thread| stuck.contains_key(thread)),
                 Ends::Never => false,
-                Ends::Anyone => match beyond {
-                    Beyond::TheyMove => true,
-                    Beyond::TheyAreStuck => false,
-                    Beyond::Known(Answers { live, .. }) => {
-                        live.outside || !live.threads.iter().all(|thread| stuck.contains_key(thread))
-                    }
-                },
+                Ends::Anyone => somebody_runs,
             };
             let moving: Vec<ThreadId> =
                 stuck.iter().filter(|(_, ends)| moves(ends)).map(|(&thread, _)| thread).collect();
@@ -528,15 +588,13 @@ impl State {
                 Ends::Now | Ends::Never => None,
             };
             let reason = match (&wait.ender, hold, stuck[&thread]) {
-                (_, Some(hold), _) => {
-                    Reason::Held { by: hold.thread, at: hold.site.clone(), ended: hold.ended, anyone }
-                }
+                (_, Some(hold), _) => Reason::Held { by: hold.thread, at: hold.site, ended: hold.ended, anyone },
                 (Ender::Thread(other), ..) => Reason::Joined { thread: *other },
                 (_, _, Ends::Only(worker)) => Reason::Running { by: worker },
                 (_, _, Ends::AnyOf(workers)) => Reason::Queued { workers: workers.len() },
                 _ => Reason::Nobody,
             };
-            steps.push(Step { thread, resource: wait.resource.clone(), site: wait.site.clone(), reason });
+            steps.push(Step { thread, resource: wait.resource.clone(), site: wait.site, reason, stack: Vec::new() });
         }
         Deadlock::new(steps, repeats)
     }

@@ -9,8 +9,9 @@
 //! | [`order`] | which lock is taken while which is held; finds orders that contradict each other |
 //! | [`counters`] | uses and waiting times for a report |
 //!
-//! Each of the three recorders is one short critical section over plain maps: the binding calls them only when tracing
-//! is on, and never from within one another. No lock of this crate is held while a callback runs.
+//! There are two recorders, the [`Graph`], which has the [`LockOrder`] with it, and the [`Registry`] of counters. Each is
+//! one short critical section over plain maps: the binding calls them only when tracing is on, and never from within one
+//! another. No lock of this crate is held while a callback runs.
 //! `docs/internals/deadlocks.md` has the rules and the reasons.
 
 pub mod counters;
@@ -24,5 +25,6 @@ pub mod site;
 pub use counters::{Counter, Registry, Row};
 pub use deadlock::{Deadlock, Reason, Step};
 pub use graph::{Ender, Graph, Hold, Live, Task, TaskState, Wait};
+pub use hashing::IdMap;
 pub use order::{Inversion, LockOrder, Pair};
 pub use site::{Kind, Resource, ResourceId, Site, ThreadId};

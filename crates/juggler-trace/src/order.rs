@@ -16,8 +16,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 
-use crate::forkable::Forkable;
-use crate::hashing::{IdMap, IdSet};
+use crate::hashing::{IdMap, IdSet, spread};
 use crate::site::{Kind, Resource, ResourceId, Site, ThreadId};
 
 /// At most this many orders are noted; then no new ones are, until locks go away. An order takes some 200 bytes.
@@ -28,11 +27,6 @@ const MAX_WAYS: usize = 4;
 /// Which lock is taken while which is held; see the [module](self).
 #[derive(Debug, Default)]
 pub struct LockOrder {
-    state: Forkable<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
     held: IdMap<ThreadId, Vec<Held>>,
     /// `edges[a][b]`: b was taken while a was held.
     edges: IdMap<ResourceId, IdMap<ResourceId, Edge>>,
@@ -40,6 +34,8 @@ struct State {
     before: IdMap<ResourceId, IdSet<ResourceId>>,
     count: usize,
     signals: IdSet<ResourceId>,
+    /// Which locks were taken while which were held, summed up to a number each: what was noted needs no second look.
+    noted: IdSet<u64>,
     /// The places, in pairs, that a warning was given for.
     warned: HashSet<[(Site, Site); 2]>,
 }
@@ -93,43 +89,47 @@ impl LockOrder {
 
     /// `thread` is about to wait for `lock` at `site`, without a timeout; what contradicts that order, the first time.
     /// Only needed before a wait: [`LockOrder::acquired`] notes the order as well.
-    pub fn wanted(&self, thread: ThreadId, lock: &Resource, site: &Site) -> Option<Inversion> {
-        self.state.lock().note(thread, lock, site)
+    pub fn wanted(&mut self, thread: ThreadId, lock: &Resource, site: &Site) -> Option<Inversion> {
+        self.note(thread, lock, site)
     }
 
     /// `thread` took `lock`, a [`Lock`](Kind::Lock) or an [`RLock`](Kind::RLock), at `site`; what contradicts that
     /// order, the first time. `waits` tells whether it would have waited, for any time; false for an attempt.
-    pub fn acquired(&self, thread: ThreadId, lock: &Resource, site: &Site, waits: bool) -> Option<Inversion> {
-        let mut state = self.state.lock();
-        let inversion = if waits { state.note(thread, lock, site) } else { None };
-        let held = state.held.entry(thread).or_default();
+    pub fn acquired(&mut self, thread: ThreadId, lock: &Resource, site: &Site, waits: bool) -> Option<Inversion> {
+        let inversion = if waits { self.note(thread, lock, site) } else { None };
+        let held = self.held.entry(thread).or_default();
         match held.iter_mut().find(|held| held.resource.id == lock.id) {
             Some(again) if lock.kind == Kind::RLock => again.depth += 1,
-            Some(stale) => stale.site = site.clone(),
-            None => held.push(Held { resource: lock.clone(), site: site.clone(), depth: 1 }),
+            Some(stale) => stale.site = *site,
+            None => held.push(Held { resource: lock.clone(), site: *site, depth: 1 }),
         }
         inversion
     }
 
     /// `thread` is about to release `lock`: once, if it took it several times. To be called before it does.
-    pub fn released(&self, thread: ThreadId, lock: ResourceId) {
-        self.state.lock().release(thread, lock, false);
+    pub fn released(&mut self, thread: ThreadId, lock: ResourceId) {
+        self.release(thread, lock, false);
     }
 
     /// A condition is about to release `lock` altogether, to wait; give the result to [`LockOrder::acquire_restore`].
-    pub fn release_save(&self, thread: ThreadId, lock: ResourceId) -> usize {
-        self.state.lock().release(thread, lock, true)
+    pub fn release_save(&mut self, thread: ThreadId, lock: ResourceId) -> usize {
+        self.release(thread, lock, true)
     }
 
     /// A condition has `lock` back, at the depth that it had. It had to wait for it like anyone, so what the thread
     /// held meanwhile comes before `lock` now, even if it was taken after it at first.
-    pub fn acquire_restore(&self, thread: ThreadId, lock: &Resource, site: &Site, depth: usize) -> Option<Inversion> {
+    pub fn acquire_restore(
+        &mut self,
+        thread: ThreadId,
+        lock: &Resource,
+        site: &Site,
+        depth: usize,
+    ) -> Option<Inversion> {
         if depth == 0 {
             return None;
         }
         let inversion = self.acquired(thread, lock, site, true);
-        let mut state = self.state.lock();
-        let held = state.held.entry(thread).or_default();
+        let held = self.held.entry(thread).or_default();
         if let Some(held) = held.iter_mut().find(|held| held.resource.id == lock.id) {
             held.depth = depth;
         }
@@ -137,29 +137,33 @@ impl LockOrder {
     }
 
     /// `thread` runs no more.
-    pub fn thread_ended(&self, thread: ThreadId) {
-        self.state.lock().held.remove(&thread);
+    pub fn thread_ended(&mut self, thread: ThreadId) {
+        self.held.remove(&thread);
     }
 
     /// `lock` is gone, and its address may come to mean another.
-    pub fn forget(&self, lock: ResourceId) {
-        let mut state = self.state.lock();
-        state.signals.remove(&lock);
-        state.drop_edges(lock);
-        for held in state.held.values_mut() {
+    pub fn forget(&mut self, lock: ResourceId) {
+        if self.signals.remove(&lock) {
+            self.noted.clear();
+        }
+        self.drop_edges(lock);
+        for held in self.held.values_mut() {
             held.retain(|held| held.resource.id != lock);
         }
     }
 
-    /// Forgets everything; only for a forked child, before it starts a thread.
-    pub fn after_fork_in_child(&self) {
-        self.state.start_afresh();
+    /// How many locks `thread` holds.
+    pub fn held(&self, thread: ThreadId) -> usize {
+        self.held.get(&thread).map_or(0, Vec::len)
     }
-}
 
-impl State {
     fn note(&mut self, thread: ThreadId, lock: &Resource, site: &Site) -> Option<Inversion> {
-        let held = self.held.get(&thread)?;
+        let held = self.held.get(&thread).filter(|held| !held.is_empty())?;
+        let together = held.iter().fold(0, |sum: u64, held| sum.wrapping_add(spread(held.resource.id as u64)));
+        let taking = spread(together).wrapping_add(spread(lock.id as u64));
+        if self.noted.contains(&taking) {
+            return None;
+        }
         if held.iter().any(|held| held.resource.id == lock.id) {
             if lock.kind == Kind::Lock {
                 self.becomes_signal(lock.id);
@@ -173,14 +177,21 @@ impl State {
         ids.sort_unstable();
         let ways: Vec<Way> = held
             .iter()
-            .filter(|held| !self.signals.contains(&held.resource.id))
-            .filter(|held| self.is_new(held.resource.id, lock.id, &ids))
-            .map(|held| {
-                let (first, first_site) = (held.resource.clone(), held.site.clone());
-                let pair = Pair { first, first_site, second: lock.clone(), second_site: site.clone() };
+            .filter(|first| !self.signals.contains(&first.resource.id))
+            .filter(|first| self.is_new(first.resource.id, lock.id, &ids))
+            .map(|first| {
+                let pair = Pair {
+                    first: first.resource.clone(),
+                    first_site: first.site,
+                    second: lock.clone(),
+                    second_site: *site,
+                };
                 Way { held: ids.clone(), pair }
             })
             .collect();
+        if self.noted.len() < MAX_EDGES {
+            self.noted.insert(taking);
+        }
         // The lock taken last is the likeliest culprit: its cycle is the one to tell.
         ways.into_iter().rev().fold(None, |found, way| {
             let inversion = self.add(way);
@@ -192,10 +203,7 @@ impl State {
     fn is_new(&self, first: ResourceId, second: ResourceId, held: &[ResourceId]) -> bool {
         match self.edges.get(&first).and_then(|edges| edges.get(&second)) {
             None => self.count < MAX_EDGES,
-            Some(edge) => {
-                edge.ways.len() < MAX_WAYS
-                    && !edge.ways.iter().any(|way| way.held.iter().all(|lock| held.contains(lock)))
-            }
+            Some(edge) => edge.ways.len() < MAX_WAYS && !edge.ways.iter().any(|way| is_subset(&way.held, held)),
         }
     }
 
@@ -206,6 +214,7 @@ impl State {
             self.count += 1;
             Edge { ways: Vec::new(), warned: false }
         });
+        edge.ways.retain(|other| !is_subset(&way.held, &other.held));
         edge.ways.push(way.clone());
         let warned = edge.warned;
         self.before.entry(second).or_default().insert(first);
@@ -218,10 +227,10 @@ impl State {
                 edge.warned = true;
             }
         }
-        let places = |pair: &Pair| (pair.first_site.clone(), pair.second_site.clone());
+        let places = |pair: &Pair| (pair.first_site, pair.second_site);
         let (one, other) = (places(&cycle[0]), places(&cycle[1]));
         // Either way round: the pair of pairs has no order.
-        if self.warned.contains(&[other.clone(), one.clone()]) || !self.warned.insert([one, other]) {
+        if self.warned.contains(&[other, one]) || !self.warned.insert([one, other]) {
             return None;
         }
         Some(Inversion { pairs: cycle })
@@ -283,6 +292,7 @@ impl State {
     }
 
     fn drop_edges(&mut self, lock: ResourceId) {
+        let had = self.count;
         for second in self.edges.remove(&lock).unwrap_or_default().into_keys() {
             self.count -= 1;
             if let Some(before) = self.before.get_mut(&second) {
@@ -294,7 +304,16 @@ impl State {
                 self.count -= 1;
             }
         }
+        if self.count < had {
+            self.noted.clear();
+        }
     }
+}
+
+/// Whether `some` are all in `all`; both sorted.
+fn is_subset(some: &[ResourceId], all: &[ResourceId]) -> bool {
+    let mut all = all.iter();
+    some.iter().all(|id| all.any(|other| other == id))
 }
 
 impl fmt::Display for Pair {

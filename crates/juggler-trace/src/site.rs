@@ -1,8 +1,9 @@
 //! Places in the program, and the names of what is waited for.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// A thread, by a number that no other thread of the process has had or will have. (The system's thread identifiers
 /// will not do: they are given out again, and a lock would seem to be held by a thread that never took it.)
@@ -94,55 +95,54 @@ impl fmt::Display for Resource {
     }
 }
 
-/// A place in the program, cheap to clone. Two are equal if file, line and function are, however the program got there.
-#[derive(Clone)]
-pub struct Site(Arc<Place>);
+/// A place in the program. Two are equal if file, line and function are.
+///
+/// Places are made at every use of a lock and kept by whatever is recorded: so each is stored once and for ever, which
+/// makes a copy of it a pointer. There are no more than calls in the program's text.
+#[derive(Clone, Copy)]
+pub struct Site(&'static Place);
 
+#[derive(PartialEq, Eq, Hash)]
 struct Place {
-    file: Arc<str>,
+    file: Box<str>,
     line: u32,
-    function: Arc<str>,
-    callers: Vec<Site>,
+    function: Box<str>,
 }
+
+static PLACES: LazyLock<Mutex<HashSet<&'static Place>>> = LazyLock::new(Mutex::default);
 
 impl Site {
     /// The place `file:line` in `function`.
-    pub fn new(file: impl Into<Arc<str>>, line: u32, function: impl Into<Arc<str>>) -> Self {
-        Self(Arc::new(Place { file: file.into(), line, function: function.into(), callers: Vec::new() }))
-    }
-
-    /// The same place with the stack that led to it: its caller first, then the caller's caller.
-    #[must_use]
-    pub fn with_callers(&self, callers: Vec<Site>) -> Self {
-        let Place { file, line, function, .. } = &*self.0;
-        Self(Arc::new(Place { file: file.clone(), line: *line, function: function.clone(), callers }))
+    pub fn new(file: &str, line: u32, function: &str) -> Self {
+        let place = Place { file: file.into(), line, function: function.into() };
+        let mut places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = places.get(&place) {
+            return Self(known);
+        }
+        let place: &'static Place = Box::leak(Box::new(place));
+        places.insert(place);
+        Self(place)
     }
 
     /// The file's name.
-    pub fn file(&self) -> &str {
+    pub fn file(self) -> &'static str {
         &self.0.file
     }
 
     /// The line, from 1.
-    pub fn line(&self) -> u32 {
+    pub fn line(self) -> u32 {
         self.0.line
     }
 
     /// The function's name.
-    pub fn function(&self) -> &str {
+    pub fn function(self) -> &'static str {
         &self.0.function
-    }
-
-    /// The captured stack, the direct caller first; empty if none was captured.
-    pub fn callers(&self) -> &[Site] {
-        &self.0.callers
     }
 }
 
 impl PartialEq for Site {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-            || (self.line() == other.line() && self.file() == other.file() && self.function() == other.function())
+        std::ptr::eq(self.0, other.0)
     }
 }
 
@@ -150,7 +150,7 @@ impl Eq for Site {}
 
 impl Hash for Site {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.file(), self.line(), self.function()).hash(state);
+        std::ptr::hash(self.0, state);
     }
 }
 

@@ -289,8 +289,11 @@ impl Reporter {
     }
 }
 
-fn check(style: Style, schedule: &[(usize, Action)]) -> Result<usize, TestCaseError> {
+fn check(style: Style, known: &[ThreadId], schedule: &[(usize, Action)]) -> Result<usize, TestCaseError> {
     let mut reporter = Reporter { style, graph: Graph::new(), world: World::new(), told: 0 };
+    for &thread in known {
+        reporter.graph.thread_began(thread);
+    }
     for (thread, action) in schedule {
         reporter.turn(*thread, action)?;
     }
@@ -302,9 +305,10 @@ fn check_many(style: Style) {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1500) };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let told = RefCell::new(0);
-    let schedules = prop::collection::vec((0..THREADS, action()), 1..60);
-    let result = runner.run(&schedules, |schedule| {
-        *told.borrow_mut() += check(style, &schedule)?;
+    let known = prop::sample::subsequence(Vec::from_iter(0..THREADS as ThreadId), 0..=THREADS);
+    let schedule = prop::collection::vec((0..THREADS, action()), 1..60);
+    let result = runner.run(&(known, schedule), |(known, schedule)| {
+        *told.borrow_mut() += check(style, &known, &schedule)?;
         Ok(())
     });
     if let Err(failure) = result {

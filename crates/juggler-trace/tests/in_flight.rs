@@ -77,7 +77,7 @@ fn of_two_threads_that_close_a_cycle_at_once_one_is_told() {
                 for round in 1..=ROUNDS / 3 {
                     graph.acquired(me as ThreadId, &locks[me], site, true);
                     barrier.wait();
-                    let wait = Wait::new(locks[1 - me].clone(), site.clone());
+                    let wait = Wait::new(locks[1 - me].clone(), *site);
                     let live = || Live { threads: vec![0, 1], outside: false };
                     let deadlock = graph.waiting(me as ThreadId, wait, || true, live);
                     told.fetch_add(usize::from(deadlock.is_some()), Ordering::Relaxed);

@@ -23,9 +23,11 @@ import types
 import weakref
 from collections import ChainMap
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, ClassVar, NamedTuple
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 
 from juggler._processes.culprit import explain
 from juggler._processes.pickling import reduce_view
@@ -58,10 +60,10 @@ class Definition(NamedTuple):
     """The names that must be there afterwards."""
 
 
-class Pickler(cloudpickle.Pickler):
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """A pickler for what plain pickle refuses, and for references to ``__main__``."""
 
-    dispatch_table = ChainMap(  # type: ignore[assignment]
+    dispatch_table: ClassVar[ChainMap[type, Any]] = ChainMap(
         {memoryview: reduce_view, io.TextIOWrapper: _reduce_file},
         cloudpickle.Pickler.dispatch_table,
     )
@@ -72,6 +74,10 @@ class Pickler(cloudpickle.Pickler):
         in_band: Callable[[pickle.PickleBuffer], Any] | None = None,
         hidden: str = "",
     ) -> None:
+        if get_spawning_popen() is not None:
+            # A process is being started, and may be sent what processes share: a connection.
+            table = ChainMap(ForkingPickler._extra_reducers, self.dispatch_table)  # type: ignore[attr-defined]
+            self.dispatch_table = table  # type: ignore[misc]
         super().__init__(file, 5, in_band)
         self.main = vars(sys.modules["__main__"])
         # What cloudpickle would send along as the globals of a function.
@@ -100,11 +106,10 @@ class Pickler(cloudpickle.Pickler):
                 return NotImplemented
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         reduced = super().reducer_override(obj)
-        if isinstance(obj, types.FunctionType) and obj.__globals__ is self.main:
-            if reduced is not NotImplemented:
-                slots = reduced[2][1]
-                self.globals.update(slots["__globals__"])
-                slots["__globals__"] = {}
+        if isinstance(reduced, tuple) and getattr(obj, "__globals__", None) is self.main:
+            slots = reduced[2][1]
+            self.globals.update(slots["__globals__"])
+            slots["__globals__"] = {}
         return reduced
 
     def name_in_main(self, obj: Any) -> str | None:
@@ -113,7 +118,7 @@ class Pickler(cloudpickle.Pickler):
             return None
         name: str = obj.__qualname__
         found: Any = None
-        space = self.main
+        space: Any = self.main
         for part in name.split("."):
             found = space.get(part)
             space = vars(found) if isinstance(found, type) else {}
@@ -194,8 +199,11 @@ def _definitions(names: set[str], what: str) -> list[tuple[str, bytes, bytes]]:
 
 
 def _definition(name: str, value: Any, what: str) -> Definition:
-    # A plain module is never redefined; a function or class that is, is another object.
-    lasting = isinstance(value, (type, types.FunctionType, types.ModuleType, _Cached))
+    # A plain module is never redefined; a function or class that is, is another object. While a
+    # process is started, they may refer to descriptors, which have other numbers in the next one.
+    lasting = get_spawning_popen() is None and isinstance(
+        value, (type, types.FunctionType, types.ModuleType, _Cached)
+    )
     if lasting and id(value) in _known:
         reference, definition = _known[id(value)]
         if reference() is value:

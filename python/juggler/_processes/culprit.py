@@ -10,6 +10,9 @@ from functools import partial
 from io import BytesIO
 from typing import Any
 
+# Written in Python, so that its steps can be watched.
+_Pickler: Any = pickle._Pickler
+
 _LIMIT = 100_000
 """How many objects are looked at."""
 
@@ -49,7 +52,7 @@ class _OutOfSteps(Exception):
     pass
 
 
-class _Tracer(pickle._Pickler):  # type: ignore[name-defined,misc]
+class _Tracer(_Pickler):  # type: ignore[misc]
     """Knows at each moment which objects it is in."""
 
     def __init__(self, pickler: Any) -> None:
@@ -98,7 +101,7 @@ def _path(chain: list[Any], root: str | tuple[str, ...]) -> str:
             step = root[next(i for i, item in enumerate(holder) if item is obj)]
         path, holder, between = path + step, obj, None
     name = _name(type(holder))
-    article = "an" if name[0] in "aeiouAEIOU" else "a"
+    article = "an" if name.lstrip("_")[:1] in set("aeiouAEIOU") else "a"
     return f"{path} is {article} {name}"
 
 
@@ -135,7 +138,7 @@ def _part(state: Any, obj: Any) -> str | None:
     """How an object's state, a dictionary by the names of the attributes, refers to another."""
     if isinstance(state, dict):
         for key, value in state.items():
-            if value is obj:
+            if value is obj and key != "__closure__":  # its cells have better names
                 return f".{key}" if isinstance(key, str) else f"[{_short(key)}]"
     return None
 

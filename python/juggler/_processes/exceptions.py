@@ -88,7 +88,9 @@ def unpack_exception(data: bytes, remote_traceback: type[Exception] | None = Non
             `concurrent.futures` has by default.
     """
     if remote_traceback is None:
-        from concurrent.futures.process import _RemoteTraceback as remote_traceback  # type: ignore[attr-defined,no-redef]
+        from concurrent.futures.process import _RemoteTraceback
+
+        remote_traceback = _RemoteTraceback
     text, rows = pickle.loads(data)
     packed = [_Packed(*row) for row in rows]
     made: dict[int, BaseException] = {}
@@ -121,14 +123,13 @@ def unpack_exception(data: bytes, remote_traceback: type[Exception] | None = Non
 def _pack(error: BaseException, define: bool) -> tuple[bytes | None, bytes | str]:
     """The two forms of an exception, or why there is none."""
     kind = type(error)
-    group = isinstance(error, BaseExceptionGroup)
     whole = None
-    if not group and not _is_plain(kind):
+    if not isinstance(error, BaseExceptionGroup) and not _is_plain(kind):
         whole = _pickle(error, define)
     try:
         # The built-in `__reduce__` knows what is not in `args`: an OSError's file name.
         reduced: Any = _builtin(kind).__reduce__(error)
-        args = (error.message,) if group else reduced[1]
+        args = (error.message,) if isinstance(error, BaseExceptionGroup) else reduced[1]
         state = {**error.__dict__, **(reduced[2] if len(reduced) > 2 else {})}
         parts = _pickle((kind, args, state), define)
         if parts is None:
@@ -251,8 +252,7 @@ def _name_locals(exc: BaseException, shown: traceback.TracebackException, seen: 
         ours = 0
     stack = _Stack(list(shown.stack)[ours:])
     stack.names = [
-        [] if frame.f_locals is frame.f_globals else list(frame.f_locals)
-        for frame in frames[ours:]
+        [] if frame.f_locals is frame.f_globals else list(frame.f_locals) for frame in frames[ours:]
     ]
     shown.stack = stack
     if exc.__cause__ is not None and shown.__cause__ is not None:

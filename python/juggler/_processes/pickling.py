@@ -53,7 +53,7 @@ def dumps(
         buffers.append(buffer)
         return False
 
-    lifted = _lift(obj, threshold, _DEPTH) if type(obj) in _LIFTABLE else obj
+    lifted = lift(obj, threshold) if type(obj) in _LIFTABLE else obj
     try:
         data = pickle.dumps(lifted, 5, buffer_callback=in_band)
         if not define or b"__main__" not in data:
@@ -75,7 +75,7 @@ Arrays are views on the buffers, writable if those are; `bytes` are copied out o
 """
 
 
-def _lift(obj: Any, threshold: int, depth: int) -> Any:
+def lift(obj: Any, threshold: int, depth: int = _DEPTH) -> Any:
     """`obj` with its large `bytes` and its memoryviews replaced by what goes out of band."""
     kind = type(obj)
     if kind is bytes or kind is bytearray:
@@ -86,17 +86,15 @@ def _lift(obj: Any, threshold: int, depth: int) -> Any:
         return obj
     items: Iterable[Any] = obj.values() if kind is dict else obj
     for item in items:
-        if type(item) in _LIFTABLE and _lift(item, threshold, depth - 1) is not item:
+        if type(item) in _LIFTABLE and lift(item, threshold, depth - 1) is not item:
             break
     else:
         return obj
 
-    def lift(item: Any) -> Any:
-        return _lift(item, threshold, depth - 1) if type(item) in _LIFTABLE else item
-
-    if kind is dict:
-        return {key: lift(value) for key, value in obj.items()}
-    return kind(map(lift, obj))
+    lifted = (
+        lift(item, threshold, depth - 1) if type(item) in _LIFTABLE else item for item in items
+    )
+    return dict(zip(obj, lifted, strict=True)) if kind is dict else kind(lifted)
 
 
 class Lifted:
@@ -115,16 +113,15 @@ class Lifted:
 
 def reduce_view(view: memoryview) -> tuple[Any, ...]:
     """A memoryview's `__reduce__`, which the standard library does not have."""
-    if not view.c_contiguous:
-        view = memoryview(view.tobytes()).cast("B").cast(view.format, view.shape)
-    return _view, (pickle.PickleBuffer(view), view.format, view.shape)
+    memory = view if view.c_contiguous else view.tobytes()
+    return _view, (pickle.PickleBuffer(memory), view.format, view.shape)
 
 
-def _view(buffer: Any, format: str, shape: tuple[int, ...]) -> memoryview:
-    view = memoryview(buffer)
+def _view(buffer: Any, code: str, shape: tuple[int, ...]) -> memoryview:
+    view: Any = memoryview(buffer)
     if view.readonly:
         view = memoryview(bytearray(view))
     view = view.cast("B")
-    if 0 in shape:  # has nothing to cast
-        return view.cast(format) if len(shape) == 1 else view
-    return view.cast(format, shape) if len(shape) != 1 or format != "B" else view
+    if 0 in shape and len(shape) > 1:  # which no cast makes
+        return view  # type: ignore[no-any-return]
+    return view.cast(code) if len(shape) == 1 else view.cast(code, shape)  # type: ignore[no-any-return]

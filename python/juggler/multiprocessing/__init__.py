@@ -19,7 +19,7 @@ Deviations:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing import *  # noqa: F403
-    from multiprocessing import context, process, reduction
+    from multiprocessing import context, process, reduction  # noqa: F401
 
 # Submodules that ``import multiprocessing`` brings.
 _MODULES = frozenset({"context", "process", "reduction"})

@@ -7,28 +7,29 @@ thread there would make every later fork a gamble: the process then begins anew,
 those that import it, from then on.
 """
 
+import _pickle
+import _signal  # type: ignore[import-not-found]
+import _socket
 import atexit
 import gc
 import marshal
 import os
-import pickle
 import resource
 import select
-import signal
-import socket
 import sys
-import warnings
 from array import array
-from contextlib import suppress
-from multiprocessing import process, resource_tracker, spawn, util
-from typing import Any, NoReturn
 
 from juggler import _import_hooks, _juggler
-from juggler.multiprocessing import zygote
+from juggler.multiprocessing import _wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 
 class _StartsThread(BaseException):
-    """Ends the import of a module that needs one which starts a thread; no `except` is to stop it."""
+    """Ends the import of what needs a module that starts a thread; no `except` is to stop it."""
 
 
 class _Request:
@@ -37,7 +38,7 @@ class _Request:
     def __init__(self, message: bytes, fds: list[int]) -> None:
         self.message = message
         self.fds = fds
-        self.length, streams, no_tracker = zygote.REQUEST.unpack(message)
+        self.length, streams, no_tracker = _wire.REQUEST.unpack(message)
         received = iter(fds)
         self.payload = next(received)
         self.header: dict[str, Any] = marshal.loads(os.pread(self.payload, self.length, 0))
@@ -50,9 +51,8 @@ class _Request:
 
     def answer(self, number: int, *fds: int) -> None:
         """Answer with a number and perhaps a descriptor."""
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
-        with socket.socket(fileno=os.dup(self.answers)) as peer, suppress(OSError):
-            peer.sendmsg([zygote.ANSWER.pack(number)], rights)  # fails if nobody wants to know
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        _send(self.answers, _wire.ANSWER.pack(number), rights)
 
     def close(self, *kept: int | None) -> None:
         """Close the descriptors, but for some."""
@@ -65,11 +65,14 @@ class _Template:
     """The zygote's state, which `_begin_anew` takes over an exec."""
 
     def __init__(self, control: int, parent: int) -> None:
-        self.control = socket.socket(fileno=control)
+        self.control = _socket.socket(fileno=control)
         self.parent = parent
         self.unread: int | None = None  # the tracker's end of its pipe, until it is started
         self.children: dict[int, tuple[int, int]] = {}  # by pidfd: pid, socket for the status
-        self.modules: list[str] = []
+        self.modules: list[str] = []  # those that the program has
+        # Those still to be imported, the last one first: while nothing is asked of it, a new zygote
+        # begins with what every child needs.
+        self.ahead = ["juggler.multiprocessing.context", "multiprocessing.spawn"]
         self.state: dict[str, Any] = {}
         self.banned: set[str] = set()
         self.errors: dict[str, str] = {}
@@ -77,14 +80,15 @@ class _Template:
 
     # ------------------------------------------------------------ the loop
 
-    def run(self) -> NoReturn:
+    def run(self) -> "NoReturn":
         """Serve until the program has ended or closed the connection."""
         control = self.control.fileno()
         while True:
             ready = select.poll()
             for fd in self._descriptors():
                 ready.register(fd, select.POLLIN)
-            fds = {fd for fd, _ in ready.poll()}
+            # What the first child didn't wait for is imported when there is nothing else to do.
+            fds = {fd for fd, _ in ready.poll(0 if self.ahead else None)}
             if self.unread in fds:
                 self._start_tracker(self.unread)
             if self.parent in fds:
@@ -93,6 +97,8 @@ class _Template:
                 self._reap(pidfd)
             if control in fds:
                 self._receive()
+            if self.ahead and not fds:
+                self._preload(1)
 
     def _descriptors(self) -> list[int]:
         """What is waited for."""
@@ -100,9 +106,9 @@ class _Template:
         return fds if self.unread is None else [*fds, self.unread]
 
     def _receive(self) -> None:
-        space = socket.CMSG_SPACE(4 * zygote.DESCRIPTORS)
+        space = _socket.CMSG_SPACE(4 * _wire.DESCRIPTORS)
         message, ancillary, _, _ = self.control.recvmsg(
-            zygote.REQUEST.size, space, socket.MSG_CMSG_CLOEXEC
+            _wire.REQUEST.size, space, _socket.MSG_CMSG_CLOEXEC
         )
         if not message:
             os._exit(0)
@@ -111,12 +117,14 @@ class _Template:
     def _reap(self, pidfd: int) -> None:
         pid, answers = self.children.pop(pidfd)
         _, status = os.waitpid(pid, 0)
-        with socket.socket(fileno=answers) as peer, suppress(OSError):
-            peer.send(zygote.STATUS.pack(os.waitstatus_to_exitcode(status)))
+        _send(answers, _wire.STATUS.pack(os.waitstatus_to_exitcode(status)), [])
+        os.close(answers)
         os.close(pidfd)
 
     def _start_tracker(self, unread: int) -> None:
         self.unread = None
+        from multiprocessing import spawn, util
+
         executable = os.fsdecode(spawn.get_executable())
         code = f"from multiprocessing.resource_tracker import main;main({unread})"
         command = [executable, *util._args_from_interpreter_flags(), "-c", code]  # type: ignore[attr-defined]
@@ -127,9 +135,12 @@ class _Template:
 
     def serve(self, request: _Request) -> None:
         """Carry out a request."""
+        first = not self.modules
         self.request = request
         self._become(request.header["state"])
-        self._preload(request.header["modules"])
+        self._add(request.header["modules"])
+        if not first:
+            self._preload(len(self.ahead))
         self.request = None
         if request.unread is not None:
             self.unread = request.unread
@@ -140,9 +151,11 @@ class _Template:
             kept = request.answers
         request.close(kept, request.unread)
 
-    def _become(self, state: dict[str, Any]) -> None:
+    def _become(self, state: "dict[str, Any]") -> None:
         """Take over what has changed in the program since the last request."""
         self.state.update(state)
+        if state.get("main"):
+            sys.modules["__main__"].__file__ = state["main"]
         if "path" in state:
             sys.path[:] = state["path"]
         if "environment" in state:
@@ -150,11 +163,13 @@ class _Template:
             os.environb.update(state["environment"])
         if "umask" in state:
             os.umask(state["umask"])
-        with suppress(OSError, ValueError):
+        try:
             if "affinity" in state:
                 os.sched_setaffinity(0, state["affinity"])
             if "files" in state:
                 resource.setrlimit(resource.RLIMIT_NOFILE, state["files"])
+        except (OSError, ValueError):  # the program may have given up rights since
+            pass
         if state.get("installed"):
             from juggler import _program
 
@@ -173,7 +188,7 @@ class _Template:
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as error:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, _signal.SIGKILL)
             os.waitpid(pid, 0)
             request.answer(-(error.errno or 1))
             return False
@@ -189,29 +204,30 @@ class _Template:
 
     # ------------------------------------------------------------ the child
 
-    def _be_child(self, template: int, request: _Request) -> NoReturn:
+    def _be_child(self, template: int, request: _Request) -> "NoReturn":
         code = 1
         try:
             if not _juggler.end_with_parent(template):
                 os._exit(1)
             self._leave_template(request)
-            signal.signal(
-                signal.SIGINT,
-                signal.default_int_handler if self.state["sigint"] else signal.SIG_IGN,
+            _signal.signal(
+                _signal.SIGINT,
+                _signal.default_int_handler if self.state["sigint"] else _signal.SIG_IGN,
             )
-            atexit._clear()
-            atexit.register(util._exit_function)
             gc.enable()
             if "numpy.random" in sys.modules:
                 # Its legacy generator would give the same numbers in every child.
                 sys.modules["numpy.random"].seed()
-            code = self._unpickle(request)._bootstrap(parent_sentinel=self.parent)
+            code = self._run(request)
         except Exception:
             sys.excepthook(*sys.exc_info())
         finally:
             atexit._run_exitfuncs()
-            util._flush_std_streams()  # type: ignore[attr-defined]
-            os._exit(code)
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(code)
 
     def _leave_template(self, request: _Request) -> None:
         """Close what is the zygote's, and use what came for this child."""
@@ -225,27 +241,46 @@ class _Template:
             os.dup2(output, fd)
             os.close(output)
         os.close(request.answers)
-        tracker: Any = resource_tracker._resource_tracker
-        tracker._fd = request.tracker
-        zygote.inherited = request.inherited
+        _wire.inherited[:] = request.inherited
+        if "multiprocessing.resource_tracker" in sys.modules:
+            _share_tracker(request.tracker)
+        else:
 
-    def _unpickle(self, request: _Request) -> Any:
+            def hook(execute: "Callable[[], None]") -> None:
+                execute()
+                _share_tracker(request.tracker)
+
+            _import_hooks.around_import("multiprocessing.resource_tracker", hook)
+
+    def _run(self, request: _Request) -> int:
+        """Be the process that the payload says."""
+        from multiprocessing import process, spawn, util
+
+        atexit._clear()
+        atexit.register(util._exit_function)  # type: ignore[attr-defined]
         current: Any = process.current_process()
         with open(request.payload, "rb") as file:
             file.seek(request.length)
             current._inheriting = True
             try:
-                spawn.prepare(pickle.load(file))
-                return pickle.load(file)
+                spawn.prepare(_pickle.load(file))
+                child = _pickle.load(file)
             finally:
                 del current._inheriting
+        code: int = child._bootstrap(parent_sentinel=self.parent)
+        return code
 
     # ------------------------------------------------------------ preloading
 
-    def _preload(self, names: list[str]) -> None:
+    def _add(self, names: list[str]) -> None:
         self.modules += names
+        self.ahead = [*reversed(names), *self.ahead]
+
+    def _preload(self, count: int) -> None:
+        """Import some of the modules that are ahead."""
         _import_hooks.around_every_import(self._watch)
-        for name in names:
+        for _ in range(count):
+            name = self.ahead.pop()
             if name in sys.modules or name == "__mp_main__":
                 continue
             try:
@@ -253,33 +288,33 @@ class _Template:
             except (Exception, SystemExit, _StartsThread) as error:
                 self.errors[name] = f"{type(error).__name__}: {error}"
         _import_hooks.around_every_import(None)
-        gc.freeze()
+        if not self.ahead:
+            gc.freeze()
 
-    def _watch(self, name: str, execute: Any) -> None:
+    def _watch(self, name: str, execute: "Callable[[], None]") -> None:
         if name in self.banned:
             raise _StartsThread(name)
         execute()
         if _threads() > 1 and not _fork_ends_threads():
             self._begin_anew(name)
 
-    def _begin_anew(self, module: str) -> NoReturn:
+    def _begin_anew(self, module: str) -> "NoReturn":
         """Exec this process without the threads that the import of `module` has left here."""
-        assert self.request is not None
+        request = self.request
         state = {
             "banned": {*self.banned, module},
             "children": self.children,
             "modules": self.modules,
             "state": self.state,
             "unread": self.unread,
-            "message": self.request.message,
-            "fds": self.request.fds,
+            "request": request and (request.message, request.fds),
         }
         file = os.memfd_create("juggler-zygote", 0)
         os.pwrite(file, marshal.dumps(state), 0)
         answers = [fd for _, fd in self.children.values()]
-        for fd in (*self._descriptors(), *answers, *self.request.fds):
+        for fd in (*self._descriptors(), *answers, *(request.fds if request else ())):
             os.set_inheritable(fd, True)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT])
         # sys.argv: -c, the package's folder, control, parent, parent to die with, this file.
         arguments = [*sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1], *sys.argv[1:5]]
         os.execv(sys.executable, [*arguments, str(file)])
@@ -292,12 +327,29 @@ class _Template:
         self.children = old["children"]
         self.unread = old["unread"]
         answers = [fd for _, fd in self.children.values()]
-        for fd in (*self._descriptors(), *answers, *old["fds"]):
+        message, fds = old["request"] or (b"", [])
+        for fd in (*self._descriptors(), *answers, *fds):
             os.set_inheritable(fd, False)
         self._become(old["state"])
-        self.request = _Request(old["message"], old["fds"])
-        self._preload(old["modules"])
-        self.serve(self.request)
+        self._add(old["modules"])
+        if message:
+            self.serve(_Request(message, fds))
+
+
+def _share_tracker(fd: int) -> None:
+    """Use the parent's resource tracker."""
+    tracker: Any = sys.modules["multiprocessing.resource_tracker"]
+    tracker._resource_tracker._fd = fd
+
+
+def _send(fd: int, message: bytes, ancillary: "list[Any]") -> None:
+    peer = _socket.socket(fileno=fd)
+    try:
+        peer.sendmsg([message], ancillary)
+    except OSError:  # nobody wants to know any more
+        pass
+    finally:
+        peer.detach()
 
 
 def _threads() -> int:
@@ -306,6 +358,8 @@ def _threads() -> int:
 
 def _fork_ends_threads() -> bool:
     """Whether a fork ends the threads by itself, as it does those of OpenBLAS."""
+    import warnings
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
@@ -315,10 +369,10 @@ def _fork_ends_threads() -> bool:
     return _threads() == 1
 
 
-def main() -> NoReturn:
+def main() -> "NoReturn":
     """The whole life of the zygote; its arguments are in ``sys.argv``."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
     control, parent, killed, *file = map(int, sys.argv[2:])
     for fd in (control, parent):
         os.set_inheritable(fd, False)
@@ -326,6 +380,9 @@ def main() -> NoReturn:
         os._exit(0)
     gc.disable()
     template = _Template(control, parent)
+    # Not the module of `python -c`, which has names of its own: definitions will come in here.
+    main = sys.modules["__main__"] = sys.modules["__mp_main__"] = type(sys)("__main__")
+    vars(main)["__builtins__"] = __builtins__
     if file:
         template.go_on(*file)
     template.run()

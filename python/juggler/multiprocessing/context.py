@@ -9,7 +9,7 @@ zygote's unless told otherwise.
 
 import types
 from multiprocessing import context as _stock
-from multiprocessing.context import (
+from multiprocessing.context import (  # type: ignore[attr-defined]  # noqa: F401
     AuthenticationError,
     BaseContext,
     BufferTooShort,
@@ -23,41 +23,48 @@ from multiprocessing.context import (
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
+from juggler._juggler import OwnerDied
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# What `juggler.install` puts in the standard library's module. Not the default context and its
+# process class: the program's own stay, and find these.
 __all__ = [
-    "AuthenticationError",
-    "BaseContext",
-    "BufferTooShort",
-    "DefaultContext",
     "ForkContext",
     "ForkProcess",
     "ForkServerContext",
     "ForkServerProcess",
-    "Process",
-    "ProcessError",
     "SpawnContext",
     "SpawnProcess",
-    "TimeoutError",
     "ZygoteContext",
     "ZygoteProcess",
-    "assert_spawning",
-    "default_context",
-    "get_spawning_popen",
-    "reduction",
-    "set_spawning_popen",
 ]
 
 # The methods that make an object of a class from another module of the package.
-_FACTORIES = """
-    Array Barrier BoundedSemaphore Condition Event JoinableQueue Lock Manager Pipe Pool Queue RLock
-    RawArray RawValue Semaphore SimpleQueue Value
-""".split()
+_FACTORIES = (
+    "Array",
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
+    "Event",
+    "JoinableQueue",
+    "Lock",
+    "Manager",
+    "Pipe",
+    "Pool",
+    "Queue",
+    "RLock",
+    "RawArray",
+    "RawValue",
+    "Semaphore",
+    "SimpleQueue",
+    "Value",
+)
 
 
 def _here(method: "Callable[..., Any]") -> "Callable[..., Any]":
-    """The standard library's method, whose ``from .queues import Queue`` is meant in our package."""
+    """The standard library's method, whose ``from .queues import Queue`` means our package."""
     code: Any = method
     copy = types.FunctionType(code.__code__, globals(), code.__name__, code.__defaults__)
     copy.__kwdefaults__ = code.__kwdefaults__
@@ -68,6 +75,8 @@ def _here(method: "Callable[..., Any]") -> "Callable[..., Any]":
 
 class _Context(BaseContext):
     """What our contexts have in common: the classes, and the table of start methods."""
+
+    OwnerDied = OwnerDied
 
     def get_context(self, method: "str | None" = None) -> "Any":
         if method is None:
@@ -88,7 +97,7 @@ class _Child(BaseProcess):
 
     _method: str
     # What the standard library's `_bootstrap` would look up in its own table.
-    _start_method = None
+    _start_method: Any = None
 
     def _bootstrap(self, parent_sentinel: "int | None" = None) -> int:
         _force_start_method(self._method)
@@ -186,7 +195,7 @@ contexts: dict[str, Any] = {
     "spawn": SpawnContext(),
     "forkserver": ForkServerContext(),
 }
-default_context = DefaultContext(contexts["zygote"])
+default_context: Any = DefaultContext(contexts["zygote"])
 
 
 def _force_start_method(method: str) -> None:

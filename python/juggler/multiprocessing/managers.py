@@ -1,7 +1,87 @@
-"""``multiprocessing.managers` itself: juggler has nothing of its own there."""
+"""Objects in a server process: stands in for ``multiprocessing.managers``.
 
-import sys
-from multiprocessing import managers
-from multiprocessing.managers import *  # noqa: F403
+The server, the proxies and the registry are the standard library's; the connections between them
+are juggler's, in which most of an operation's time was spent. For that, importing this module puts
+them into the standard library's table of serializers: its own managers and every proxy class
+derived from its `BaseProxy`, whoever defines it, get them as well. Both kinds of connections
+understand each other, so a manager may serve processes without juggler.
 
-sys.modules[__name__] = managers
+The managers here start their server by the start method of `juggler.multiprocessing`.
+"""
+
+from multiprocessing import managers as _stock
+from multiprocessing.managers import BaseManager as _StockBaseManager
+from multiprocessing.managers import BaseProxy, Token
+from multiprocessing.managers import SharedMemoryManager as _StockSharedMemoryManager
+from multiprocessing.managers import SyncManager as _StockSyncManager
+from typing import TYPE_CHECKING, Any
+
+from juggler.multiprocessing import connection
+from juggler.multiprocessing.context import default_context
+
+__all__ = ["BaseManager", "BaseProxy", "SharedMemoryManager", "SyncManager", "Token"]
+
+_stock.listener_client["pickle"] = (connection.Listener, connection.Client)  # type: ignore[attr-defined]
+
+
+class BaseManager(_StockBaseManager):
+    """Starts a server process and makes objects there; as `multiprocessing.managers.BaseManager`.
+
+    Args:
+        address: where the server listens; by default at a new path in a folder of this process.
+        authkey: bytes that a client must know; by default the current process's key.
+        serializer: `'pickle'` or `'xmlrpclib'`.
+        ctx: the context whose processes to use; by default that of `juggler.multiprocessing`.
+        shutdown_timeout: seconds to wait for the server's end, before it is terminated and then
+            killed.
+    """
+
+    def __init__(
+        self,
+        address: "Any" = None,
+        authkey: "bytes | None" = None,
+        serializer: str = "pickle",
+        ctx: "Any" = None,
+        *,
+        shutdown_timeout: float = 1.0,
+    ) -> None:
+        # Not `super()`: where this class is in the place of the standard library's, that one's own
+        # subclass calls it.
+        _StockBaseManager.__init__(
+            self,
+            address,
+            authkey,
+            serializer,
+            ctx or default_context.get_context(),
+            shutdown_timeout=shutdown_timeout,
+        )
+
+
+class SyncManager(BaseManager, _StockSyncManager):
+    """A manager of lists, dictionaries, queues, locks and the like; what `Manager()` makes."""
+
+
+class SharedMemoryManager(_StockSharedMemoryManager, BaseManager):
+    """A manager of shared memory; as `multiprocessing.managers.SharedMemoryManager`.
+
+    Its arguments are those of `BaseManager`.
+    """
+
+    def __init__(
+        self,
+        address: "Any" = None,
+        authkey: "bytes | None" = None,
+        serializer: str = "pickle",
+        ctx: "Any" = None,
+        *,
+        shutdown_timeout: float = 1.0,
+    ) -> None:
+        ctx = ctx or default_context.get_context()
+        super().__init__(address, authkey, serializer, ctx, shutdown_timeout=shutdown_timeout)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        # Names of the standard library's module that it does not export.
+        return getattr(_stock, name)

@@ -1,28 +1,19 @@
-"""A child forked from the zygote: what ``multiprocessing.popen_forkserver`` is to the forkserver."""
+"""A child of the zygote: what ``multiprocessing.popen_forkserver`` is to the forkserver."""
 
 import io
 import os
 import select
 import signal
 import socket
+from contextlib import suppress
 from multiprocessing import popen_fork, spawn, util
 from multiprocessing.context import set_spawning_popen
 from typing import Any
 
 from juggler.multiprocessing import _by_value, zygote
+from juggler.multiprocessing._wire import STATUS, Inherited
 
 __all__ = ["Popen"]
-
-
-class _Inherited:
-    """A descriptor that travels with the request, by its place there."""
-
-    def __init__(self, index: int) -> None:
-        self._index = index
-
-    def detach(self) -> int:
-        """The descriptor, in the child."""
-        return zygote.inherited[self._index]
 
 
 class Popen(popen_fork.Popen):
@@ -33,7 +24,7 @@ class Popen(popen_fork.Popen):
     """
 
     method = "zygote"
-    DupFd = _Inherited
+    DupFd = Inherited
 
     def __init__(self, process_obj: Any) -> None:
         self._fds: list[int] = []
@@ -45,15 +36,16 @@ class Popen(popen_fork.Popen):
         return len(self._fds) - 1
 
     def _launch(self, process_obj: Any) -> None:
+        zygote.prepare()  # it starts while we pickle
         data = spawn.get_preparation_data(process_obj._name)
         # The child doesn't run the main module.
         data.pop("init_main_from_name", None)
         data.pop("init_main_from_path", None)
         payload = io.BytesIO()
-        set_spawning_popen(self)
+        set_spawning_popen(self)  # type: ignore[arg-type]
         try:
-            _by_value.dump(data, payload)
-            _by_value.dump(process_obj, payload)
+            _by_value.dump(data, payload, self._fds)
+            _by_value.dump(process_obj, payload, self._fds)
         finally:
             set_spawning_popen(None)
         child = zygote.fork(payload.getbuffer(), self._fds)
@@ -66,13 +58,13 @@ class Popen(popen_fork.Popen):
         if self.returncode is None:
             flags = socket.MSG_PEEK | (socket.MSG_DONTWAIT if flag == os.WNOHANG else 0)
             try:
-                message = self._status.recv(zygote.STATUS.size, flags)
+                message = self._status.recv(STATUS.size, flags)
             except BlockingIOError:
                 return None
             except ConnectionResetError:
                 message = b""
             if message:
-                (self.returncode,) = zygote.STATUS.unpack(message)
+                (self.returncode,) = STATUS.unpack(message)
             else:
                 # The zygote died, and the kernel kills its children then; nobody has their status.
                 ended = select.poll()
@@ -84,10 +76,8 @@ class Popen(popen_fork.Popen):
 
     def _send_signal(self, sig: int) -> None:
         if self.returncode is None:
-            try:
+            with suppress(ProcessLookupError):  # it has just ended
                 signal.pidfd_send_signal(self._pidfd, sig)
-            except ProcessLookupError:  # it has just ended
-                pass
 
 
 def _close(status: socket.socket, pidfd: int) -> None:

@@ -5,15 +5,29 @@ then installs it, before it imports the main module.
 """
 
 import runpy
-from multiprocessing import spawn as _stock
-from multiprocessing.spawn import *  # noqa: F403
+from multiprocessing.spawn import (
+    _main,
+    freeze_support,
+    get_command_line,
+    get_executable,
+    import_main_path,
+    set_executable,
+)
 from multiprocessing.spawn import get_preparation_data as _get_preparation_data
 from pathlib import Path
 from typing import Any
 
 from juggler import _program
 
-__all__ = [*_stock.__all__]  # noqa: PLE0604
+__all__ = [
+    "_main",
+    "freeze_support",
+    "get_command_line",
+    "get_executable",
+    "get_preparation_data",
+    "import_main_path",
+    "set_executable",
+]
 
 _BOOT = str(Path(__file__).parents[1] / "cli" / "boot" / "child.py")
 

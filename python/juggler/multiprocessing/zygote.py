@@ -1,9 +1,10 @@
 """The zygote, from the side of the program: a clean process that forks the program's children.
 
-It is started at the first use, by fork and exec, and reached over one end of a socket pair that only
-this process holds; `juggler.multiprocessing._template` is what runs in it. It has one thread and has
-imported what the program had imported (but for the main module), so a child has that for the price
-of a fork and shares its memory.
+It is started at the first use, by fork and exec, and reached over one end of a socket pair that
+only this process holds; `juggler.multiprocessing._template` is what runs in it. It has one thread
+and has imported what the program had imported (but for the main module), so a child has that for
+the price of a fork and shares its memory. Only the first child doesn't wait for these imports; it
+makes those that it needs by itself.
 
 A request is one message with descriptors: a memory file that holds a header for the zygote and the
 pickled payload for the child, one end of a socket pair for the answers, standard output and error,
@@ -18,7 +19,6 @@ import os
 import resource
 import signal
 import socket
-import struct
 import sys
 from array import array
 from contextlib import suppress
@@ -26,22 +26,13 @@ from multiprocessing import ProcessError, resource_tracker, spawn, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from juggler import _program
+from juggler.multiprocessing._wire import ANSWER, MOST_INHERITED, REQUEST
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ANSWER", "DESCRIPTORS", "REQUEST", "STATUS", "fork", "inherited", "preload_errors", "stop"]
-
-# The header's length; which standard streams come (1, 2 or their sum); whether there is no tracker.
-REQUEST = struct.Struct("=qi?")
-ANSWER = struct.Struct("=i")  # the child's number, or an errno negated
-STATUS = struct.Struct("=i")  # as `Popen.returncode`
-
-# The kernel passes so many in a message; of ours, six are no payload's.
-DESCRIPTORS = 253
-_MOST_DESCRIPTORS = DESCRIPTORS - 6
-
-# In a child of the zygote: the descriptors that came with its payload.
-inherited: "Sequence[int]" = ()
+__all__ = ["Forked", "fork", "preload_errors", "prepare", "stop"]
 
 
 class Forked(NamedTuple):
@@ -64,8 +55,8 @@ def fork(payload: "bytes | memoryview", descriptors: "Sequence[int]" = ()) -> Fo
         OSError: The fork failed, as ``os.fork`` would have it, or there are no descriptors left.
         ProcessError: The zygote died before it answered. The next call starts another.
     """
-    if len(descriptors) > _MOST_DESCRIPTORS:
-        raise ValueError(f"{len(descriptors)} descriptors: no more than {_MOST_DESCRIPTORS} travel")
+    if len(descriptors) > MOST_INHERITED:
+        raise ValueError(f"{len(descriptors)} descriptors: no more than {MOST_INHERITED} travel")
     answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         with theirs:
@@ -74,6 +65,11 @@ def fork(payload: "bytes | memoryview", descriptors: "Sequence[int]" = ()) -> Fo
     except BaseException:
         answers.close()
         raise
+
+
+def prepare() -> None:
+    """Start the zygote if there is none, and don't wait for it: `fork` is coming soon."""
+    _zygote.prepare()
 
 
 def preload_errors() -> dict[str, str]:
@@ -145,6 +141,11 @@ class _Zygote:
             if unread is not None:
                 os.close(unread)
 
+    def prepare(self) -> None:
+        with self._lock:
+            if self._control is None:
+                self._start()
+
     def stop(self) -> None:
         with self._lock:
             self._forget()
@@ -188,7 +189,9 @@ class _Zygote:
             {
                 "fork": payload is not None,
                 "modules": [name for name in loaded if name not in self._modules],
-                "state": {name: state[name] for name in state if self._told.get(name) != state[name]},
+                "state": {
+                    name: state[name] for name in state if self._told.get(name) != state[name]
+                },
             }
         )
         streams = [fd for fd in (1, 2) if _is_open(fd)]
@@ -229,9 +232,8 @@ def _spawn(control: int, parent: int) -> int:
 
 def _state() -> dict[str, Any]:
     """What a child inherits from its parent, where the zygote's has become another."""
-    from juggler import _program
-
     return {
+        "main": getattr(sys.modules["__main__"], "__file__", None),
         "path": [entry for entry in sys.path if isinstance(entry, str)],
         "environment": dict(os.environb),
         "umask": _umask(),

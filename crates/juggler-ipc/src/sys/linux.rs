@@ -1,8 +1,9 @@
-//! Linux: `memfd_create(2)` and `mmap(2)`.
+//! Linux: `memfd_create(2)`, `mmap(2)` and `/proc/PID/stat`.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
@@ -73,6 +74,9 @@ fn allocate(file: BorrowedFd<'_>, mode: i32, offset: usize, length: usize) -> io
     let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
     let offset = libc::off_t::try_from(offset).map_err(too_large)?;
     let length = libc::off_t::try_from(length).map_err(too_large)?;
+    if length == 0 {
+        return Ok(()); // which the system takes for a mistake
+    }
     loop {
         // SAFETY: a call on a descriptor.
         if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, length) } == 0 {
@@ -151,4 +155,43 @@ impl Drop for Mapping {
         // SAFETY: the mapping was made by `new`, and whoever refers to its memory borrows `self`.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
+}
+
+/// What is known of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It runs; `start` is when it began, in a unit of the kernel's, or `None` if that can't be read.
+    Alive {
+        /// When it began.
+        start: Option<u64>,
+    },
+    /// There is no such process, or it has ended and waits to be reaped.
+    Dead,
+}
+
+/// Whether the process with this id lives.
+pub fn process_life(pid: u32) -> Life {
+    let mut text = [0; 512];
+    let read = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut text));
+    if let Some(life) = read.ok().and_then(|length| parse_stat(&text[..length])) {
+        return life;
+    }
+    // No /proc, or no descriptor left to look there. (An id of 0 or below would name a group of processes.)
+    let pid = libc::pid_t::try_from(pid).unwrap_or(0).max(1);
+    // SAFETY: signal 0 only asks.
+    let missing = unsafe { libc::kill(pid, 0) } < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+    if missing { Life::Dead } else { Life::Alive { start: None } }
+}
+
+/// Reads `proc_pid_stat(5)`: after the name, which may hold anything but ends with the last parenthesis, the fields from
+/// the third on.
+fn parse_stat(text: &[u8]) -> Option<Life> {
+    let after_name = text.iter().rposition(|&byte| byte == b')')? + 1;
+    let fields = std::str::from_utf8(&text[after_name..]).ok()?;
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next()?;
+    let threads: u32 = fields.nth(16)?.parse().ok()?;
+    let start = fields.nth(1)?.parse().ok()?;
+    // The state is the main thread's: others may go on without it.
+    if matches!(state, "Z" | "X") && threads <= 1 { Some(Life::Dead) } else { Some(Life::Alive { start: Some(start) }) }
 }

@@ -1,6 +1,7 @@
 //! `concurrent.futures.ThreadPoolExecutor`.
 #![allow(unsafe_code)]
 
+use super::context::Contexts;
 use super::map;
 use super::stdlib::BROKEN_THREAD_POOL;
 use super::task::Task;
@@ -37,6 +38,7 @@ struct Parts {
     prefix: Obj,
     initializer: Option<Obj>,
     initargs: Obj,
+    contexts: Option<Contexts>,
     /// The set of the threads.
     threads: Obj,
 }
@@ -93,6 +95,10 @@ impl ThreadPoolExecutor {
     #[inline(always)]
     pub fn submit_call(&self, py: Python<'_>, values: Box<[Obj]>, names: Option<Obj>) -> Result<Obj, Raised> {
         let parts = self.parts().map_err(|error| Raised::from_err(py, error))?;
+        let (values, names) = match &parts.contexts {
+            None => (values, names),
+            Some(contexts) => (contexts.resolve(py, values, names).map_err(|error| Raised::from_err(py, error))?, None),
+        };
         let (task, future) = Task::new(py, values, names)?;
         self.enqueue(py, parts, task)?;
         Ok(future)
@@ -113,7 +119,8 @@ impl Parts {
         let threads = self.threads(py)?;
         let name = format!("{}_{}", *self.prefix.bind(py), threads.len());
         let initializer = self.initializer.as_ref().map(|initializer| initializer.clone_ref(py));
-        let worker = Worker::new(self.pool.clone(), initializer, self.initargs.clone_ref(py));
+        let context = self.contexts.as_ref().map(|contexts| contexts.create(py)).transpose()?;
+        let worker = Worker::new(self.pool.clone(), initializer, self.initargs.clone_ref(py), context);
         worker::start(py, worker, name, &threads)
     }
 }
@@ -126,13 +133,14 @@ impl ThreadPoolExecutor {
         Self { ready: Ready::new(), parts: OnceLock::new() }
     }
 
-    #[pyo3(signature = (max_workers=None, thread_name_prefix=None, initializer=None, initargs=None))]
+    #[pyo3(signature = (max_workers=None, thread_name_prefix=None, initializer=None, initargs=None, **ctxkwargs))]
     fn __init__(
         slf: &Bound<'_, Self>,
         max_workers: Option<Bound<'_, PyAny>>,
         thread_name_prefix: Option<Bound<'_, PyAny>>,
         initializer: Option<Bound<'_, PyAny>>,
         initargs: Option<Bound<'_, PyAny>>,
+        ctxkwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         let py = slf.py();
         let max_workers = match max_workers {
@@ -140,7 +148,10 @@ impl ThreadPoolExecutor {
             None => default_max_workers(py)?.into_pyobject(py)?.into_any(),
         };
         let limit = limit_of(&max_workers)?;
-        if let Some(initializer) = &initializer
+        let initargs = initargs.unwrap_or_else(|| PyTuple::empty(py).into_any());
+        let contexts = Contexts::prepare(slf, initializer.as_ref(), &initargs, ctxkwargs)?;
+        if contexts.is_none()
+            && let Some(initializer) = &initializer
             && !initializer.is_callable()
         {
             return Err(PyTypeError::new_err("initializer must be a callable"));
@@ -149,14 +160,16 @@ impl ThreadPoolExecutor {
             Some(prefix) if prefix.is_truthy()? => prefix,
             _ => format!("ThreadPoolExecutor-{}", slf.call_method0("_counter")?).into_pyobject(py)?.into_any(),
         };
-        let pool = worker::register(Pool::new(limit));
+        let broken = slf.getattr_opt("BROKEN")?.map(Obj::from);
+        let pool = worker::register(Pool::new(limit, broken));
         trace::created(py, "ThreadPoolExecutor", None, &pool.counter);
         let parts = Parts {
             pool,
             max_workers: max_workers.into(),
             prefix: prefix.into(),
             initializer: initializer.map(Obj::from),
-            initargs: initargs.unwrap_or_else(|| PyTuple::empty(py).into_any()).into(),
+            initargs: initargs.into(),
+            contexts,
             threads: PySet::empty(py)?.into_any().into(),
         };
         slf.get().parts.set(parts).map_err(|_| PyRuntimeError::new_err("the executor is initialized already"))
@@ -198,21 +211,16 @@ impl ThreadPoolExecutor {
     /// Args:
     ///     wait: return when all calls have ended and the threads with them.
     ///     cancel_futures: cancel the calls that have not begun.
-    #[pyo3(signature = (wait=None, *, cancel_futures=None), text_signature = "($self, wait=True, *, cancel_futures=False)")]
-    fn shutdown(
-        &self,
-        py: Python<'_>,
-        wait: Option<Bound<'_, PyAny>>,
-        cancel_futures: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
+    #[pyo3(signature = (wait=Truth(true), *, cancel_futures=Truth(false)), text_signature = "($self, wait=True, *, cancel_futures=False)")]
+    fn shutdown(&self, py: Python<'_>, wait: Truth, cancel_futures: Truth) -> PyResult<()> {
         let parts = self.parts()?;
         parts.pool.scheduler.close();
-        if cancel_futures.is_some_and(|cancel| cancel.is_truthy().unwrap_or(true)) {
+        if cancel_futures.0 {
             for task in parts.pool.scheduler.drain() {
                 task.cancel(py);
             }
         }
-        if wait.is_none_or(|wait| wait.is_truthy().unwrap_or(true)) {
+        if wait.0 {
             // A copy: a submission in another thread may just be adding its worker.
             for thread in parts.threads(py)?.call_method0("copy")?.try_iter()? {
                 thread?.call_method0("join")?;
@@ -306,7 +314,19 @@ impl ThreadPoolExecutor {
         for object in [&parts.max_workers, &parts.prefix, &parts.initargs, &parts.threads] {
             object.visit(&visit)?;
         }
+        parts.contexts.as_ref().map_or(Ok(()), |contexts| contexts.visit(&visit))?;
         parts.initializer.as_ref().map_or(Ok(()), |initializer| initializer.visit(&visit))
+    }
+}
+
+/// An argument of which only the truth counts, whatever it is.
+struct Truth(bool);
+
+impl<'py> FromPyObject<'_, 'py> for Truth {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        object.is_truthy().map(Self)
     }
 }
 
@@ -383,10 +403,19 @@ impl Pool {
     #[cold]
     fn refusal(&self, py: Python<'_>) -> Raised {
         if self.is_broken() {
-            return BROKEN_THREAD_POOL.raise(py, (BROKEN,));
+            let error = self.broken_error(py).map_or_else(|error| error, PyErr::from_value);
+            return Raised::from_err(py, error);
         }
         let reason = if worker::is_exiting() { "interpreter shutdown" } else { "shutdown" };
         Raised::new::<PyRuntimeError>(py, &format!("cannot schedule new futures after {reason}"))
+    }
+
+    /// What calls get when an initializer has failed.
+    fn broken_error<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match &self.broken_class {
+            Some(class) => class.bind(py).call1((BROKEN,)),
+            None => BROKEN_THREAD_POOL.get(py)?.call1((BROKEN,)),
+        }
     }
 
     /// Ends every queued call: an initializer has failed.
@@ -394,7 +423,7 @@ impl Pool {
     pub fn break_down(&self, py: Python<'_>) {
         self.mark_broken();
         for task in self.scheduler.drain() {
-            match BROKEN_THREAD_POOL.get(py).and_then(|class| class.call1((BROKEN,))) {
+            match self.broken_error(py) {
                 Ok(error) => task.fail(py, &error),
                 Err(error) => error.write_unraisable(py, None),
             }

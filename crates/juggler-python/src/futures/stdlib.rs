@@ -16,7 +16,8 @@ pub struct Import {
 }
 
 impl Import {
-    const fn new(module: &'static str, name: &'static str) -> Self {
+    /// `name` of `module`.
+    pub const fn new(module: &'static str, name: &'static str) -> Self {
         Self { module, name, object: PyOnceLock::new() }
     }
 
@@ -42,6 +43,7 @@ pub static CANCELLED_ERROR: Import = Import::new(BASE, "CancelledError");
 pub static INVALID_STATE_ERROR: Import = Import::new(BASE, "InvalidStateError");
 pub static DONE_AND_NOT_DONE: Import = Import::new(BASE, "DoneAndNotDoneFutures");
 pub static BROKEN_THREAD_POOL: Import = Import::new("concurrent.futures.thread", "BrokenThreadPool");
+pub static THREAD_POOL_EXECUTOR: Import = Import::new("concurrent.futures.thread", "ThreadPoolExecutor");
 static LOGGER: Import = Import::new(BASE, "LOGGER");
 
 /// Logs `message` with `level`, the name of a logger's method, and the exception `error`.

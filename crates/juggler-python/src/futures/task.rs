@@ -84,6 +84,11 @@ impl Task {
         Ok((task, future))
     }
 
+    /// Has `function` called in place of the one that the task was made with.
+    pub fn set_function(&mut self, function: Obj) {
+        self.call.values[0] = function;
+    }
+
     /// The future, for the tracer.
     pub fn key(&self) -> &Obj {
         &self.future

@@ -4,7 +4,7 @@
 use super::future::Future;
 use super::layout;
 use super::worker::Pool;
-use crate::gate::{PyGate, current_thread};
+use crate::gate::PyGate;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
 use crate::trace::{self, CounterCell, Target};
@@ -49,7 +49,7 @@ pub fn started(future: &Obj) {
     if trace::detecting()
         && let Some(record) = tasks().get_mut(&(future.as_ptr() as usize))
     {
-        record.runner = Some(current_thread());
+        record.runner = Some(trace::watch_thread());
     }
 }
 
@@ -83,13 +83,16 @@ pub fn existed(py: Python<'_>, pool: &Pool, begin: u64) {
 /// `DeadlockError`, what a signal handler raises.
 pub fn wait(this: This<'_, '_, Future>, deadline: Deadline) -> Result<(), Raised> {
     let py = this.py();
+    if !deadline.is_never() {
+        return this.engine.wait(&PyGate::new(py), deadline).map(drop);
+    }
     let future: Obj = this.as_any().clone().into();
     let id = future.as_ptr() as usize;
     let resource = Resource::new(Kind::Future, id);
     let state_of = Arc::new(move || state_of(&future));
     trace::wait_for(
         py,
-        |site| Wait { timed: !deadline.is_never(), ..Wait::task(state_of, resource, site) },
+        |site| Wait::task(state_of, resource, site),
         || !this.engine.state().is_done(),
         || this.engine.wait(&PyGate::new(py), deadline).map(drop),
     )

@@ -21,6 +21,8 @@ use std::sync::{Mutex, PoisonError, Weak};
 pub struct Pool {
     pub scheduler: Scheduler<Task>,
     broken: AtomicU32,
+    /// The class of the exception that calls get then, if the executor's class names one (from 3.14).
+    pub broken_class: Option<Obj>,
     /// How often this process was forked off with the pool in it.
     forks: AtomicU32,
     /// Whether the executor still has the threads that stayed behind in the parent.
@@ -32,10 +34,11 @@ pub struct Pool {
 
 impl Pool {
     /// A pool that starts up to `max_workers` threads.
-    pub fn new(max_workers: usize) -> Self {
+    pub fn new(max_workers: usize, broken_class: Option<Obj>) -> Self {
         Self {
             scheduler: Scheduler::new(max_workers),
             broken: AtomicU32::new(0),
+            broken_class,
             forks: AtomicU32::new(0),
             forked: AtomicU32::new(0),
             workers: Mutex::new(Vec::new()),
@@ -152,29 +155,43 @@ pub struct Worker {
     pool: Arc<Pool>,
     initializer: Option<Obj>,
     initargs: Obj,
+    /// Where it makes its calls, if the executor's class overrides `prepare_context`.
+    context: Option<Obj>,
 }
 
 impl Worker {
-    /// A worker of `pool` that begins with a call of `initializer` with the tuple `initargs`.
-    pub fn new(pool: Arc<Pool>, initializer: Option<Obj>, initargs: Obj) -> Self {
-        Self { pool, initializer, initargs }
+    /// A worker of `pool` that begins with a call of `initializer` with the tuple `initargs`, or with what `context` does
+    /// in its place.
+    pub fn new(pool: Arc<Pool>, initializer: Option<Obj>, initargs: Obj, context: Option<Obj>) -> Self {
+        Self { pool, initializer, initargs, context }
     }
 
-    fn initialize(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(initializer) = &self.initializer else { return Ok(()) };
-        let initargs: Vec<_> = self.initargs.bind(py).try_iter()?.collect::<PyResult<_>>()?;
-        initializer.bind(py).call1(PyTuple::new(py, initargs)?).map(drop)
+    /// What comes before the first call; the `run` of the context if there is one.
+    fn initialize(&self, py: Python<'_>) -> PyResult<Option<Obj>> {
+        if let Some(context) = &self.context {
+            context.bind(py).call_method0("initialize")?;
+            return Ok(Some(context.bind(py).getattr("run")?.into()));
+        }
+        if let Some(initializer) = &self.initializer {
+            let initargs: Vec<_> = self.initargs.bind(py).try_iter()?.collect::<PyResult<_>>()?;
+            initializer.bind(py).call1(PyTuple::new(py, initargs)?)?;
+        }
+        Ok(None)
     }
 
-    fn work(&self, py: Python<'_>) {
+    /// Makes calls, through `run` of the context if there is one.
+    fn work(&self, py: Python<'_>, run: Option<&Obj>) {
         let forks = self.pool.forks.load(Ordering::Relaxed);
         let gate = PyGate::new(py);
         let mut calls = 0;
         // An error is one of a wait at the interpreter's end, and this thread ends with it.
-        while let Some(task) = self.pool.scheduler.next(&gate).unwrap_or_else(|raised| {
+        while let Some(mut task) = self.pool.scheduler.next(&gate).unwrap_or_else(|raised| {
             drop(raised.fetch(py));
             None
         }) {
+            if let Some(run) = run {
+                task.set_function(run.clone_ref(py));
+            }
             if trace::on() {
                 tracing::busy(py, &self.pool, || task.run(py));
             } else {
@@ -210,22 +227,26 @@ pub fn give_way(py: Python<'_>) {
 #[pymethods]
 impl Worker {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        if let Err(error) = self.initialize(py) {
-            stdlib::log(py, "critical", "Exception in initializer:", &[], Some(&error))?;
-            self.pool.break_down(py);
-            self.pool.scheduler.worker_lost();
-            return Ok(());
-        }
+        let run = match self.initialize(py) {
+            Ok(run) => run,
+            Err(error) => {
+                stdlib::log(py, "critical", "Exception in initializer:", &[], Some(&error))?;
+                self.pool.break_down(py);
+                self.pool.scheduler.worker_lost();
+                return Ok(());
+            }
+        };
         let (begin, me) = (monotonic_nanos(), current_thread());
         self.pool.change_workers(|workers| workers.push(me));
-        self.work(py);
+        self.work(py, run.as_ref());
         self.pool.change_workers(|workers| workers.retain(|&worker| worker != me));
         tracing::existed(py, &self.pool, begin);
-        Ok(())
+        self.context.as_ref().map_or(Ok(()), |context| context.bind(py).call_method0("finalize").map(drop))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.initargs.visit(&visit)?;
+        self.context.as_ref().map_or(Ok(()), |context| context.visit(&visit))?;
         self.initializer.as_ref().map_or(Ok(()), |initializer| initializer.visit(&visit))
     }
 }

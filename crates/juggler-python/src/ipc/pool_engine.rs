@@ -139,7 +139,7 @@ impl ProcessPoolEngine {
     /// Waits until workers die or somebody rings; what the dead leave. Stops calls at their deadlines meanwhile.
     fn supervise<'py>(&self, py: Python<'py>) -> Vec<Dead<'py>> {
         let pool = &self.pool;
-        let settled: Vec<_> = gate::detached(py, || {
+        let settled: Vec<_> = gate::without_gil(py, || {
             loop {
                 let ticking = pool.parent.tick(pool.memory_limit, |worker, signal| pool.watch.signal(worker, signal));
                 let (dead, rung) = pool.watch.wait(if ticking { 10 } else { -1 });

@@ -254,7 +254,7 @@ pub fn work(
         }
     }
     while !worker.seat.may_leave() {
-        crate::gate::detached(py, || std::thread::sleep(Duration::from_millis(1)));
+        crate::gate::without_gil(py, || std::thread::sleep(Duration::from_millis(1)));
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 // The functions of CPython that this library calls and that may run Python code, with the number of their arguments.
 // Included by the build script, which has the linker redirect them, and by `mod.rs`, which defines where to.
 guarded_calls! {
+    PyBuffer_FillInfo(view, exporter, start, length, readonly, flags);
+    PyBuffer_Release(view);
     PyCMethod_New(definition, this, module, class);
     PyDict_Clear(dict);
     PyDict_GetItemWithError(dict, key);
@@ -28,12 +30,15 @@ guarded_calls! {
     PyIter_Next(iterator);
     PyList_Append(list, item);
     PyList_New(length);
+    PyMemoryView_FromMemory(start, length, flags);
     PyNumber_Index(object);
     PyObject_Call(callable, args, keywords);
     PyObject_CallNoArgs(callable);
     PyObject_CallOneArg(callable, argument);
     PyObject_ClearWeakRefs(object);
     PyObject_DelItem(object, key);
+    PyObject_GenericSetAttr(object, name, value);
+    PyObject_GetBuffer(object, view, flags);
     PyObject_GetAttr(object, name);
     PyObject_GetAttrString(object, name);
     PyObject_GetItem(object, key);
@@ -51,6 +56,7 @@ guarded_calls! {
     PyObject_Size(object);
     PyObject_Str(object);
     PyObject_Vectorcall(callable, args, flags, names);
+    PyObject_VectorcallDict(callable, args, flags, names);
     PyObject_VectorcallMethod(name, args, flags, names);
     PySet_Add(set, key);
     PySet_Clear(set);

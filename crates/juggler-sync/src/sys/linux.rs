@@ -69,6 +69,12 @@ impl SharedFutex {
         wake(&self.word, 0, count);
     }
 
+    /// Wakes one sleeper; whether there was one.
+    #[inline]
+    pub fn wake_one(&self) -> bool {
+        wake(&self.word, 0, 1) > 0
+    }
+
     /// Reads the word.
     #[inline(always)]
     pub fn load(&self, order: Ordering) -> u32 {
@@ -112,7 +118,7 @@ fn wait(word: &AtomicU32, flags: i32, expected: u32, deadline: Deadline) -> Fute
 }
 
 #[inline]
-fn wake(word: &AtomicU32, flags: i32, count: u32) {
+fn wake(word: &AtomicU32, flags: i32, count: u32) -> libc::c_long {
     // SAFETY: FUTEX_WAKE only uses the address as a key; the word is borrowed, so it is a valid one.
     unsafe {
         libc::syscall(
@@ -121,7 +127,7 @@ fn wake(word: &AtomicU32, flags: i32, count: u32) {
             libc::FUTEX_WAKE | flags,
             // The kernel reads a signed count.
             count.min(i32::MAX as u32),
-        );
+        )
     }
 }
 

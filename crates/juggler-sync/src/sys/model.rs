@@ -13,33 +13,56 @@ use loom::sync::{Condvar, Mutex};
 pub struct Futex {
     /// The word.
     pub word: AtomicU32,
-    queue: Mutex<()>,
+    /// How many sleep.
+    queue: Mutex<u32>,
     woken: Condvar,
+}
+
+impl Default for Futex {
+    fn default() -> Self {
+        Self::new(0)
+    }
 }
 
 impl Futex {
     /// A futex whose word holds `value`.
     pub fn new(value: u32) -> Self {
-        Self { word: AtomicU32::new(value), queue: Mutex::new(()), woken: Condvar::new() }
+        Self { word: AtomicU32::new(value), queue: Mutex::new(0), woken: Condvar::new() }
     }
 
     /// Sleeps while the word holds `expected`.
     pub fn wait(&self, expected: u32, deadline: Deadline) -> FutexWait {
-        let queue = self.queue.lock().unwrap();
+        let mut queue = self.queue.lock().unwrap();
         if self.word.load(Ordering::Relaxed) != expected {
             return FutexWait::Woken;
         }
         if deadline.has_passed() {
             return FutexWait::TimedOut;
         }
+        *queue += 1;
         drop(self.woken.wait(queue).unwrap());
         FutexWait::Woken
     }
 
     /// Wakes up to `count` sleepers.
     pub fn wake(&self, count: u32) {
-        let _queue = self.queue.lock().unwrap();
-        if count == 1 { self.woken.notify_one() } else { self.woken.notify_all() }
+        let mut queue = self.queue.lock().unwrap();
+        if count == 1 {
+            *queue = queue.saturating_sub(1);
+            self.woken.notify_one();
+        } else {
+            *queue = 0;
+            self.woken.notify_all();
+        }
+    }
+
+    /// Wakes one sleeper; whether there was one.
+    pub fn wake_one(&self) -> bool {
+        let mut queue = self.queue.lock().unwrap();
+        let found = *queue > 0;
+        *queue = queue.saturating_sub(1);
+        self.woken.notify_one();
+        found
     }
 
     /// Reads the word.

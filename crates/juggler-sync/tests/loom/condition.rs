@@ -28,10 +28,7 @@ impl Shared {
         while notified && self.ready.get() == 0 {
             let waiter = self.condition.enqueue();
             self.lock.release().unwrap();
-            notified = waiter.park(&ThreadGate, deadline).unwrap();
-            if !notified {
-                self.condition.leave(&waiter);
-            }
+            notified = self.condition.park(&waiter, &ThreadGate, deadline).unwrap();
             self.acquire();
         }
         let ready = self.ready.get() != 0;
@@ -71,7 +68,7 @@ fn everybody_is_notified_whoever_gives_up() {
         });
         shared.acquire();
         shared.ready.add(1);
-        shared.condition.notify(usize::MAX);
+        shared.condition.notify(u64::MAX);
         shared.lock.release().unwrap();
         gives_up.join().unwrap();
         assert!(stays.join().unwrap());
@@ -86,13 +83,7 @@ fn a_notification_never_goes_to_a_waiter_that_gave_up() {
         let (first, second) = (condition.enqueue(), condition.enqueue());
         let gives_up = thread::spawn({
             let condition = condition.clone();
-            move || {
-                let notified = first.park(&ThreadGate, soon()).unwrap();
-                if !notified {
-                    condition.leave(&first);
-                }
-                notified
-            }
+            move || condition.park(&first, &ThreadGate, soon()).unwrap()
         });
         let stays = thread::spawn(move || second.park(&ThreadGate, Deadline::NEVER));
         condition.notify(1);

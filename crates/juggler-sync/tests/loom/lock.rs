@@ -81,6 +81,102 @@ fn a_waiter_with_a_signal_passes_its_wake_on() {
     second_waiter_gets_the_lock(Signalled::Woken, || Deadline::NEVER);
 }
 
+fn fair_lock() -> Lock {
+    let lock = Lock::new();
+    lock.make_fair();
+    lock
+}
+
+#[test]
+fn one_thread_at_a_time_holds_a_fair_lock() {
+    model(|| {
+        let shared = Arc::new((fair_lock(), Cell::new()));
+        let work = |(lock, cell): &(Lock, Cell)| {
+            assert_eq!(lock.acquire(&ThreadGate, Deadline::NEVER), Ok(true));
+            cell.add(1);
+            lock.release().unwrap();
+        };
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let shared = shared.clone();
+                thread::spawn(move || work(&shared))
+            })
+            .collect();
+        work(&shared);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert!(shared.0.try_acquire());
+        assert_eq!(shared.1.get(), 3);
+        assert_eq!(shared.0.waiting(), 0);
+    });
+}
+
+#[test]
+fn nobody_takes_a_fair_lock_before_the_one_who_stands_in_line() {
+    model(|| {
+        let shared = Arc::new((fair_lock(), Cell::new()));
+        assert!(shared.0.try_acquire());
+        let waiter = thread::spawn({
+            let shared = shared.clone();
+            move || {
+                assert_eq!(shared.0.acquire(&ThreadGate, Deadline::NEVER), Ok(true));
+                shared.1.add(1);
+                shared.0.release().unwrap();
+            }
+        });
+        let in_line = shared.0.waiting() == 1;
+        shared.0.release().unwrap();
+        assert_eq!(shared.0.acquire(&ThreadGate, Deadline::NEVER), Ok(true));
+        assert!(!in_line || shared.1.get() == 1);
+        shared.0.release().unwrap();
+        waiter.join().unwrap();
+    });
+}
+
+/// Two threads wait for a fair lock, the first of which may give up; the second must get the lock all the same.
+fn second_in_line_gets_the_lock(first: Signalled, deadline: fn() -> Deadline) {
+    model(move || {
+        let lock = Arc::new(fair_lock());
+        assert!(lock.try_acquire());
+        let first = thread::spawn({
+            let lock = lock.clone();
+            move || {
+                if lock.acquire(&first, deadline()) == Ok(true) {
+                    lock.release().unwrap();
+                }
+            }
+        });
+        let second = thread::spawn({
+            let lock = lock.clone();
+            move || {
+                assert_eq!(lock.acquire(&ThreadGate, Deadline::NEVER), Ok(true));
+                lock.release().unwrap();
+            }
+        });
+        lock.release().unwrap();
+        first.join().unwrap();
+        second.join().unwrap();
+        assert!(!lock.is_locked());
+        assert_eq!(lock.waiting(), 0);
+    });
+}
+
+#[test]
+fn a_waiter_that_times_out_leaves_the_fair_lock_to_the_next() {
+    second_in_line_gets_the_lock(Signalled::Never, soon);
+}
+
+#[test]
+fn a_waiter_with_a_signal_before_it_sleeps_leaves_the_fair_lock_to_the_next() {
+    second_in_line_gets_the_lock(Signalled::Before, || Deadline::NEVER);
+}
+
+#[test]
+fn a_waiter_with_a_signal_hands_the_fair_lock_over() {
+    second_in_line_gets_the_lock(Signalled::Woken, || Deadline::NEVER);
+}
+
 #[test]
 fn an_owner_takes_a_reentrant_lock_again_and_others_wait() {
     model(|| {

@@ -1,0 +1,84 @@
+"""Runs programs and sees what they leave behind."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+_MARK = "JUGGLER_TEST_MARK"
+
+
+class Programs:
+    """Starts programs whose processes, children's children too, can be found by a mark."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mark = uuid.uuid4().hex
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, source: str, *options: str) -> "subprocess.Popen[str]":
+        """Start a program, in a process group of its own, from a file unless options say how."""
+        path = self.folder / "program.py"
+        path.write_text(source, encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, *(options or [str(path)])],
+            cwd=self.folder,
+            env={**os.environ, _MARK: self.mark},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, source: str, *options: str, stdin: str = "") -> str:
+        """Run a program that is to succeed and to say nothing on standard error; its output."""
+        process = self.start(source, *options)
+        output, errors = process.communicate(stdin, timeout=100)
+        assert (process.returncode, errors) == (0, ""), output
+        self.expect_none_left()
+        return output
+
+    def alive(self) -> list[int]:
+        """The numbers of the marked processes."""
+        found = []
+        for entry in os.listdir("/proc"):
+            try:
+                with open(f"/proc/{entry}/environ", "rb") as environ:
+                    if self.mark.encode() in environ.read():
+                        found.append(int(entry))
+            except (OSError, ValueError):
+                continue
+        return found
+
+    def expect_none_left(self) -> None:
+        """Wait until the last marked process has ended; the test's own time limit applies."""
+        while self.alive():
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        for pid in self.alive():
+            os.kill(pid, 9)
+        for process in self._started:
+            process.communicate()
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    """Programs in an empty folder, ended with the test."""
+    programs = Programs(tmp_path)
+    yield programs
+    programs.close()
+
+
+@pytest.fixture
+def run_program(programs: Programs) -> Callable[..., str]:
+    """Runs the text of a program, expects it to succeed, and gives what it printed."""
+    return programs.run
