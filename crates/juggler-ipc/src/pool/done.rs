@@ -39,6 +39,13 @@ impl Done<'_> {
         }
     }
 
+    /// Has the parent look, even if it counts as awake: whoever was to wake it is dead.
+    pub fn notify_all(&self) {
+        self.completions.word.fetch_add(1, Ordering::SeqCst);
+        self.asleep.store(0, Ordering::SeqCst);
+        self.completions.wake(u32::MAX);
+    }
+
     /// The count to sleep on, read before the last look at the bits.
     #[inline]
     pub fn seen(&self) -> u32 {
