@@ -316,7 +316,10 @@ class Pool(_stdlib.Pool):
         maxtasksperchild: int | None,
         context: Any,
     ) -> futures.Executor:
-        executor = futures.ProcessPoolExecutor(
+        class Workers(futures.ProcessPoolExecutor):
+            _forks_again = True
+
+        executor = Workers(
             processes,
             mp_context=context,
             initializer=initializer,
