@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import os
 import pickle
 import signal
@@ -327,6 +328,29 @@ def test_one_interrupt_ends_a_map(method: str, tmp_path: Path) -> None:
     assert errors.count("Traceback") == 1
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert program.returncode in (-signal.SIGINT, 130)
+
+
+def test_a_map_goes_on_after_shutdown_but_not_for_ever(make_pool: Any) -> None:
+    with make_pool() as pool:
+        results = pool.map(calls.identity, range(3000))
+        endless = itertools.count()
+        pool.map(calls.identity, endless, buffersize=4)
+    assert list(results) == list(range(3000))
+    assert next(endless) == 4
+
+
+def test_chunks_grow_and_keep_the_order(pool: ProcessPoolExecutor) -> None:
+    assert list(pool.map(calls.identity, range(20000))) == list(range(20000))
+    assert sorted(pool.map(calls.identity, range(5000), ordered=False)) == list(range(5000))
+    assert list(pool.map(pow, range(50), range(50), chunksize=7)) == [n**n for n in range(50)]
+    some = itertools.islice(pool.map(calls.identity, itertools.count(), buffersize=64), 1000)
+    assert list(some) == list(range(1000))
+
+
+def test_lambdas_travel(pool: ProcessPoolExecutor) -> None:
+    factor = 3
+    assert pool.submit(lambda value: value * factor, 5).result(LONG) == 15
+    assert list(pool.map(lambda value: value + factor, range(100))) == list(range(3, 103))
 
 
 def test_waiting_for_several_works(pool: ProcessPoolExecutor) -> None:

@@ -380,7 +380,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
             if cancel_futures:
                 results.stop()
             else:
-                results.fill(everything=True)
+                results.flush()
         self._engine.close()
         if cancel_futures:
             self._engine.cancel_all()

@@ -52,10 +52,12 @@ impl Done<'_> {
         self.completions.load(Ordering::SeqCst)
     }
 
-    /// Says that the parent is about to sleep on the count; whoever sees this wakes it.
+    /// Says that the parent is about to sleep on the count; whoever sees this wakes it. Whether it may: the count still is
+    /// `seen`.
     #[inline]
-    pub fn about_to_sleep(&self) {
+    pub fn about_to_sleep(&self, seen: u32) -> bool {
         self.asleep.store(1, Ordering::SeqCst);
+        self.seen() == seen
     }
 
     /// Whether anything is marked.
