@@ -86,10 +86,8 @@ fn every_task_is_done_or_lost_with_its_worker() {
             assert!(result.bytes().chunks(8).all(|chunk| chunk == expected));
         }
         done += finished.len();
-        if finished.is_empty() && kills >= 200 {
-            if marks.about_to_sleep(count) {
-                marks.completions.wait(count, Deadline::after(Duration::from_secs(10)));
-            }
+        if finished.is_empty() && kills >= 200 && marks.about_to_sleep(count) {
+            marks.completions.wait(count, Deadline::after(Duration::from_secs(10)));
         }
         parent.release(finished.drain(..));
     }
