@@ -12,6 +12,8 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 # Interpreters for `make conformance`; empty means all that are supported.
 PYTHONS ?=
+# Suites for `make conformance`; empty means those that tests/conformance/suites.py has for every day.
+SUITES ?=
 # Further arguments for the program that a target ends in.
 ARGS ?=
 
@@ -96,8 +98,12 @@ test-python: build ## the Python package: units, command line, properties, proce
 	$(PY) -m pytest $(PYTEST_FOLDERS) $(ARGS)
 
 .PHONY: conformance
-conformance: setup ## CPython's own tests on every CPython; PYTHONS="3.13 3.14" for some
-	$(PY) tests/conformance/matrix.py $(PYTHONS) $(ARGS)
+conformance: setup ## CPython's own tests on every CPython; PYTHONS="3.13 3.14" SUITES="queue locks" for some
+	$(PY) tests/conformance/matrix.py $(PYTHONS) $(addprefix --suite=,$(SUITES)) $(ARGS)
+
+.PHONY: conformance-all
+conformance-all: setup ## the same with every start method of processes on every CPython: an hour
+	$(PY) tests/conformance/matrix.py $(PYTHONS) --all $(ARGS)
 
 # ---------------------------------------------------------------- checks
 

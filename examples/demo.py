@@ -54,6 +54,9 @@ PROGRAMS = (
     Program("csv_pipeline.py", "CSV rows, queues", ("--rows=3000",), prepare=("--make-only",)),
     Program("bounded_buffer.py", "conditions", ("--items=5000",)),
     Program("bank.py", "locks, timer, SQLite", ("--rounds=3", "--transfers=50")),
+    Program("primes.py", "process pool", ("--limit=200000",)),
+    Program("shared_counter.py", "shared memory", ("--rounds=1000",)),
+    Program("process_chain.py", "process queues", ("--items=500",)),
 )
 
 

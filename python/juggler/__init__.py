@@ -4,21 +4,30 @@ Three ways in:
 
 * ``juggler run program.py`` runs an unmodified program on juggler.
 * `install` does the same from inside a program, `uninstall` undoes it.
-* ``from juggler import threading, queue, futures`` takes the drop-in modules by name.
+* ``from juggler import threading, queue, futures, multiprocessing`` takes the drop-in modules by
+  name.
 
 Importing this package loads nothing else: each module comes with its first use.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from juggler import futures, queue, threading
+    from juggler import futures, multiprocessing, queue, threading
     from juggler._substitution import install, uninstall
 
     __version__: str
 
-__all__ = ["__version__", "futures", "install", "queue", "threading", "uninstall"]
+__all__ = [
+    "__version__",
+    "futures",
+    "install",
+    "multiprocessing",
+    "queue",
+    "threading",
+    "uninstall",
+]
 
-_MODULES = frozenset({"futures", "queue", "threading"})
+_MODULES = frozenset({"futures", "multiprocessing", "queue", "threading"})
 _FUNCTIONS = {"install": "juggler._substitution", "uninstall": "juggler._substitution"}
 
 

@@ -335,7 +335,7 @@ print(queue.Queue is juggler.queue.Queue)
 
 @pytest.mark.parametrize("order", ["before", "after"])
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_processes_stay_the_stdlibs_and_work(check: Check, method: str, order: str) -> None:
+def test_processes_work(check: Check, method: str, order: str) -> None:
     imports = "import multiprocessing, concurrent.futures, threading, queue\n"
     imports += "from concurrent.futures import ProcessPoolExecutor\n"
     install = "import juggler; juggler.install()\n"

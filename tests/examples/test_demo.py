@@ -149,5 +149,5 @@ def test_the_real_demo_on_small_inputs(tmp_path: Path, monkeypatch: pytest.Monke
     command = [sys.executable, str(EXAMPLES / "demo.py"), "--quick", "--repeat=1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sum("│ yes" in line for line in done.stdout.splitlines()) == 4
+    assert sum("│ yes" in line for line in done.stdout.splitlines()) == 7
     assert "DeadlockError: " in done.stdout

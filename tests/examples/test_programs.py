@@ -26,6 +26,9 @@ SMALL_RUNS = {
     "csv_pipeline.py": (["--rows=2000", "--capacity=16"], "invoices  2000"),
     "bounded_buffer.py": (["--items=3000", "--capacity=8"], "exactly once  yes"),
     "bank.py": (["--rounds=4", "--transfers=25"], "money conserved  yes"),
+    "primes.py": (["--limit=100000", "--pieces=7"], "primes below 100000  9592"),
+    "shared_counter.py": (["--rounds=500"], "nothing lost  yes"),
+    "process_chain.py": (["--items=300", "--capacity=8"], "every stage ended well  yes"),
     "race.py": (["--rounds=20"], "lost with a lock     none"),
 }
 
@@ -63,7 +66,10 @@ class Program:
         try:
             stdout, stderr = self.process.communicate(timeout=HANG)
         finally:
-            left = living(self.process.pid)
+            # multiprocessing's helpers end by themselves when they see that the program has.
+            give_up = time.monotonic() + HANG
+            while (left := living(self.process.pid)) and time.monotonic() < give_up:
+                time.sleep(0.01)
             if left:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.communicate()

@@ -61,17 +61,16 @@ def test_no_guard_is_needed(run_program: Run, way: str) -> None:
 def test_what_cannot_travel_is_an_error(run_program: Run) -> None:
     program = """
 from juggler import multiprocessing as mp
-import threading
+import pickle
 try:
-    mp.Process(target=print, args=(i for i in range(3))).start()
     mp.Process(target=print, args=((i for i in range(3)),)).start()
-except TypeError as error:
+except pickle.PicklingError as error:
     print("generator" in str(error))
 process = mp.Process(target=print, args=("next",))
 process.start()
 process.join()
 """
-    assert sorted(run_program(program).splitlines()) == ["0 1 2", "True", "next"]
+    assert run_program(program).splitlines() == ["True", "next"]
 
 
 def test_imports_come_with_the_zygote(programs: Any, run_program: Run) -> None:

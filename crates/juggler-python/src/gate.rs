@@ -79,16 +79,16 @@ impl Gate for PyGate<'_> {
         if deadline.is_never() && is_finalizing() {
             return Err(finalizing(self.py));
         }
-        match self.py.detach(|| futex.sleep(expected, deadline)) {
-            FutexWait::Woken => Ok(Waited::Woken),
-            FutexWait::TimedOut => Ok(Waited::TimedOut),
-            FutexWait::Interrupted => {
-                // The handler may do anything: until it waits anew, this thread counts as running.
-                crate::trace::stopped_waiting();
-                // SAFETY: the thread is attached again.
-                if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(Waited::Woken) } else { Err(Raised) }
-            }
-        }
+        let waited = match self.py.detach(|| futex.sleep(expected, deadline)) {
+            FutexWait::Woken => return Ok(Waited::Woken),
+            // A signal may have come just before the sleep, and not ended it. Who sleeps in slices sees it here.
+            FutexWait::TimedOut => Waited::TimedOut,
+            FutexWait::Interrupted => Waited::Woken,
+        };
+        // The handler may do anything: until it waits anew, this thread counts as running.
+        crate::trace::stopped_waiting();
+        // SAFETY: the thread is attached again.
+        if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(waited) } else { Err(Raised) }
     }
 
     fn resumed(&self, waiter: &Waiter) {

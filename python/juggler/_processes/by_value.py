@@ -23,6 +23,8 @@ import types
 import weakref
 from collections import ChainMap
 from collections.abc import Callable
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, ClassVar, NamedTuple
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -72,6 +74,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         in_band: Callable[[pickle.PickleBuffer], Any] | None = None,
         hidden: str = "",
     ) -> None:
+        if get_spawning_popen() is not None:
+            # A process is being started, and may be sent what processes share: a connection.
+            table = ChainMap(ForkingPickler._extra_reducers, self.dispatch_table)  # type: ignore[attr-defined]
+            self.dispatch_table = table  # type: ignore[misc]
         super().__init__(file, 5, in_band)
         self.main = vars(sys.modules["__main__"])
         # What cloudpickle would send along as the globals of a function.
@@ -193,8 +199,11 @@ def _definitions(names: set[str], what: str) -> list[tuple[str, bytes, bytes]]:
 
 
 def _definition(name: str, value: Any, what: str) -> Definition:
-    # A plain module is never redefined; a function or class that is, is another object.
-    lasting = isinstance(value, (type, types.FunctionType, types.ModuleType, _Cached))
+    # A plain module is never redefined; a function or class that is, is another object. While a
+    # process is started, they may refer to descriptors, which have other numbers in the next one.
+    lasting = get_spawning_popen() is None and isinstance(
+        value, (type, types.FunctionType, types.ModuleType, _Cached)
+    )
     if lasting and id(value) in _known:
         reference, definition = _known[id(value)]
         if reference() is value:

@@ -1,16 +1,15 @@
 """Pickling for a child that doesn't run the main module: by value where a reference would fail.
 
-Plain pickle comes first. It refers to functions and classes by name, which leads nowhere in a
-process without the program's ``__main__`` and for lambdas and closures anywhere; cloudpickle sends
-their code instead, and is imported only when there is one.
+Plain pickle comes first, with the reducers of what processes share. It refers to functions and
+classes by name, which leads nowhere in a process without the program's ``__main__``, and for
+lambdas and closures anywhere: `juggler._processes.by_value` takes over then, and is imported only
+then.
 """
 
 import pickle
 import types
-from collections import ChainMap
-from functools import cache
 from multiprocessing.reduction import ForkingPickler
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
@@ -25,8 +24,8 @@ def dump(obj: object, file: IO[bytes], descriptors: list[int]) -> None:
         descriptors: Where those that it refers to are collected.
 
     Raises:
-        PicklingError: An object is neither importable by name nor copyable. Other errors are those
-            that the object's own methods raise.
+        PicklingError: Something can't travel; the message names the path to it. Other errors are
+            those that an object's own methods raise.
     """
     begin, held = file.tell(), len(descriptors)
     try:
@@ -36,7 +35,9 @@ def dump(obj: object, file: IO[bytes], descriptors: list[int]) -> None:
         file.seek(begin)
         file.truncate()
         del descriptors[held:]
-        _cloud_pickler()(file).dump(obj)
+        from juggler._processes import by_value
+
+        file.write(by_value.dumps(obj, None, True, "the process", "process"))
 
 
 class _Unreachable(Exception):
@@ -48,17 +49,3 @@ class _Plain(ForkingPickler):
         if isinstance(obj, (types.FunctionType, type)) and obj.__module__ in _MAIN:
             raise _Unreachable
         return NotImplemented
-
-
-@cache
-def _cloud_pickler() -> Any:
-    import cloudpickle  # type: ignore[import-untyped]
-
-    class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
-        # What processes share only while they are started goes first, as it does in `_Plain`.
-        dispatch_table: ClassVar[ChainMap[type, Any]] = ChainMap(
-            ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
-            cloudpickle.Pickler.dispatch_table,
-        )
-
-    return CloudPickler

@@ -380,8 +380,9 @@ def main() -> "NoReturn":
         os._exit(0)
     gc.disable()
     template = _Template(control, parent)
-    # Not the module of `python -c`, which has names of its own.
-    sys.modules["__main__"] = type(sys)("__main__")
+    # Not the module of `python -c`, which has names of its own: definitions will come in here.
+    main = sys.modules["__main__"] = sys.modules["__mp_main__"] = type(sys)("__main__")
+    vars(main)["__builtins__"] = __builtins__
     if file:
         template.go_on(*file)
     template.run()

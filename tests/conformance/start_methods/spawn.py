@@ -1,5 +1,7 @@
 """The tests with `spawn`."""
 
-from test import _test_multiprocessing
+from importlib import import_module
+from typing import Any
 
-_test_multiprocessing.install_tests_in_module_dict(globals(), "spawn")
+tests: Any = import_module("test._test_multiprocessing")
+tests.install_tests_in_module_dict(globals(), "spawn")
