@@ -293,13 +293,7 @@ impl End<'_, '_> {
                 self.try_write(parts)
             };
             match wrote {
-                Ok(count) => {
-                    sent += count;
-                    // A signal ends a call that has moved some bytes without saying so.
-                    if waiting && sent < total {
-                        PyGate::new(self.py).check_signals()?;
-                    }
-                }
+                Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => waiting = true,
                 Err(error) => return Err(Raised::from_err(self.py, error.into())),
             }
@@ -327,12 +321,7 @@ impl End<'_, '_> {
                     return Err(Raised);
                 }
                 Ok(0) => return Err(Raised::new::<PyEOFError>(self.py, "got end of file during message")),
-                Ok(count) => {
-                    done += count;
-                    if waiting && done < buffer.len() {
-                        PyGate::new(self.py).check_signals()?;
-                    }
-                }
+                Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => waiting = true,
                 Err(error) => return Err(Raised::from_err(self.py, error.into())),
             }
