@@ -32,7 +32,9 @@ BINDING = "juggler-python"
 UNSAFE = {
     "juggler-ipc/src/arena.rs": "blocks of memory that other processes write",
     "juggler-ipc/src/heap.rs": "structures placed in blocks that keep their segment alive",
+    "juggler-ipc/src/ring.rs": "bytes go into memory that other processes write",
     "juggler-ipc/src/segment.rs": "references into memory that other processes write",
+    "juggler-ipc/tests/ring.rs": "its tests copy frames out",
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
     "juggler-ipc/src/sys/testing.rs": "the unit tests fork",
     "juggler-sync/src/future.rs": "the result's cell, handed over by the state word",

@@ -24,10 +24,16 @@ from juggler.cli import run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Our module -> the standard library's that it stands in for.
-STAND_INS = {"threading": "threading", "queue": "queue", "futures": "concurrent.futures"}
+STAND_INS = {
+    "threading": "threading",
+    "queue": "queue",
+    "futures": "concurrent.futures",
+    "multiprocessing.synchronize": "multiprocessing",
+    "multiprocessing.sharedctypes": "multiprocessing",
+}
 BEGIN = "<!-- Written by tools/make_reference.py from the docstrings: change those. -->\n"
 # Google's sections, with the words that stand for them here.
-SECTIONS = {"Args": "Arguments", "Returns": "Returns", "Raises": "Raises"}
+SECTIONS = {"Args": "Arguments", "Returns": "Returns", "Raises": "Raises", "Warns": "Warnings"}
 
 
 def main(folder: Path) -> None:
@@ -53,7 +59,7 @@ def pages() -> dict[str, str]:
 def module_page(module: ModuleType) -> str:
     """The page of one module: its own docstring, what is ours, and the rest by name."""
     ours = {name: value for name, value in exports(module) if is_ours(value)}
-    stdlib = STAND_INS[module.__name__.rpartition(".")[2]]
+    stdlib = STAND_INS[module.__name__.partition(".")[2]]
     links = ", ".join(f"[`{name}`](#{name.lower()})" for name in ours)
     parts = [
         BEGIN + f"# `{module.__name__}`",
@@ -73,7 +79,8 @@ def module_page(module: ModuleType) -> str:
 def exports(module: ModuleType) -> Iterator[tuple[str, object]]:
     """What a module exports; of `Lock`, which is a function before 3.13, always the class."""
     for name in sorted(module.__all__):
-        yield name, _juggler.Lock if name == "Lock" else getattr(module, name)
+        value = getattr(module, name)
+        yield name, value if isinstance(value, type) or name != "Lock" else _juggler.Lock
 
 
 def is_ours(value: object) -> bool:
@@ -85,8 +92,24 @@ def is_ours(value: object) -> bool:
 
 def members(owner: type) -> Iterator[tuple[str, object]]:
     """The public attributes that `owner`, or the native class behind it, defines; methods first."""
-    defined = {**vars(getattr(_juggler, owner.__name__, owner)), **vars(owner)}
-    found = {name: member for name, member in defined.items() if not name.startswith("_")}
+    native = getattr(_juggler, owner.__name__, owner)
+    if owner.__module__.startswith("juggler.multiprocessing"):
+        # What processes share derives from its native class, `SharedLock` and so on.
+        native = next(
+            (
+                base
+                for base in owner.__mro__
+                if base.__module__ == owner.__module__
+                and base.__name__ == f"Shared{owner.__name__}"
+            ),
+            owner,
+        )
+    defined = {**vars(native), **vars(owner)}
+    found = {
+        name: member
+        for name, member in defined.items()
+        if not name.startswith("_") and not isinstance(member, int)
+    }
     yield from sorted(found.items(), key=lambda item: (not callable(item[1]), item[0]))
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 
 from harness.command import main
-from process_rows import pools
+from process_rows import channels, pools, shared
 
 # Workers that import the program anew must not run it.
 if __name__ == "__main__":
-    sys.exit(main(__doc__ or "", pools.ROWS, pools.contenders()))
+    rows = [*pools.ROWS, *channels.ROWS, *shared.ROWS]
+    sys.exit(main(__doc__ or "", rows, pools.contenders()))

@@ -1,8 +1,9 @@
 //! The one place where a thread leaves the interpreter to wait.
 //!
-//! Every blocking call of the package ends in [`PyGate::wait`], or for a descriptor in [`PyGate::system_call`]: it detaches (under a GIL: releases it), sleeps in the
-//! engine, attaches again, and, if a signal ended the sleep, runs Python's signal handlers. A handler that raises (as
-//! `KeyboardInterrupt` does) ends the wait; after any other the engine waits on for what is left of its deadline.
+//! Every blocking call of the package ends in [`PyGate::wait`], or for a descriptor in [`PyGate::system_call`]: it
+//! detaches (under a GIL: releases it), sleeps in the engine, attaches again, and, if a signal ended the sleep, runs
+//! Python's signal handlers. A handler that raises (as `KeyboardInterrupt` does) ends the wait; after any other the engine
+//! waits on for what is left of its deadline.
 //!
 //! When the interpreter is finalizing, no other thread can run Python any more and so nobody can end a wait without a
 //! timeout: it raises `PythonFinalizationError` (a `RuntimeError` before 3.13) instead of hanging.
@@ -54,14 +55,20 @@ impl<'py> PyGate<'py> {
         loop {
             match self.py.detach(&mut call) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    // SAFETY: the thread is attached again.
-                    if unsafe { ffi::PyErr_CheckSignals() } != 0 {
-                        return Err(Raised);
-                    }
+                    self.check_signals()?;
                 }
                 done => return Ok(done),
             }
         }
+    }
+
+    /// Runs the handlers of signals that have come.
+    ///
+    /// # Errors
+    /// What one of them raises.
+    pub fn check_signals(&self) -> Result<(), Raised> {
+        // SAFETY: the thread is attached.
+        if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(()) } else { Err(Raised) }
     }
 }
 
@@ -72,16 +79,16 @@ impl Gate for PyGate<'_> {
         if deadline.is_never() && is_finalizing() {
             return Err(finalizing(self.py));
         }
-        match self.py.detach(|| futex.sleep(expected, deadline)) {
-            FutexWait::Woken => Ok(Waited::Woken),
-            FutexWait::TimedOut => Ok(Waited::TimedOut),
-            FutexWait::Interrupted => {
-                // The handler may do anything: until it waits anew, this thread counts as running.
-                crate::trace::stopped_waiting();
-                // SAFETY: the thread is attached again.
-                if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(Waited::Woken) } else { Err(Raised) }
-            }
-        }
+        let waited = match self.py.detach(|| futex.sleep(expected, deadline)) {
+            FutexWait::Woken => return Ok(Waited::Woken),
+            // A signal may have come just before the sleep, and not ended it. Who sleeps in slices sees it here.
+            FutexWait::TimedOut => Waited::TimedOut,
+            FutexWait::Interrupted => Waited::Woken,
+        };
+        // The handler may do anything: until it waits anew, this thread counts as running.
+        crate::trace::stopped_waiting();
+        // SAFETY: the thread is attached again.
+        if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(waited) } else { Err(Raised) }
     }
 
     fn resumed(&self, waiter: &Waiter) {

@@ -9,29 +9,21 @@ Deviations:
 * A peer that is gone in the middle of a message is an `EOFError`, not an `OSError`.
 * A length that no message can have is an `OSError`, as one above ``maxlength`` is, and nothing more
   can be received.
-* ``send`` pickles what plain pickle refuses, as far as juggler can, before it raises.
+* ``send`` takes functions and classes that plain pickle refuses (lambdas, closures), by value. What
+  can't travel at all is a `pickle.PicklingError` that names the path to it, whatever the standard
+  library would have raised.
 """
 
 import os
 import pickle
 import socket
+import sys
 from multiprocessing import connection as _stock  # its names may become ours
 from multiprocessing import reduction
-from multiprocessing.connection import (
-    CONNECTION_TIMEOUT,
-    AuthenticationError,
-    BufferTooShort,
-    address_type,
-    answer_challenge,
-    arbitrary_address,
-    default_family,
-    deliver_challenge,
-    families,
-    wait,
-)
 from multiprocessing.connection import Client as _StockClient
 from multiprocessing.connection import Connection as _StockConnection
 from multiprocessing.connection import Listener as _StockListener
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
@@ -40,22 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-__all__ = [
-    "CONNECTION_TIMEOUT",
-    "AuthenticationError",
-    "BufferTooShort",
-    "Client",
-    "Connection",
-    "Listener",
-    "Pipe",
-    "address_type",
-    "answer_challenge",
-    "arbitrary_address",
-    "default_family",
-    "deliver_challenge",
-    "families",
-    "wait",
-]
+__all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
 
 
 class Connection(_juggler.Connection, _StockConnection):
@@ -86,7 +63,7 @@ def _adopt(connection: "Any") -> "Any":
     if type(connection) is not _StockConnection:
         return connection  # a wrapper that speaks another format
     ours = Connection(connection.fileno(), connection.readable, connection.writable)
-    connection._handle = None
+    connection._handle = None  # type: ignore[attr-defined]
     return ours
 
 
@@ -125,8 +102,8 @@ class Listener(_StockListener):
             AuthenticationError: the client does not know the key.
             OSError: the listener is closed.
         """
-        # Not `super()`: where this class is `Listener`, the standard library's own subclasses call it
-        # with listeners that are none of this class.
+        # Not `super()`: where this class is in the place of the standard library's, that one's own
+        # subclasses call it with listeners that are none of this class.
         connection: Connection = _adopt(_StockListener.accept(self))
         return connection
 
@@ -164,14 +141,13 @@ def _dumps(obj: object) -> "Any":
     """Pickle what is not plain: by the standard library's pickler, then by juggler's own."""
     try:
         return reduction.ForkingPickler.dumps(obj)
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except (pickle.PicklingError, AttributeError, TypeError) as refused:
         try:
-            from juggler._processes import pickling
-        except ImportError:
-            pickling = None
-        if pickling is None:
-            raise
-        return pickling.dumps(obj)
+            from juggler._processes import by_value, pickling  # noqa: F401
+        except ImportError:  # cloudpickle is not there
+            raise refused from None
+        message, _ = pickling.dumps(obj, threshold=sys.maxsize)
+        return message
 
 
 _juggler._set_channel_dumps(_dumps)

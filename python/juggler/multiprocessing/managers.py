@@ -16,7 +16,8 @@ from multiprocessing.managers import SharedMemoryManager as _StockSharedMemoryMa
 from multiprocessing.managers import SyncManager as _StockSyncManager
 from typing import TYPE_CHECKING, Any
 
-from juggler.multiprocessing import connection, context
+from juggler.multiprocessing import connection
+from juggler.multiprocessing.context import default_context
 
 __all__ = ["BaseManager", "BaseProxy", "SharedMemoryManager", "SyncManager", "Token"]
 
@@ -44,13 +45,14 @@ class BaseManager(_StockBaseManager):
         *,
         shutdown_timeout: float = 1.0,
     ) -> None:
-        # Not `super()`: where this class is `BaseManager`, the standard library calls it by that name.
+        # Not `super()`: where this class is in the place of the standard library's, that one's own
+        # subclass calls it.
         _StockBaseManager.__init__(
             self,
             address,
             authkey,
             serializer,
-            ctx or context.default_context.get_context(),
+            ctx or default_context.get_context(),
             shutdown_timeout=shutdown_timeout,
         )
 
@@ -74,7 +76,7 @@ class SharedMemoryManager(_StockSharedMemoryManager, BaseManager):
         *,
         shutdown_timeout: float = 1.0,
     ) -> None:
-        ctx = ctx or context.default_context.get_context()
+        ctx = ctx or default_context.get_context()
         super().__init__(address, authkey, serializer, ctx, shutdown_timeout=shutdown_timeout)
 
 

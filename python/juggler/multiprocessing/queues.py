@@ -20,12 +20,13 @@ Deviations:
 * ``empty``, ``full`` and ``qsize`` know at once of every put and get of every process.
 * `SimpleQueue.get` does not raise `EOFError` when all other processes have gone.
 * ``_reader`` and ``_writer`` are there for programs that select on them: they have ``fileno``,
-  ``poll``, ``close`` and ``closed``, and send and receive whole items. The descriptor is readable while
-  there are items; it is kept so from the first call of ``fileno`` on, in all processes, which
-  costs a system call with every put and get.
+  ``poll``, ``close`` and ``closed``, and send and receive whole items. The descriptor is readable
+  while there are items; it is kept so from the first call of ``fileno`` on, in all processes,
+  which costs a system call with every put and get.
 """
 
 import threading
+import traceback
 from multiprocessing import context, reduction
 from multiprocessing import queues as _stock
 from queue import Empty, Full
@@ -63,7 +64,9 @@ class _Reader(_End):
     def poll(self, timeout: "float | None" = 0.0) -> bool:
         if not self._queue.empty():
             return True
-        return bool(timeout is None or timeout > 0) and bool(connection.wait([self], timeout))
+        if timeout is not None and timeout <= 0:
+            return False
+        return bool(connection.wait([self.fileno()], timeout))
 
     def recv(self) -> object:
         return self._queue.get()
@@ -106,12 +109,12 @@ class _Shared(_juggler.ProcessQueue):
         self._open(segment.detach(), event.detach(), self._simple)
 
 
-class Queue(_Shared, _stock.Queue):
+class Queue(_Shared, _stock.Queue):  # type: ignore[type-arg]
     """A queue for any number of processes; as `multiprocessing.Queue`, and an instance of it.
 
-    See the module for what differs. Order: items of one process come out as they went in. Fairness: none
-    among those who wait. Fork: the child uses the same queue. Otherwise a queue reaches another
-    process as an argument of a new `Process`.
+    See the module for what differs. Order: items of one process come out as they went in. Fairness:
+    none among those who wait. Fork: the child uses the same queue. Otherwise a queue reaches
+    another process as an argument of a new `Process`.
 
     Args:
         maxsize: the most items it holds; 0 or less is no limit.
@@ -126,7 +129,7 @@ class Queue(_Shared, _stock.Queue):
         return self._bound() or _UNBOUNDED
 
     def close(self) -> None:
-        """Say that this process uses the queue no more: its ``put`` and ``get`` raise `ValueError`."""
+        """Use the queue no more in this process: ``put`` and ``get`` raise `ValueError`."""
         self._closed = True
 
     def join_thread(self) -> None:
@@ -136,11 +139,15 @@ class Queue(_Shared, _stock.Queue):
     def cancel_join_thread(self) -> None:
         """Nothing: no process waits for its queues at its end."""
 
+    @staticmethod
+    def _on_queue_feeder_error(e: "Exception", obj: object) -> None:
+        traceback.print_exception(e)
+
     def _terminate_broken(self) -> None:
         self.close()
 
 
-class JoinableQueue(Queue, _stock.JoinableQueue):
+class JoinableQueue(Queue, _stock.JoinableQueue):  # type: ignore[type-arg]
     """A `Queue` that knows which items are done; as `multiprocessing.JoinableQueue`.
 
     Args:
@@ -158,11 +165,14 @@ class JoinableQueue(Queue, _stock.JoinableQueue):
             raise ValueError("task_done() called too many times")
 
     def join(self) -> None:
-        """Wait until all items ever put are done. Releases the GIL; signal handlers run meanwhile."""
+        """Wait, without the GIL, until all items ever put are done.
+
+        Signal handlers run meanwhile, and one that raises ends the wait.
+        """
         self._join()
 
 
-class SimpleQueue(_Shared, _stock.SimpleQueue):
+class SimpleQueue(_Shared, _stock.SimpleQueue):  # type: ignore[type-arg]
     """A queue without a bound and with fewer methods; as `multiprocessing.SimpleQueue`.
 
     Args:
@@ -180,7 +190,7 @@ class SimpleQueue(_Shared, _stock.SimpleQueue):
         return threading.Lock()
 
     def close(self) -> None:
-        """Say that this process uses the queue no more: its methods raise `OSError`."""
+        """Use the queue no more in this process: its methods raise `OSError`."""
         self._closed = True
 
 

@@ -241,7 +241,13 @@ impl End<'_, '_> {
                 self.try_write(parts)
             };
             match wrote {
-                Ok(count) => sent += count,
+                Ok(count) => {
+                    sent += count;
+                    // A signal ends a call that has moved some bytes without saying so.
+                    if waiting && sent < total {
+                        PyGate::new(self.py).check_signals()?;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => waiting = true,
                 Err(error) => return Err(Raised::from_err(self.py, error.into())),
             }
@@ -267,7 +273,12 @@ impl End<'_, '_> {
                     return Err(Raised);
                 }
                 Ok(0) => return Err(Raised::new::<PyEOFError>(self.py, "got end of file during message")),
-                Ok(count) => done += count,
+                Ok(count) => {
+                    done += count;
+                    if waiting && done < buffer.len() {
+                        PyGate::new(self.py).check_signals()?;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => waiting = true,
                 Err(error) => return Err(Raised::from_err(self.py, error.into())),
             }
