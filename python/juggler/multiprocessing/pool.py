@@ -36,10 +36,6 @@ from multiprocessing.pool import (  # type: ignore[attr-defined]
     mapstar,
     starmapstar,
 )
-from multiprocessing.pool import (
-)
-from multiprocessing.pool import (
-)
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from juggler import futures, queue, threading
@@ -161,7 +157,6 @@ class ApplyResult(Generic[_Result]):
             finally:
                 del error  # it refers to this frame
         return self._value()
-
 
 
 AsyncResult = ApplyResult
