@@ -36,6 +36,7 @@ _STDLIB = {
         "concurrent.futures._base",
         "concurrent.futures.thread",
     ),
+    "juggler._processes.executor": ("concurrent.futures.process",),
     # The package itself holds methods of its default context, which come to ours by the classes of
     # these modules and by the table of contexts (`_replace_contexts`).
     "juggler.multiprocessing.context": ("multiprocessing", "multiprocessing.context"),
@@ -58,6 +59,8 @@ _TRIGGERS = {
 # These derive from a class of the standard library's and override what that one has inside.
 _NEEDS_STOCK = {
     "concurrent.futures.interpreter": ("concurrent.futures.thread", "ThreadPoolExecutor"),
+    # Pickled to children that may have imported this before or after juggler was installed.
+    "concurrent.futures.process": ("multiprocessing.queues", "Queue"),
     "multiprocessing.synchronize": ("threading", "Barrier"),
 }
 
