@@ -36,6 +36,7 @@ _STDLIB = {
         "concurrent.futures._base",
         "concurrent.futures.thread",
     ),
+    "juggler._processes.executor": ("concurrent.futures.process",),
     # The package itself holds methods of its default context, which come to ours by the classes of
     # these modules and by the table of contexts (`_replace_contexts`).
     "juggler.multiprocessing.context": ("multiprocessing", "multiprocessing.context"),

@@ -30,6 +30,7 @@ Deviations:
 from __future__ import annotations
 
 import concurrent.futures as _stdlib
+import importlib as _importlib
 import os as _os
 import threading as _threading
 import weakref as _weakref
@@ -57,7 +58,12 @@ if TYPE_CHECKING:
     # What follows at runtime from the standard library's module, spelled out: type checkers read
     # literals only. tests/typing holds the two together on every version.
     import sys
-    from concurrent.futures import ProcessPoolExecutor
+    from juggler._processes.errors import MemoryLimitExceeded, WorkerDied
+    from juggler._processes.executor import (
+        ProcessPoolExecutor,
+        ProcessPoolExecutorStatistics,
+        WorkerStatistics,
+    )
 
     __all__ = [
         "ALL_COMPLETED",
@@ -69,10 +75,14 @@ if TYPE_CHECKING:
         "Executor",
         "Future",
         "InvalidStateError",
+        "MemoryLimitExceeded",
         "ProcessPoolExecutor",
+        "ProcessPoolExecutorStatistics",
         "ThreadPoolExecutor",
         "ThreadPoolExecutorStatistics",
         "TimeoutError",
+        "WorkerDied",
+        "WorkerStatistics",
         "as_completed",
         "wait",
     ]
@@ -81,11 +91,19 @@ if TYPE_CHECKING:
 
         __all__ += ["InterpreterPoolExecutor"]
 else:
+    # Beyond the standard library.
+    _PROCESSES = (
+        "MemoryLimitExceeded",
+        "ProcessPoolExecutorStatistics",
+        "WorkerDied",
+        "WorkerStatistics",
+    )
     __all__ = [
         *_stdlib.__all__,
         *({"InvalidStateError"} - {*_stdlib.__all__}),  # 3.11 forgot to export it
         "BrokenThreadPool",
         "ThreadPoolExecutorStatistics",
+        *_PROCESSES,
     ]
 
 
@@ -169,6 +187,12 @@ _os.register_at_fork(after_in_child=_after_fork_in_child)
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
+        if name == "ProcessPoolExecutor" or name in _PROCESSES:
+            # Imports `multiprocessing`, so only when it is used.
+            module = "errors" if name in ("MemoryLimitExceeded", "WorkerDied") else "executor"
+            value = getattr(_importlib.import_module(f"juggler._processes.{module}"), name)
+            globals()[name] = value
+            return value
         # The standard library's other executors, which it imports when they are first used, and its
         # private names; but not what the import system keeps in a module: this is no package.
         if name.startswith("__"):

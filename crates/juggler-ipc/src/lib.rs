@@ -16,6 +16,7 @@
 //! | [`ring`] | frames of bytes, in at one end and out at the other |
 //! | [`channel`] | a queue between processes |
 //! | [`semaphore`], [`event`], [`condition`], [`barrier`] | what else processes wait for |
+//! | [`pool`] | the process pool |
 
 #[cfg(not(loom))]
 pub mod arena;
@@ -29,6 +30,7 @@ pub mod event;
 pub mod heap;
 pub mod lock;
 pub mod owner;
+pub mod pool;
 #[cfg(not(loom))]
 pub mod ring;
 pub mod segment;

@@ -66,6 +66,14 @@ mod _juggler {
     #[pymodule_export]
     use super::ipc::parent::end_with_parent;
     #[pymodule_export]
+    use super::ipc::pool::{ProcessPool, close_process_pools, disown_process_pools};
+    #[pymodule_export]
+    use super::ipc::pool_collect::set_process_pool_hooks;
+    #[pymodule_export]
+    use super::ipc::pool_engine::ProcessPoolEngine;
+    #[pymodule_export]
+    use super::ipc::pool_worker::{run_chunk, stop_requested, work};
+    #[pymodule_export]
     use super::ipc::payload::set_channel_dumps;
     #[pymodule_export]
     use super::ipc::queue::ProcessQueue;
@@ -98,6 +106,7 @@ mod _juggler {
         ipc::connection::finish(py)?;
         ipc::event::finish(py)?;
         ipc::lock::finish(py)?;
+        ipc::pool::finish(py)?;
         ipc::queue::finish(py)?;
         ipc::semaphore::finish(py)?;
         ipc::value::finish(py)?;

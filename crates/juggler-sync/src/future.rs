@@ -343,6 +343,14 @@ impl<V, C> Change<'_, V, C> {
         }
     }
 
+    /// Makes a running future pending again: whoever computes it has been stopped.
+    pub fn reconsider(self) {
+        if self.future.state() == State::Running {
+            let word = self.future.word.load(Ordering::Relaxed);
+            self.future.word.word.store(word & !STATE | State::Pending as u32, Ordering::Release);
+        }
+    }
+
     /// See [`Future::finish`].
     ///
     /// # Errors

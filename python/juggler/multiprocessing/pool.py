@@ -36,22 +36,24 @@ from multiprocessing.pool import (  # type: ignore[attr-defined]
     mapstar,
     starmapstar,
 )
-from multiprocessing.pool import (
-    MaybeEncodingError as MaybeEncodingError,
-)
-from multiprocessing.pool import (
-    RemoteTraceback as RemoteTraceback,
-)
-from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from juggler import futures, queue, threading
+from juggler._processes import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Self
+
+    # Its results are of classes of its own.
+    _StdlibPool = object
+else:
+    _StdlibPool = _stdlib.Pool
 
 __all__ = ["Pool", "ThreadPool"]
 
+MaybeEncodingError = _stdlib.MaybeEncodingError  # type: ignore[attr-defined]
+RemoteTraceback = _stdlib.RemoteTraceback  # type: ignore[attr-defined]
 TimeoutError = _multiprocessing.TimeoutError  # noqa: A001
 
 READ_AHEAD = 4096
@@ -155,8 +157,6 @@ class ApplyResult(Generic[_Result]):
             finally:
                 del error  # it refers to this frame
         return self._value()
-
-    __class_getitem__ = classmethod(GenericAlias)  # type: ignore[assignment]
 
 
 AsyncResult = ApplyResult
@@ -263,7 +263,7 @@ class IMapUnorderedIterator(IMapIterator[_Result]):
         call.add_done_callback(self._calls.put)
 
 
-class Pool(_stdlib.Pool):
+class Pool(_StdlibPool):
     """A pool of worker processes, started at once.
 
     Stands in for `multiprocessing.pool.Pool`, and is a subclass of it, none of whose own code runs
@@ -291,7 +291,7 @@ class Pool(_stdlib.Pool):
     ) -> None:
         self._state = INIT
         if processes is None:
-            processes = futures._cpu_count()
+            processes = processors()
         if processes < 1:
             raise ValueError("Number of processes must be at least 1")
         if maxtasksperchild is not None and (
@@ -337,6 +337,17 @@ class Pool(_stdlib.Pool):
     def __del__(self, _warn: Callable[..., None] = warnings.warn, _run: str = RUN) -> None:
         if self._state == _run:
             _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+
+    def _check_running(self) -> None:
+        if self._state != RUN:
+            raise ValueError("Pool not running")
+
+    def __enter__(self) -> Self:
+        self._check_running()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.terminate()
 
     def apply(
         self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}
@@ -415,7 +426,7 @@ class Pool(_stdlib.Pool):
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> MapResult[Any]:
         self._check_running()
-        items = iterable if hasattr(iterable, "__len__") else list(iterable)
+        items: Any = iterable if hasattr(iterable, "__len__") else list(iterable)
         if chunksize is None:
             chunksize, rest = divmod(len(items), self._processes * 4)
             chunksize += bool(rest)

@@ -1,4 +1,5 @@
-//! What depends on the platform: anonymous memory files and their mappings, which process lives, and a process's end with
+//! What depends on the platform: anonymous memory files and their mappings, which process lives, processes as descriptors,
+//! and a process's end with
 //! its parent.
 
 #[cfg(target_os = "linux")]
@@ -7,6 +8,10 @@ mod linux;
 pub use linux::{
     Life, Mapping, create_memory_file, end_with_parent, file_length, process_life, reserve_memory, return_memory,
 };
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
+pub use process::{Poller, await_process, kill_self, open_process, resident_bytes, signal_process};
 
 #[cfg(all(test, not(loom)))]
 pub mod testing;

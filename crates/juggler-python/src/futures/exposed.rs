@@ -49,6 +49,7 @@ impl Exposure {
             }
         };
         future.engine.change().expose();
+        future.collect_eagerly(py).map_err(|raised| raised.fetch(py))?;
         Ok(exposure)
     }
 

@@ -84,6 +84,7 @@ impl Followed {
         if let Some(future) = layout::as_future(py, &self.future) {
             future.engine.subscribe(collector, token);
             self.subscribed = true;
+            future.collect_eagerly(py).map_err(|raised| raised.fetch(py))?;
             return Ok(());
         }
         let relay = Bound::new(py, Relay { collector: collector.clone(), token })?.into_any();

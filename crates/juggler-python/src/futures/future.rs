@@ -6,6 +6,7 @@ use super::stdlib::{self, CANCELLED_ERROR, INVALID_STATE_ERROR};
 use super::tracing;
 use crate::gate::PyGate;
 use crate::gc::Ready;
+use crate::ipc::pool::Pool;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
@@ -13,6 +14,7 @@ use crate::trace;
 use juggler_sync::Deadline;
 use juggler_sync::future::{self, Started, State, WrongState};
 use juggler_sync::guarded::Guarded;
+use juggler_sync::sync::Arc;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyTimeoutError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
@@ -54,13 +56,42 @@ pub struct Future {
     pub engine: future::Future<Outcome, Obj>,
     /// Set once the program has asked for the condition or the waiters.
     pub exposure: Guarded<Option<Box<Exposure>>>,
+    /// Where the call is made, if its result must be fetched by those who wait for it.
+    pub source: Option<Source>,
+}
+
+/// A call in a process pool. Its result lies in shared memory until somebody collects it: whoever waits for the future,
+/// asks how it stands, or has set the collector to it.
+pub struct Source {
+    pub pool: Arc<Pool>,
+    pub id: u64,
+    pub priority: i32,
 }
 
 impl Future {
     /// A pending future.
     #[inline(always)]
     pub fn new() -> Self {
-        Self { ready: Ready::new(), engine: future::Future::new(State::Pending), exposure: Guarded::new(None) }
+        Self::from_source(None)
+    }
+
+    /// A pending future of a call that is made elsewhere.
+    #[inline(always)]
+    pub fn from_source(source: Option<Source>) -> Self {
+        let (engine, exposure) = (future::Future::new(State::Pending), Guarded::new(None));
+        Self { ready: Ready::new(), engine, exposure, source }
+    }
+
+    /// Has the result collected as soon as it is there: somebody is to be told who does not ask.
+    ///
+    /// # Errors
+    /// What starting a thread raises.
+    #[inline]
+    pub fn collect_eagerly(&self, py: Python<'_>) -> Result<(), Raised> {
+        match &self.source {
+            Some(source) if !self.engine.state().is_done() => source.pool.collect_eagerly(py),
+            _ => Ok(()),
+        }
     }
 
     /// What came of it, if it is finished.
@@ -120,8 +151,10 @@ impl Future {
     fn __init__(&self) {}
 
     #[getter(_state)]
-    fn state<'py>(&self, py: Python<'py>) -> &'py Bound<'py, PyString> {
-        name_of(py, self.engine.state())
+    fn state<'py>(slf: &Bound<'py, Self>) -> PyResult<&'py Bound<'py, PyString>> {
+        let py = slf.py();
+        refresh_bound(slf)?;
+        Ok(name_of(py, slf.get().engine.state()))
     }
 
     #[setter(_state)]
@@ -222,6 +255,7 @@ impl Future {
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let (py, future) = (slf.py(), slf.get());
+        refresh_bound(slf)?;
         let class = slf.get_type().name()?;
         let state = future.engine.state();
         let (_, _, description) = STATES[state as usize];
@@ -322,6 +356,17 @@ pub fn cancel(this: This<'_, '_, Future>) -> Result<bool, Raised> {
     }
 }
 
+/// Cancels the future, also if it runs, and runs its callbacks.
+///
+/// # Errors
+/// What a callback raised that is no `Exception`.
+pub fn cancel_begun(this: This<'_, '_, Future>) -> Result<(), Raised> {
+    if this.engine.state() == State::Running {
+        this.engine.change().reconsider();
+    }
+    cancel(this).map(drop)
+}
+
 #[cold]
 pub fn invalid_state(this: This<'_, '_, Future>, state: State) -> Raised {
     let py = this.py();
@@ -383,7 +428,9 @@ fn raise(py: Python<'_>, error: &Obj) -> Raised {
 fn await_outcome(this: This<'_, '_, Future>, deadline: Deadline) -> Result<Outcome, Raised> {
     let py = this.py();
     if !this.engine.state().is_done() {
-        if trace::on() {
+        if let Some(source) = &this.source {
+            source.pool.wait(this, deadline)?;
+        } else if trace::on() {
             tracing::wait(this, deadline)?;
         } else {
             this.engine.wait(&PyGate::new(py), deadline)?;
@@ -477,6 +524,7 @@ fn add_done_callback(this: This<'_, '_, Future>, args: Args<'_>) -> RawResult {
     if let Some(callback) = this.engine.add_callback(unsafe { Obj::from_borrowed(callback) }) {
         run_callback(this, &callback)?;
     }
+    this.collect_eagerly(this.py())?;
     Ok(raw::none())
 }
 
@@ -484,8 +532,31 @@ fn set_running_or_notify_cancel(this: This<'_, '_, Future>) -> RawResult {
     start(this).map(raw::bool)
 }
 
-fn py_cancel(this: This<'_, '_, Future>) -> RawResult {
-    cancel(this).map(raw::bool)
+fn py_cancel(this: This<'_, '_, Future>, args: Args<'_>) -> RawResult {
+    let running = if args.is_empty() {
+        false
+    } else {
+        let [running] = args.parse(this.py(), "cancel", [c"running"], 0)?;
+        raw::truth(running, false)?
+    };
+    match &this.source {
+        Some(source) => source.cancel(this, running).map(raw::bool),
+        None => cancel(this).map(raw::bool),
+    }
+}
+
+/// Learns what has become of a call that is made elsewhere.
+#[inline(always)]
+fn refresh(this: This<'_, '_, Future>) -> Result<(), Raised> {
+    match &this.source {
+        Some(source) => source.refresh(this),
+        None => Ok(()),
+    }
+}
+
+fn refresh_bound(this: &Bound<'_, Future>) -> PyResult<()> {
+    // SAFETY: `this` keeps the future alive.
+    refresh(unsafe { This::new(this.py(), this.as_ptr()) }).map_err(|raised| raised.fetch(this.py()))
 }
 
 fn cancelled(this: This<'_, '_, Future>) -> RawResult {
@@ -493,10 +564,12 @@ fn cancelled(this: This<'_, '_, Future>) -> RawResult {
 }
 
 fn running(this: This<'_, '_, Future>) -> RawResult {
+    refresh(this)?;
     Ok(raw::bool(this.engine.state() == State::Running))
 }
 
 fn done(this: This<'_, '_, Future>) -> RawResult {
+    refresh(this)?;
     Ok(raw::bool(this.engine.state().is_done()))
 }
 
@@ -524,6 +597,10 @@ const EXCEPTION: &str = "($self, /, timeout=None)\n--\n\n\
         Raises:\n\
         \x20   CancelledError: the future was cancelled.\n\
         \x20   TimeoutError: it was not done in time.";
+const CANCEL: &str = "($self, /, running=False)\n--\n\n\
+Cancel the call unless it has begun. Returns whether it is cancelled.\n\n\
+With `running`, also one that a process pool's worker is making: the future is cancelled at once, and the worker is \
+stopped: by an exception in the call first, by signals after 0.5 s and 1 s. A thread's call can't be stopped.";
 const ADD_DONE_CALLBACK: &str = "($self, /, fn)\n--\n\n\
 Call `fn` with this future when it is done, at once if it is.\n\n\
 Callbacks are called in the order in which they were added, by the thread that ends the future. An Exception that one \
@@ -538,7 +615,7 @@ methods! { add_methods for Future {
     "set_running_or_notify_cancel" => noargs set_running_or_notify_cancel,
         "($self, /)\n--\n\nSay that the call begins, or that its cancellation is known; for executors.\n\n\
         Returns False if the future was cancelled: then the call must not be made.";
-    "cancel" => noargs py_cancel, "($self, /)\n--\n\nCancel the call unless it has begun. Returns whether it is cancelled.";
+    "cancel" => keywords py_cancel, CANCEL;
     "cancelled" => noargs cancelled, "($self, /)\n--\n\nWhether the call was cancelled.";
     "running" => noargs running, "($self, /)\n--\n\nWhether the call is being made.";
     "done" => noargs done, "($self, /)\n--\n\nWhether the call was cancelled or has ended.";

@@ -4,7 +4,7 @@
 //! are the ones that count in a pool's speed, so they are made and freed directly; see [`layout`].
 #![allow(unsafe_code)]
 
-use super::future::Future;
+use super::future::{Future, Source};
 use crate::layout::{self, Direct, Layout};
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
@@ -30,7 +30,16 @@ impl Direct for Future {
 /// `MemoryError`
 #[inline(always)]
 pub fn create(py: Python<'_>) -> Result<Obj, Raised> {
-    layout::create(py, Future::new())
+    create_from(py, None)
+}
+
+/// A new future, pending, of a call that a process pool makes.
+///
+/// # Errors
+/// `MemoryError`
+#[inline(always)]
+pub fn create_from(py: Python<'_>, source: Option<Source>) -> Result<Obj, Raised> {
+    layout::create(py, Future::from_source(source))
 }
 
 /// `object` as one of our futures, if it is one.

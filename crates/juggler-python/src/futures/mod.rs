@@ -17,7 +17,7 @@ mod context;
 mod exposed;
 mod follow;
 pub mod future;
-mod layout;
+pub mod layout;
 mod map;
 pub mod pool;
 pub mod stdlib;
@@ -29,7 +29,7 @@ mod worker;
 use pyo3::prelude::*;
 
 pub use layout::set_future_class;
-pub use worker::{close_pools, forget_workers, set_worker_starter};
+pub use worker::{close_pools, forget_workers, give_way, set_worker_starter};
 
 /// Adds what PyO3 does not to the classes.
 pub fn finish(py: Python<'_>) -> PyResult<()> {

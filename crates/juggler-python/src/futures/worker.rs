@@ -215,7 +215,7 @@ impl Worker {
 /// Python function that does nothing is called. To detach instead would starve whoever waits: each time it is woken in
 /// vain, its interval begins anew.
 #[inline]
-fn give_way(py: Python<'_>) {
+pub fn give_way(py: Python<'_>) {
     static NOTHING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let nothing = NOTHING.get_or_try_init(py, || py.eval(c"lambda: None", None, None).map(Bound::unbind));
     if let Err(error) = nothing.and_then(|nothing| nothing.bind(py).call0()) {

@@ -73,6 +73,22 @@ macro_rules! atomic {
                 before
             }
 
+            /// Sets bits and returns the value before.
+            pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                before_load(order);
+                let before = self.0.fetch_or(value, order);
+                after_store(order);
+                before
+            }
+
+            /// Keeps some bits and returns the value before.
+            pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                before_load(order);
+                let before = self.0.fetch_and(value, order);
+                after_store(order);
+                before
+            }
+
             /// Writes `new` if the value is `current`.
             pub fn compare_exchange(
                 &self,

@@ -1,0 +1,613 @@
+//! The parent's side of the pool: slots and the backlog behind them, collecting results, settling the dead.
+//!
+//! `T` is what the parent keeps of a task: for the binding its future. Nothing here drops or clones a `T`, so that
+//! everything can be called by a thread that may not touch what is in it; owners go out by the results.
+#![allow(unsafe_code)]
+
+use super::payload::{self, Payload, Taken};
+use super::seat::stop_mark;
+use super::slot::{Phase, State};
+use super::table::{MAX_WORKERS, SLOTS, Table, UNFIT};
+use super::region::Region;
+use juggler_sync::guarded::{Guard, Guarded};
+use juggler_sync::sync::{AtomicU64, Ordering};
+use juggler_sync::sys::monotonic_nanos;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::io;
+
+/// How a task is to be treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The higher, the earlier.
+    pub priority: i32,
+    /// How often it is tried again when its worker dies.
+    pub retries: u32,
+    /// How long it may run, in nanoseconds; 0: for ever.
+    pub timeout: u64,
+}
+
+/// Why a running task is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It ran for longer than its timeout.
+    TimedOut,
+    /// It was cancelled.
+    Cancelled,
+    /// Its worker has more memory than it may have.
+    OutOfMemory,
+}
+
+/// A task that is being stopped.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    reason: Reason,
+    /// When the next, harder means is due; and which.
+    due: u64,
+    step: usize,
+}
+
+/// How a task is stopped, and how long each means has, in nanoseconds: a signal whose handler raises, a polite one, the
+/// last.
+const STEPS: [(i32, u64); 3] =
+    [(libc::SIGINT, 500_000_000), (libc::SIGTERM, 500_000_000), (libc::SIGKILL, 1_000_000_000)];
+
+struct Entry<T> {
+    owner: T,
+    options: Options,
+    /// What its arguments take.
+    taken: Taken,
+    stop: Option<Stop>,
+}
+
+struct Waiting<T> {
+    owner: T,
+    options: Options,
+    payload: Box<[u8]>,
+}
+
+/// Where a task stands in the backlog.
+type Rank = (Reverse<i32>, u64);
+
+struct Inner<T> {
+    /// Slots without a task; the last was used last, and its memory is warm.
+    free: Vec<u32>,
+    entries: Box<[Option<Entry<T>>]>,
+    /// The task of each slot, for the search.
+    ids: Box<[u64]>,
+    backlog: BTreeMap<Rank, Waiting<T>>,
+    /// How many slots may be used.
+    depth: usize,
+    /// Tasks with a timeout, and tasks that are being stopped.
+    timed: usize,
+    closed: bool,
+    /// Which desks are in use.
+    desks: Box<[bool]>,
+    deepest: usize,
+    /// Where arguments go that don't fit their slots.
+    region: Region,
+}
+
+/// What the parent shares with nobody; see the [module](self).
+pub struct Parent<T> {
+    table: Table,
+    inner: Guarded<Inner<T>>,
+    next: AtomicU64,
+}
+
+/// What became of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// Nobody is idle, and there is a desk for another worker.
+    pub needs_worker: bool,
+    /// It had to wait in the backlog, which only moves when somebody collects.
+    pub waits: bool,
+}
+
+/// A task that is done.
+pub struct Finished<T> {
+    slot: usize,
+    /// The parent's.
+    pub owner: T,
+    /// The worker's word.
+    pub kind: u32,
+    /// Whether it was being stopped.
+    pub stop: Option<Reason>,
+    taken: Taken,
+}
+
+/// A task whose worker died.
+pub struct Lost<T> {
+    /// The parent's.
+    pub owner: T,
+    /// Whether it was being stopped.
+    pub stop: Option<Reason>,
+    /// Of a task that consists of several calls: how many were done.
+    pub progress: u32,
+}
+
+/// What a dead worker leaves behind.
+pub struct Settled<T> {
+    /// The task that it held, if that is not tried again.
+    pub lost: Option<Lost<T>>,
+    /// Whether it did a task, or took one.
+    pub worked: bool,
+    /// Whether its initializer had raised.
+    pub unfit: bool,
+}
+
+/// A snapshot of a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Statistics {
+    /// Tasks that wait for a worker.
+    pub waiting: usize,
+    /// The most that ever did.
+    pub deepest: usize,
+    /// Workers.
+    pub workers: usize,
+    /// Workers that sleep.
+    pub idle: usize,
+    /// Tasks in slots, done or not.
+    pub in_flight: usize,
+}
+
+impl<T> Parent<T> {
+    /// A pool without workers.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new(max_workers: usize) -> io::Result<Self> {
+        let table = Table::create(max_workers)?;
+        let inner = Inner {
+            region: table.arguments_region(),
+            free: (0..SLOTS as u32).rev().collect(),
+            entries: (0..SLOTS).map(|_| None).collect(),
+            ids: vec![0; SLOTS].into(),
+            backlog: BTreeMap::new(),
+            depth: SLOTS,
+            timed: 0,
+            closed: false,
+            desks: vec![false; max_workers].into(),
+            deepest: 0,
+        };
+        Ok(Self { table, inner: Guarded::new(inner), next: AtomicU64::new(1) })
+    }
+
+    /// The shared part.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// A number for a task to be submitted.
+    #[inline]
+    pub fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Queues the task `id`, whose arguments are the `parts` one after the other.
+    ///
+    /// # Errors
+    /// `owner`, with `None` if the pool is closed and the system's error if there is no memory for the arguments.
+    #[inline]
+    pub fn submit(
+        &self,
+        id: u64,
+        owner: T,
+        options: Options,
+        parts: &[&[u8]],
+    ) -> Result<Submitted, (T, Option<io::Error>)> {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return Err((owner, None));
+        }
+        if options.priority != 0 && inner.depth == SLOTS {
+            // What is in the order already can't be overtaken.
+            inner.depth = (2 * self.table.workers()).clamp(8, SLOTS);
+        }
+        inner.timed += usize::from(options.timeout > 0);
+        let waits = !inner.backlog.is_empty() || !self.has_room(&inner);
+        if waits {
+            let payload = parts.concat().into();
+            inner.backlog.insert((Reverse(options.priority), id), Waiting { owner, options, payload });
+        } else if let Err((owner, problem)) = self.place(&mut inner, id, owner, options, parts) {
+            inner.timed -= usize::from(options.timeout > 0);
+            return Err((owner, Some(problem)));
+        }
+        let free_desk = inner.desks.iter().any(|taken| !taken);
+        let waiting = self.table.order().length() as usize + inner.backlog.len();
+        inner.deepest = inner.deepest.max(waiting);
+        drop(inner);
+        let woken = self.table.wake_one();
+        Ok(Submitted { needs_worker: !woken && free_desk, waits })
+    }
+
+    /// Whether a task can be queued. Each worker's task must be able to be queued again at any time.
+    #[inline]
+    fn has_room(&self, inner: &Guard<'_, Inner<T>>) -> bool {
+        SLOTS - inner.free.len() < inner.depth && self.table.order().has_room(MAX_WORKERS + 1)
+    }
+
+    /// Puts a task into a slot; there is room.
+    #[inline]
+    fn place(
+        &self,
+        inner: &mut Guard<'_, Inner<T>>,
+        id: u64,
+        owner: T,
+        options: Options,
+        parts: &[&[u8]],
+    ) -> Result<(), (T, io::Error)> {
+        let Some(slot) = inner.free.pop() else { unreachable!("the caller saw a free slot") };
+        let at = slot as usize;
+        let arguments = &self.table.slots()[at].arguments;
+        let room = self.table.arguments_room(at);
+        // SAFETY: the slot is free, so only its parent uses the room, and the guard is held.
+        let taken = match unsafe { payload::write(&self.table, &mut inner.region, arguments, room, parts) } {
+            Ok(taken) => taken,
+            Err(problem) => {
+                inner.free.push(slot);
+                return Err((owner, problem));
+            }
+        };
+        inner.entries[at] = Some(Entry { owner, options, taken, stop: None });
+        inner.ids[at] = id;
+        if !self.table.order().push(at) {
+            unreachable!("more tickets than slots are skipped");
+        }
+        Ok(())
+    }
+
+    /// Moves the backlog on; how many tasks found a slot.
+    fn refill(&self, inner: &mut Guard<'_, Inner<T>>) -> usize {
+        let mut placed = 0;
+        while self.has_room(inner)
+            && let Some(((rank, id), waiting)) = inner.backlog.pop_first()
+        {
+            let Waiting { owner, options, payload } = waiting;
+            if let Err((owner, _)) = self.place(inner, id, owner, options, &[&payload]) {
+                // No memory or no descriptor: when others are done, there will be.
+                inner.backlog.insert((rank, id), Waiting { owner, options, payload });
+                break;
+            }
+            placed += 1;
+        }
+        placed
+    }
+
+    fn wake(&self, count: usize) {
+        for _ in 0..count {
+            if !self.table.wake_one() {
+                break;
+            }
+        }
+    }
+
+    /// Adds what is done to `finished`, in no particular order. Each must be [released](Self::release).
+    pub fn collect(&self, finished: &mut Vec<Finished<T>>) {
+        let mut inner = self.inner.lock();
+        self.table.done().drain(|slot| {
+            let state = State(self.table.slots()[slot].state.load(Ordering::Acquire));
+            // A mark may be set twice, and by a process gone wrong at will.
+            if state.phase() == Phase::Done
+                && let Some(entry) = inner.entries[slot].take()
+            {
+                inner.timed -= entry.timed();
+                let Entry { owner, taken, stop, .. } = entry;
+                let kind = self.table.slots()[slot].kind.load(Ordering::Relaxed);
+                finished.push(Finished { slot, owner, kind, stop: stop.map(|stop| stop.reason), taken });
+            }
+        });
+    }
+
+    /// The result of a task, good until it is released.
+    ///
+    /// # Errors
+    /// `InvalidData`, or the system's if its worker died with it.
+    #[inline]
+    pub fn result(&self, task: &Finished<T>) -> io::Result<Payload> {
+        // SAFETY: the worker wrote the room before the slot was done, and nobody writes it before the slot is free.
+        unsafe { Payload::read(&self.table, &self.table.slots()[task.slot].result, self.table.result_room(task.slot)) }
+    }
+
+    /// Frees the slots of `finished`, and returns its owners.
+    pub fn release(&self, finished: impl Iterator<Item = Finished<T>>) -> Vec<T> {
+        let mut inner = self.inner.lock();
+        let owners = finished
+            .map(|task| {
+                self.free(&mut inner, task.slot, task.taken);
+                task.owner
+            })
+            .collect();
+        let placed = self.refill(&mut inner);
+        self.close_if_drained(&inner);
+        drop(inner);
+        self.wake(placed);
+        owners
+    }
+
+    fn free(&self, inner: &mut Guard<'_, Inner<T>>, slot: usize, taken: Taken) {
+        payload::let_go(&self.table, &mut inner.region, taken);
+        self.table.slots()[slot].state.store(State::FREE.0, Ordering::Release);
+        inner.free.push(slot as u32);
+        inner.ids[slot] = 0;
+    }
+
+    fn close_if_drained(&self, inner: &Guard<'_, Inner<T>>) {
+        if inner.closed && inner.free.len() == SLOTS && inner.backlog.is_empty() && !self.table.is_closing() {
+            self.table.close();
+            self.table.done().notify();
+        }
+    }
+
+    /// Takes back a task that no worker has; `None` if one does, or it is done.
+    pub fn cancel(&self, id: u64, priority: i32) -> Option<T> {
+        let mut inner = self.inner.lock();
+        let owner = if let Some(waiting) = inner.backlog.remove(&(Reverse(priority), id)) {
+            inner.timed -= usize::from(waiting.options.timeout > 0);
+            waiting.owner
+        } else {
+            let slot = inner.find(id)?;
+            self.table.order().cancel(slot).then_some(())?;
+            let entry = inner.entries[slot].take()?;
+            inner.timed -= entry.timed();
+            self.free(&mut inner, slot, entry.taken);
+            entry.owner
+        };
+        let placed = self.refill(&mut inner);
+        self.close_if_drained(&inner);
+        drop(inner);
+        self.wake(placed);
+        Some(owner)
+    }
+
+    /// Takes back every task that no worker has.
+    pub fn cancel_all(&self) -> Vec<T> {
+        let mut inner = self.inner.lock();
+        let mut owners: Vec<T> =
+            std::mem::take(&mut inner.backlog).into_values().map(|waiting| waiting.owner).collect();
+        for slot in 0..SLOTS {
+            if inner.entries[slot].is_some()
+                && self.table.order().cancel(slot)
+                && let Some(entry) = inner.entries[slot].take()
+            {
+                self.free(&mut inner, slot, entry.taken);
+                owners.push(entry.owner);
+            }
+        }
+        inner.timed = inner.entries.iter().flatten().map(Entry::timed).sum();
+        self.close_if_drained(&inner);
+        owners
+    }
+
+    /// Takes every task, whatever it is doing: the workers are gone.
+    pub fn abandon(&self) -> Vec<T> {
+        let mut owners = self.cancel_all();
+        let mut inner = self.inner.lock();
+        for slot in 0..SLOTS {
+            if let Some(entry) = inner.entries[slot].take() {
+                self.free(&mut inner, slot, entry.taken);
+                owners.push(entry.owner);
+            }
+        }
+        inner.timed = 0;
+        self.close_if_drained(&inner);
+        owners
+    }
+
+    /// Whether a worker has begun the task.
+    pub fn has_begun(&self, id: u64) -> bool {
+        let inner = self.inner.lock();
+        inner.find(id).is_some_and(|slot| {
+            let state = State(self.table.slots()[slot].state.load(Ordering::Acquire));
+            matches!(state.phase(), Phase::Taken | Phase::Done)
+        })
+    }
+
+    /// Has the task stopped, if a worker is at it; [`Parent::tick`] does it.
+    pub fn stop(&self, id: u64, reason: Reason) -> bool {
+        let mut inner = self.inner.lock();
+        let Some(slot) = inner.find(id) else { return false };
+        let state = State(self.table.slots()[slot].state.load(Ordering::Acquire));
+        if state.phase() != Phase::Taken {
+            return false;
+        }
+        inner.stop(slot, reason);
+        true
+    }
+
+    /// Refuses tasks from now on; workers end when the rest is done.
+    pub fn close(&self) {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        self.close_if_drained(&inner);
+    }
+
+    /// Whether it refuses tasks.
+    pub fn is_closed(&self) -> bool {
+        self.inner.lock().closed
+    }
+
+    /// A desk for a new worker, unless all are taken.
+    pub fn take_desk(&self) -> Option<usize> {
+        let mut inner = self.inner.lock();
+        let desk = inner.desks.iter().position(|taken| !taken)?;
+        inner.desks[desk] = true;
+        drop(inner);
+        let line = self.table.desk(desk);
+        line.pid.store(0, Ordering::Relaxed);
+        line.busy.store(0, Ordering::Relaxed);
+        line.tasks.store(0, Ordering::Relaxed);
+        line.bytes.store(0, Ordering::Relaxed);
+        line.stage.store(0, Ordering::Release);
+        Some(desk)
+    }
+
+    /// Gives back the desk of a worker that is dead, or was never born, and settles what it held.
+    pub fn settle(&self, worker: usize) -> Settled<T> {
+        let line = self.table.desk(worker);
+        let mut settled = Settled {
+            lost: None,
+            worked: line.tasks.load(Ordering::Relaxed) > 0,
+            unfit: line.stage.load(Ordering::Acquire) == UNFIT,
+        };
+        let mut inner = self.inner.lock();
+        let mut tried_again = 0;
+        for slot in 0..SLOTS {
+            if inner.entries[slot].is_none() {
+                continue;
+            }
+            let state = State(self.table.slots()[slot].state.load(Ordering::Acquire));
+            if usize::from(state.worker()) != worker {
+                continue;
+            }
+            match state.phase() {
+                // It may have died before it set the mark.
+                Phase::Done => self.table.done().mark(slot),
+                Phase::Taken => {
+                    settled.worked = true;
+                    tried_again += usize::from(self.settle_slot(&mut inner, slot, &mut settled));
+                }
+                Phase::Free | Phase::Queued => {}
+            }
+        }
+        self.table.idle().leave(worker);
+        inner.desks[worker] = false;
+        let placed = self.refill(&mut inner);
+        self.close_if_drained(&inner);
+        let waiting = self.table.order().length();
+        drop(inner);
+        // It may have been the one that was woken.
+        self.wake((placed + tried_again).max(usize::from(waiting > 0)));
+        settled
+    }
+
+    /// Settles a task whose worker is dead; whether it is tried again.
+    fn settle_slot(
+        &self,
+        inner: &mut Guard<'_, Inner<T>>,
+        slot: usize,
+        settled: &mut Settled<T>,
+    ) -> bool {
+        let Some(mut entry) = inner.entries[slot].take() else { return false };
+        if entry.stop.is_none() && entry.options.retries > 0 {
+            entry.options.retries -= 1;
+            inner.entries[slot] = Some(entry);
+            if self.table.order().push(slot) {
+                return true;
+            }
+            unreachable!("more tickets than slots are skipped");
+        }
+        inner.timed -= entry.timed();
+        let stop = entry.stop.map(|stop| stop.reason);
+        let progress = self.table.slots()[slot].progress.load(Ordering::Relaxed);
+        self.free(inner, slot, entry.taken);
+        settled.lost = Some(Lost { owner: entry.owner, stop, progress });
+        false
+    }
+
+    /// Looks after deadlines and memory: calls `signal` with workers to be signalled, and how. Whether it is to be called
+    /// again soon. `resident` gives the memory of a process in bytes, if that is limited, and `limit` is the most.
+    pub fn tick(&self, limit: Option<u64>, mut signal: impl FnMut(usize, i32)) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.timed == 0 && limit.is_none() {
+            return false;
+        }
+        let now = monotonic_nanos();
+        for worker in 0..self.table.workers() {
+            let desk = self.table.desk(worker);
+            let Some(slot) = desk.busy.load(Ordering::Acquire).checked_sub(1).map(|slot| slot as usize) else {
+                continue;
+            };
+            let Some(shared) = self.table.slots().get(slot) else { continue };
+            let state = State(shared.state.load(Ordering::Acquire));
+            if state.phase() != Phase::Taken || usize::from(state.worker()) != worker {
+                continue;
+            }
+            let Some(entry) = &inner.entries[slot] else { continue };
+            let timeout = entry.options.timeout;
+            if entry.stop.is_none() {
+                let started = shared.started.load(Ordering::Acquire);
+                if timeout > 0 && now >= started.saturating_add(timeout) {
+                    inner.stop(slot, Reason::TimedOut);
+                } else if let Some(limit) = limit
+                    && crate::sys::resident_bytes(desk.pid.load(Ordering::Acquire)) > Some(limit)
+                {
+                    inner.stop(slot, Reason::OutOfMemory);
+                }
+            }
+            let Some(stop) = inner.entries[slot].as_mut().and_then(|entry| entry.stop.as_mut()) else { continue };
+            if now >= stop.due {
+                let (number, patience) = STEPS[stop.step];
+                if stop.step == 0 {
+                    shared.stop.store(stop_mark(state), Ordering::Release);
+                }
+                stop.due = now + patience;
+                stop.step = (stop.step + 1).min(STEPS.len() - 1);
+                signal(worker, number);
+            }
+        }
+        true
+    }
+
+    /// A snapshot.
+    pub fn statistics(&self) -> Statistics {
+        let inner = self.inner.lock();
+        Statistics {
+            waiting: self.table.order().length() as usize + inner.backlog.len(),
+            deepest: inner.deepest,
+            workers: inner.desks.iter().filter(|taken| **taken).count(),
+            idle: self.table.idle().count(),
+            in_flight: SLOTS - inner.free.len(),
+        }
+    }
+
+    /// Whether tasks wait that no worker will take before somebody collects.
+    pub fn has_backlog(&self) -> bool {
+        !self.inner.lock().backlog.is_empty()
+    }
+
+    /// Whether any task is not collected.
+    pub fn is_busy(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.free.len() < SLOTS || !inner.backlog.is_empty()
+    }
+
+    /// Calls `look` with every owner, unless the pool is being changed right now: for a garbage collector.
+    ///
+    /// # Errors
+    /// Those of `look`.
+    pub fn visit<E>(&self, mut look: impl FnMut(&T) -> Result<(), E>) -> Result<(), E> {
+        let Some(inner) = self.inner.try_lock() else { return Ok(()) };
+        inner.entries.iter().flatten().try_for_each(|entry| look(&entry.owner))?;
+        inner.backlog.values().try_for_each(|waiting| look(&waiting.owner))
+    }
+}
+
+impl<T> Entry<T> {
+    fn timed(&self) -> usize {
+        usize::from(self.options.timeout > 0) + usize::from(self.stop.is_some())
+    }
+}
+
+impl<T> Inner<T> {
+    fn find(&self, id: u64) -> Option<usize> {
+        self.ids.iter().position(|&other| other == id)
+    }
+
+    fn stop(&mut self, slot: usize, reason: Reason) {
+        if let Some(entry) = &mut self.entries[slot]
+            && entry.stop.is_none()
+        {
+            // Nothing that a program could catch frees memory.
+            let step = if reason == Reason::OutOfMemory { STEPS.len() - 1 } else { 0 };
+            entry.stop = Some(Stop { reason, due: 0, step });
+            self.timed += 1;
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Parent<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parent").field("statistics", &self.statistics()).finish_non_exhaustive()
+    }
+}

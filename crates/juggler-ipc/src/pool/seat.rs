@@ -1,0 +1,207 @@
+//! A worker's side of the pool.
+#![allow(unsafe_code)]
+
+use super::payload::{self, Payload};
+use super::region::Region;
+use super::slot::{Phase, State};
+use super::table::{BEGUN, Table, UNFIT};
+use juggler_sync::sync::{AtomicU32, Ordering, spin_hint};
+use juggler_sync::sys::monotonic_nanos;
+use juggler_sync::{Deadline, Gate};
+use std::io;
+
+/// How long a worker looks for the next task before it sleeps, in nanoseconds: less than falling asleep and being woken
+/// costs.
+const SPIN: u64 = 20_000;
+
+/// Results outside of their slots: the slots, the slots' states until the results are read, what they take.
+type Unread = Vec<(usize, State, payload::Taken)>;
+
+/// A worker's place in the pool.
+#[derive(Debug)]
+pub struct Seat {
+    table: Table,
+    worker: usize,
+    /// Whether to look for the next task for a while before sleeping.
+    spins: bool,
+    /// Where results go that don't fit their slots.
+    region: Region,
+    unread: Unread,
+}
+
+/// A task that this worker has taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    slot: usize,
+    state: State,
+}
+
+impl Seat {
+    /// Takes the seat of number `worker`; `spins` if a processor is to spare for it.
+    ///
+    /// # Errors
+    /// `InvalidInput` if there is no such seat.
+    pub fn new(table: Table, worker: usize, spins: bool) -> io::Result<Self> {
+        if worker >= table.workers() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the pool has no worker {worker}")));
+        }
+        table.desk(worker).pid.store(std::process::id(), Ordering::Release);
+        let mut region = table.results_region(worker);
+        let mut unread = Vec::new();
+        // What the one who sat here before has left to be read.
+        for (at, slot) in table.slots().iter().enumerate() {
+            let state = State(slot.state.load(Ordering::Acquire));
+            if state.phase() == Phase::Done
+                && usize::from(state.worker()) == worker
+                && let Some((offset, length)) = payload::in_segment(&slot.result)
+            {
+                region.reserve(offset, length);
+                unread.push((at, state, payload::Taken::Region(offset)));
+            }
+        }
+        Ok(Self { table, worker, spins, region, unread })
+    }
+
+    /// The process that the pool belongs to.
+    pub fn parent(&self) -> u32 {
+        self.table.parent()
+    }
+
+    /// Says that this worker is ready for tasks, or that its initializer raised.
+    pub fn begin(&self, fit: bool) {
+        self.table.desk(self.worker).stage.store(if fit { BEGUN } else { UNFIT }, Ordering::Release);
+    }
+
+    /// Takes the next task, waited for if need be; `None` when the pool closes.
+    ///
+    /// # Errors
+    /// The gate's.
+    #[inline]
+    pub fn next<G: Gate>(&mut self, gate: &G) -> Result<Option<Taken>, G::Error> {
+        let Self { table, worker, .. } = &*self;
+        let order = table.order();
+        loop {
+            if let Some((slot, state)) = order.take(*worker as u16) {
+                table.desk(*worker).busy.store(slot as u32 + 1, Ordering::Relaxed);
+                table.slots()[slot].progress.store(0, Ordering::Relaxed);
+                table.slots()[slot].started.store(monotonic_nanos(), Ordering::Release);
+                if order.length() > 0 {
+                    table.wake_one();
+                }
+                return Ok(Some(Taken { slot, state }));
+            }
+            if table.is_closing() {
+                return Ok(None);
+            }
+            if self.spins && self.spin() {
+                continue;
+            }
+            let word = &table.desk(*worker).word;
+            table.idle().enter(*worker, word);
+            let waited = if order.length() == 0 && !table.is_closing() {
+                gate.wait(word, 0, Deadline::NEVER).map(drop)
+            } else {
+                Ok(())
+            };
+            let chosen = !table.idle().leave(*worker);
+            if let Err(error) = waited {
+                if chosen && order.length() > 0 {
+                    table.wake_one();
+                }
+                return Err(error);
+            }
+        }
+    }
+
+    /// Whether something came.
+    fn spin(&self) -> bool {
+        let end = monotonic_nanos() + SPIN;
+        loop {
+            for _ in 0..16 {
+                if self.table.order().length() > 0 {
+                    return true;
+                }
+                spin_hint();
+            }
+            if self.table.is_closing() || monotonic_nanos() >= end {
+                return false;
+            }
+        }
+    }
+
+    /// The arguments of `task`, which are good until it is finished.
+    ///
+    /// # Errors
+    /// `InvalidData`, or the system's.
+    #[inline]
+    pub fn arguments(&self, task: Taken) -> io::Result<Payload> {
+        // SAFETY: the parent wrote the room before the slot was queued, and writes it again when the slot is free.
+        unsafe { Payload::read(&self.table, &self.table.slots()[task.slot].arguments, self.table.arguments_room(task.slot)) }
+    }
+
+    /// Ends `task` with a result of `kind`.
+    ///
+    /// # Errors
+    /// The system's: there is no memory for the result. Then the task is not finished.
+    #[inline]
+    pub fn finish(&mut self, task: Taken, kind: u32, parts: &[&[u8]]) -> io::Result<()> {
+        let Taken { slot, state } = task;
+        let entry = &self.table.slots()[slot];
+        if !self.unread.is_empty() {
+            let_go_of_read(&self.table, &mut self.region, &mut self.unread);
+        }
+        let room = self.table.result_room(slot);
+        // SAFETY: the slot's taker writes the room until it says that it is done, and the region is this worker's.
+        let taken = unsafe { payload::write(&self.table, &mut self.region, &entry.result, room, parts)? };
+        if !matches!(taken, payload::Taken::Room) {
+            self.unread.push((slot, state.done(), taken));
+        }
+        entry.kind.store(kind, Ordering::Relaxed);
+        let desk = self.table.desk(self.worker);
+        let bytes = entry.arguments.length.load(Ordering::Relaxed) + entry.result.length.load(Ordering::Relaxed);
+        // Only this process writes these.
+        desk.tasks.store(desk.tasks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        desk.bytes.store(desk.bytes.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+        desk.busy.store(0, Ordering::Relaxed);
+        // Release: pairs with the collector's Acquire. If the parent took the task from us, it is none of ours any more.
+        if entry.state.compare_exchange(state.0, state.done().0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.table.done().mark(slot);
+        }
+        Ok(())
+    }
+
+    /// Whether the parent has read every result that would be lost with this process.
+    pub fn may_leave(&mut self) -> bool {
+        let_go_of_read(&self.table, &mut self.region, &mut self.unread);
+        !self.unread.iter().any(|(_, _, taken)| matches!(taken, payload::Taken::File(_)))
+    }
+
+    /// Where to count the calls of a task that consists of several.
+    pub fn progress(&self, task: Taken) -> &AtomicU32 {
+        &self.table.slots()[task.slot].progress
+    }
+
+    /// Whether the parent asks that `task` be stopped.
+    pub fn is_to_stop(&self, task: Taken) -> bool {
+        self.stop_word(task).load(Ordering::Acquire) == stop_mark(task.state)
+    }
+
+    fn stop_word(&self, task: Taken) -> &AtomicU32 {
+        &self.table.slots()[task.slot].stop
+    }
+}
+
+fn let_go_of_read(table: &Table, region: &mut Region, unread: &mut Unread) {
+    let read = |(slot, state, _): &mut (usize, State, payload::Taken)| {
+        table.slots()[*slot].state.load(Ordering::Acquire) != state.0
+    };
+    for (_, _, taken) in unread.extract_if(.., read) {
+        payload::let_go(table, region, taken);
+    }
+}
+
+/// What the parent writes to have the task of a slot in `state` stopped.
+pub fn stop_mark(state: State) -> u32 {
+    // Odd, so that the zeros of a new segment ask for nothing.
+    (state.ticket() as u32) << 1 | 1
+}

@@ -1,0 +1,287 @@
+//! `ProcessPoolExecutor`: collecting results, and looking after workers.
+//!
+//! Whoever waits collects. One thread at a time is the leader: it sleeps on the count that workers advance, takes all that
+//! is done, and ends the futures, its own or others'. The others sleep on the pool's `turn`, which the leader advances
+//! when it has ended futures and when it leaves. Where nobody waits but somebody must be told, the collector leads: a
+//! Python thread that is started when it is first needed.
+#![allow(unsafe_code)]
+
+use super::pickle;
+use super::pool::{Pool, Task};
+use super::pool_engine::ProcessPoolEngine;
+use super::pool_worker::{ERROR, NONE};
+use crate::futures::future::{self, Future, Outcome, Source};
+use crate::gate::PyGate;
+use crate::obj::Obj;
+use crate::raw::{Raised, This};
+use juggler_ipc::pool::parent::{Finished, Reason};
+use juggler_sync::future::State;
+use juggler_sync::sync::{Arc, Ordering};
+use juggler_sync::{Deadline, Gate, Waited};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use std::time::Duration;
+
+static HOOKS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// Sets the object whose methods do what is written in Python.
+#[pyfunction]
+#[pyo3(name = "_set_process_pool_hooks")]
+pub fn set_process_pool_hooks(py: Python<'_>, hooks: Bound<'_, PyAny>) {
+    // Importing the Python module anew changes nothing.
+    let _ = HOOKS.set(py, hooks.unbind());
+}
+
+/// A method of the hooks.
+pub fn hook<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    match HOOKS.get(py) {
+        Some(hooks) => hooks.bind(py).getattr(name),
+        None => Err(PyRuntimeError::new_err("juggler.futures has not been imported")),
+    }
+}
+
+/// How many futures are ended before their slots are given back.
+const BATCH: usize = 128;
+
+/// How often the backlog is moved on while nobody else collects.
+pub const BACKLOG: Duration = Duration::from_millis(1);
+
+/// The word by which hooks know a reason.
+pub fn name_of(reason: Option<Reason>) -> Option<&'static str> {
+    reason.map(|reason| match reason {
+        Reason::TimedOut => "timeout",
+        Reason::Cancelled => "cancelled",
+        Reason::OutOfMemory => "memory",
+    })
+}
+
+impl Pool {
+    /// Ends the futures of all that is done.
+    pub fn collect(&self, py: Python<'_>) {
+        if !self.parent.table().done().any() {
+            return;
+        }
+        let mut finished = Vec::new();
+        self.parent.collect(&mut finished);
+        if finished.is_empty() {
+            return;
+        }
+        let mut finished = finished.into_iter();
+        loop {
+            let batch: Vec<_> = finished.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            for task in &batch {
+                let outcome = self.outcome(py, task).unwrap_or_else(|error| Outcome::Error(value(py, &error)));
+                finish(py, &task.owner, outcome);
+            }
+            drop(self.parent.release(batch.into_iter()));
+            self.advance();
+        }
+        self.tell_supervisor();
+    }
+
+    /// If that was the last call of a closed pool: the supervisor may have no worker left to wait for.
+    fn tell_supervisor(&self) {
+        if self.parent.table().is_closing() {
+            self.watch.ring();
+        }
+    }
+
+    #[inline]
+    fn outcome(&self, py: Python<'_>, task: &Finished<Task>) -> PyResult<Outcome> {
+        if task.kind == NONE {
+            return Ok(Outcome::Result(py.None().into_bound(py).into()));
+        }
+        let payload = match self.parent.result(task) {
+            Ok(payload) => payload,
+            Err(problem) => return Ok(Outcome::Error(hook(py, "result_lost")?.call1((problem.to_string(),))?.into())),
+        };
+        if task.kind == ERROR {
+            let data = pyo3::types::PyBytes::new(py, payload.bytes());
+            let error = match name_of(task.stop) {
+                Some(reason) => hook(py, "stopped")?.call1((reason,))?,
+                None => hook(py, "load_error")?.call1((data,))?,
+            };
+            return Ok(Outcome::Error(error.into()));
+        }
+        match pickle::loads(py, payload.bytes()) {
+            Ok(result) => Ok(Outcome::Result(result)),
+            Err(raised) => {
+                let error = raised.fetch(py);
+                Ok(Outcome::Error(hook(py, "result_refused")?.call1((error.value(py),))?.into()))
+            }
+        }
+    }
+
+    /// Has those behind the leader look again.
+    fn advance(&self) {
+        self.turn.word.fetch_add(1, Ordering::SeqCst);
+        if self.followers.load(Ordering::SeqCst) != 0 {
+            self.turn.wake(u32::MAX);
+        }
+    }
+
+    /// Has everybody who waits look again: something happened that no worker did.
+    pub fn nudge(&self) {
+        self.advance();
+        self.parent.table().done().notify();
+        self.tell_supervisor();
+    }
+
+    /// Waits until the future is done or `deadline`.
+    ///
+    /// # Errors
+    /// What a signal handler raises.
+    pub fn wait(&self, future: This<'_, '_, Future>, deadline: Deadline) -> Result<(), Raised> {
+        let py = future.py();
+        if self.is_foreign() {
+            // Its workers are the parent's: nobody here ends it.
+            return future.engine.wait(&PyGate::new(py), deadline).map(drop);
+        }
+        self.wait_until(py, deadline, || future.engine.state().is_done())
+    }
+
+    pub fn wait_until(&self, py: Python<'_>, deadline: Deadline, is_over: impl Fn() -> bool) -> Result<(), Raised> {
+        let gate = PyGate::new(py);
+        loop {
+            let turn = self.turn.load(Ordering::SeqCst);
+            if is_over() {
+                return Ok(());
+            }
+            if self.leader.compare_exchange(0, 1, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                let led = self.lead(py, deadline, &is_over);
+                self.leader.store(0, Ordering::SeqCst);
+                self.advance();
+                return led;
+            }
+            self.followers.fetch_add(1, Ordering::SeqCst);
+            let waited = gate.wait(&self.turn, turn, deadline);
+            self.followers.fetch_sub(1, Ordering::SeqCst);
+            if waited? == Waited::TimedOut {
+                return Ok(());
+            }
+        }
+    }
+
+    fn lead(&self, py: Python<'_>, deadline: Deadline, is_over: impl Fn() -> bool) -> Result<(), Raised> {
+        let gate = PyGate::new(py);
+        let done = self.parent.table().done();
+        loop {
+            let seen = done.seen();
+            self.collect(py);
+            if is_over() {
+                return Ok(());
+            }
+            done.about_to_sleep();
+            if gate.wait(done.completions, seen, deadline)? == Waited::TimedOut {
+                self.collect(py);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has the collector started, if it was not.
+    ///
+    /// # Errors
+    /// What starting a thread raises.
+    pub fn ensure_collector(self: &Arc<Self>, py: Python<'_>) -> Result<(), Raised> {
+        if self.collector.load(Ordering::Relaxed) != 0 || self.collector.swap(1, Ordering::SeqCst) != 0 {
+            return Ok(());
+        }
+        let engine = ProcessPoolEngine { pool: self.clone() };
+        let started = hook(py, "start_collector").and_then(|start| start.call1((engine,)));
+        started.map(drop).map_err(|error| {
+            self.collector.store(0, Ordering::SeqCst);
+            Raised::from_err(py, error)
+        })
+    }
+
+    /// Has somebody told as soon as calls are done.
+    ///
+    /// # Errors
+    /// What starting a thread raises.
+    #[cold]
+    pub fn collect_eagerly(self: &Arc<Self>, py: Python<'_>) -> Result<(), Raised> {
+        if self.is_foreign() {
+            return Ok(());
+        }
+        self.ensure_collector(py)?;
+        if self.eager.swap(1, Ordering::SeqCst) == 0 {
+            self.advance();
+        }
+        Ok(())
+    }
+}
+
+fn value(py: Python<'_>, error: &PyErr) -> Obj {
+    error.value(py).clone().into_any().into()
+}
+
+/// Ends the future of `task`, unless somebody has.
+pub fn finish(py: Python<'_>, task: &Task, outcome: Outcome) {
+    // SAFETY: `layout::create_from` made it.
+    let future = unsafe { This::<Future>::new(py, task.future.as_ptr()) };
+    if future.engine.state().is_done() {
+        return;
+    }
+    if let Err(raised) = future::finish(future, outcome) {
+        // Of a callback, that is no Exception.
+        raised.fetch(py).write_unraisable(py, Some(future.as_any()));
+    }
+}
+
+/// Settles the future of a call that was cancelled by the pool.
+pub fn cancelled(py: Python<'_>, task: Task) {
+    // SAFETY: `layout::create_from` made it.
+    let future = unsafe { This::<Future>::new(py, task.future.as_ptr()) };
+    let settled = future::cancel(future).and_then(|_| settle(future));
+    if let Err(raised) = settled {
+        raised.fetch(py).write_unraisable(py, Some(future.as_any()));
+    }
+}
+
+/// Tells those who wait for several futures of a cancelled one.
+fn settle(future: This<'_, '_, Future>) -> Result<(), Raised> {
+    if future.engine.state() == State::Cancelled { future::start(future).map(drop) } else { Ok(()) }
+}
+
+impl Source {
+    /// Has the future know what is known of its call.
+    ///
+    /// # Errors
+    /// What telling whoever waits for it raises.
+    pub fn refresh(&self, future: This<'_, '_, Future>) -> Result<(), Raised> {
+        if future.engine.state().is_done() || self.pool.is_foreign() {
+            return Ok(());
+        }
+        self.pool.collect(future.py());
+        if future.engine.state() == State::Pending && self.pool.parent.has_begun(self.id) {
+            future::start(future)?;
+        }
+        Ok(())
+    }
+
+    /// Cancels the call, if no worker has begun it; with `running` has the worker stopped that has.
+    ///
+    /// # Errors
+    /// What a callback raised that is no `Exception`.
+    pub fn cancel(&self, future: This<'_, '_, Future>, running: bool) -> Result<bool, Raised> {
+        if let Some(task) = self.pool.parent.cancel(self.id, self.priority) {
+            let cancelled = future::cancel(future).and_then(|cancelled| settle(future).map(|()| cancelled));
+            drop(task);
+            self.pool.nudge();
+            return cancelled;
+        }
+        self.refresh(future)?;
+        if running && self.pool.parent.stop(self.id, Reason::Cancelled) {
+            let cancelled = future::cancel_begun(future).and_then(|()| settle(future)).map(|()| true);
+            self.pool.watch.ring();
+            self.pool.nudge();
+            return cancelled;
+        }
+        future::cancel(future)
+    }
+}

@@ -1,0 +1,505 @@
+"""`juggler.futures.ProcessPoolExecutor`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import weakref
+from concurrent.futures import Executor
+from concurrent.futures import process as _stdlib
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from juggler import _juggler
+from juggler._processes import errors, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from juggler.futures import Future
+
+
+__all__ = ["ProcessPoolExecutor"]
+
+
+class WorkerStatistics(NamedTuple):
+    """What a worker of a `ProcessPoolExecutor` has done."""
+
+    pid: int
+    busy: bool
+    tasks: int
+    """Calls it has made."""
+    bytes: int
+    """Bytes of their arguments and results."""
+
+
+class ProcessPoolExecutorStatistics(NamedTuple):
+    """What a `ProcessPoolExecutor` is doing at a moment."""
+
+    waiting: int
+    """Calls that wait for a worker."""
+    deepest: int
+    """The most that ever waited."""
+    busy: int
+    """Workers that make a call."""
+    idle: int
+    """Workers that wait for one."""
+    workers: list[WorkerStatistics]
+
+
+class _Staff:
+    """The workers of a pool, and the thread that looks after them.
+
+    The executor and the thread share it; it does not keep the executor.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        context: Any,
+        max_workers: int,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        max_tasks: int,
+    ) -> None:
+        self.engine = engine
+        self.context = context
+        self.max_workers = max_workers
+        self.initializer = initializer
+        self.initargs = initargs
+        self.max_tasks = max_tasks
+        # A fork with threads about may copy a lock that one of them holds: all are started before
+        # there is a thread of ours.
+        self.all_at_once = context.get_start_method(allow_none=False) == "fork"
+        self.lock = threading.RLock()
+        self.processes: dict[int, Any] = {}
+        self.desks: dict[int, Any] = {}
+        self.thread: threading.Thread | None = None
+        # Workers that died in a row before they had taken a call.
+        self.barren = 0
+        self.dismissed = False
+
+    def grow(self) -> None:
+        """Start a worker, as calls wait and nobody is idle."""
+        with self.lock:
+            try:
+                while self.start() and self.all_at_once:
+                    pass
+            except OSError as problem:
+                # Those that there are do all the work.
+                if not self.desks:
+                    self.break_down(f"cannot start a worker process: {problem}")
+            except BaseException:
+                if not self.desks:
+                    self.break_down("cannot start a worker process")
+                raise
+            if self.thread is None:
+                self.thread = threading.Thread(
+                    target=_supervise, args=(self,), name="juggler-supervisor"
+                )
+                _threads.add(self.thread)
+                self.thread.start()
+
+    def start(self) -> bool:
+        """Start a worker; whether there was a free desk."""
+        if self.dismissed or self.engine.closing:
+            return False
+        desk = self.engine.take_desk()
+        if desk is None:
+            return False
+        # A worker that spins while another has work to do takes a processor from it.
+        spins = self.max_workers < (len(os.sched_getaffinity(0)) or 1)
+        seat = worker.Seat(self.engine.fileno(), desk)
+        args = (seat, self.initializer, self.initargs, self.max_tasks, spins)
+        process = self.context.Process(target=worker.main, args=args)
+        with _uninterrupted():
+            try:
+                process.start()
+            except BaseException:
+                self.engine.leave_desk(desk)
+                raise
+            self.desks[desk] = process
+            self.processes[process.pid] = process
+            if not self.engine.watch(desk, process.pid):
+                self.bury(desk, None, False, False)
+        return True
+
+    def bury(self, desk: int, lost: Any, worked: bool, unfit: bool) -> None:
+        """Do what is to be done when the worker at `desk` is dead."""
+        with self.lock:
+            process = self.desks.pop(desk)
+            self.processes.pop(process.pid, None)
+            process.join()
+            pid, exitcode = process.pid, process.exitcode
+            process.close()
+            if lost is not None:
+                future, reason, done = lost
+                if reason is None:
+                    self.engine.fail(future, errors.died(pid, exitcode, done))
+                else:
+                    self.engine.fail(future, errors.stopped(reason, pid, exitcode))
+            self.barren = 0 if worked else self.barren + 1
+            if self.dismissed:
+                if not self.desks:
+                    self.break_down("the workers were told to end")
+            elif unfit:
+                self.break_down("A worker's initializer failed, the process pool is not usable "
+                                "anymore")
+            elif self.barren >= max(3, self.max_workers):
+                how = errors.died(pid, exitcode)
+                self.break_down(f"no worker lived to take a call; the last: {how}")
+            elif self.engine.waiting:
+                self.grow()
+
+    def break_down(self, why: str) -> None:
+        """End the pool: nothing that waits can be done."""
+        self.dismissed = True
+        for future in self.engine.break_down(why):
+            self.engine.fail(future, BrokenProcessPool(why))
+        for process in self.desks.values():
+            process.terminate()
+
+    def dismiss(self, number: int) -> None:
+        """Have all workers end at once."""
+        with self.lock:
+            self.dismissed = True
+            for desk in self.desks:
+                self.engine.signal(desk, number)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Puts Ctrl-C off, which would leave a process that nobody knows of.
+
+    A child that inherits the signals' mask lets it through when it is ready for it.
+    """
+    pending: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread() and callable(handler)
+    if is_main:
+        signal.signal(signal.SIGINT, lambda number, _: pending.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+            if pending:
+                signal.raise_signal(signal.SIGINT)
+
+
+def _supervise(staff: _Staff) -> None:
+    engine = staff.engine
+    while True:
+        for dead in engine.supervise():
+            staff.bury(*dead)
+        if engine.closed:
+            if engine.busy:
+                # Whoever waits for a shutdown does not ask for results.
+                engine.collect_eagerly()
+            elif not staff.desks:
+                return
+
+
+class _Hooks:
+    """What the native part leaves to Python."""
+
+    broken = BrokenProcessPool
+    stopped = staticmethod(errors.stopped)
+    result_lost = staticmethod(errors.result_lost)
+    result_refused = staticmethod(errors.result_refused)
+
+    @staticmethod
+    def start_collector(engine: Any) -> None:
+        """Start the thread that collects where nobody waits."""
+        thread = threading.Thread(target=engine.collect_all, name="juggler-collector")
+        _threads.add(thread)
+        thread.start()
+
+    @staticmethod
+    def dump_call(call: tuple[Any, ...], define: bool) -> bytes:
+        """The pickle of a call that plain pickle refused."""
+        from juggler._processes import pickling
+
+        data, _ = pickling.dumps(
+            call,
+            threshold=sys.maxsize,
+            define=define,
+            what="the call",
+            root=("the function", "the arguments", "the named arguments"),
+        )
+        return data
+
+    @staticmethod
+    def load_error(data: bytes) -> BaseException:
+        """What a call raised."""
+        from juggler._processes import exceptions
+
+        return exceptions.unpack_exception(data)
+
+
+class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
+    """A pool of processes that make calls.
+
+    Stands in for `concurrent.futures.ProcessPoolExecutor`, and is a subclass of it.  A worker that
+    dies takes with it only the call that it was making, whose future gets `WorkerDied`; another
+    worker takes its place.
+
+    Fairness: calls begin in the order of their priorities, and of their submission.  Fork: the
+    executor belongs to the process that made it.  Signals: workers ignore Ctrl-C.  The workers end
+    when `shutdown` is called, when the executor is garbage, and at interpreter exit, in each case
+    after they have made the calls that are queued; and at once when this process dies.
+
+    Args:
+        max_workers: the most processes; by default as many as processors may be used.  They are
+            started as calls come in and none is idle; with the start method ``fork`` all at once.
+        mp_context: a context of `multiprocessing`, which says how processes are started; by default
+            juggler's, which has the start method ``zygote`` unless it was changed.
+        initializer: called first in every worker.  If it raises, the pool is broken.
+        initargs: its arguments.
+        max_tasks_per_child: how many calls a worker makes before another takes its place.
+        memory_limit: how many bytes of memory a worker may have; a call that takes it above gets
+            `MemoryLimitExceeded`.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        if max_workers is None:
+            max_workers = len(os.sched_getaffinity(0)) or 1
+        elif max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+        if memory_limit is not None and memory_limit <= 0:
+            raise ValueError("memory_limit must be greater than 0")
+        if mp_context is None:
+            mp_context = _default_context(max_tasks_per_child is not None)
+        method = mp_context.get_start_method(allow_none=False)
+        if max_tasks_per_child is not None and method == "fork":
+            # A worker would have to be forked while threads run.
+            raise ValueError(
+                "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
+                "supply a different mp_context."
+            )
+        self._max_workers = max_workers
+        self._mp_context = mp_context
+        self._initializer = initializer
+        self._initargs = initargs
+        self._max_tasks_per_child = max_tasks_per_child
+        self._engine = _juggler.ProcessPoolEngine(max_workers, _defines_main(method), memory_limit)
+        self._staff = _Staff(
+            self._engine, mp_context, max_workers, initializer, initargs, max_tasks_per_child or 0
+        )
+        self._open(self._engine, self._staff)
+        self._maps: weakref.WeakSet[Any] = weakref.WeakSet()
+        _executors.add(self)
+
+    def map(  # type: ignore[override]
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+    ) -> Iterator[Any]:
+        """The results of `fn` called with the items of `iterables`, an iterator.
+
+        Args:
+            fn: what to call.
+            iterables: one for each argument.  Read at once, without `buffersize`.
+            timeout: seconds from now after which waiting for a result is a TimeoutError.
+            chunksize: how many calls are handed to a worker together.  By default juggler starts
+                with few and takes more as they prove short.
+            buffersize: how many calls to have under way at most beyond the results taken; then the
+                iterables are read as results are taken, and may be endless.
+            ordered: whether results come in the order of the items, or as they are done.
+        """
+        from juggler._processes import mapping
+
+        return mapping.start(
+            self, self.submit, fn, iterables, timeout, chunksize, buffersize, ordered
+        )
+
+    def options(
+        self, *, timeout: float | None = None, retries: int = 0, priority: int = 0
+    ) -> PoolView:
+        """A view of this pool whose calls are treated in a certain way.
+
+        Args:
+            timeout: seconds that a call may run; then it is stopped: by an exception in it, after
+                0.5 s more by SIGTERM, after 1 s by SIGKILL.  Only that call fails, with
+                TimeoutError.
+            retries: how often a call is made again whose worker died.
+            priority: calls with a higher one begin earlier.
+        """
+        return PoolView(self, timeout, retries, priority)
+
+    def stats(self) -> ProcessPoolExecutorStatistics:
+        """A snapshot of what the pool is doing."""
+        waiting, deepest, _, idle, _ = self._engine.numbers()
+        desks = [self._engine.desk(desk) for desk in list(self._staff.desks)]
+        workers = [WorkerStatistics(*desk) for desk in desks]
+        busy = sum(desk.busy for desk in workers)
+        return ProcessPoolExecutorStatistics(waiting, deepest, busy, idle, workers)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; workers end when they have made those that are queued.
+
+        Args:
+            wait: whether to wait for that.
+            cancel_futures: whether to cancel the calls that no worker has begun.
+        """
+        for results in list(self._maps):
+            # What a map has not submitted yet counts as submitted.
+            if cancel_futures:
+                results.stop()
+            else:
+                results.fill(everything=True)
+        self._engine.close()
+        if cancel_futures:
+            self._engine.cancel_all()
+        thread = self._staff.thread
+        if wait and thread is not None and thread is not threading.current_thread():
+            if not self._engine.foreign:
+                thread.join()
+
+    def terminate_workers(self) -> None:
+        """End the pool at once: SIGTERM to all workers, and cancel what is queued."""
+        self._dismiss(signal.SIGTERM)
+
+    def kill_workers(self) -> None:
+        """End the pool at once: SIGKILL to all workers, and cancel what is queued."""
+        self._dismiss(signal.SIGKILL)
+
+    def _dismiss(self, number: int) -> None:
+        self.shutdown(wait=False, cancel_futures=True)
+        self._staff.dismiss(number)
+
+    # What programs look at of the standard library's.
+
+    @property
+    def _processes(self) -> dict[int, Any] | None:
+        return None if self._shutdown_thread and not self._staff.desks else self._staff.processes
+
+    @property
+    def _executor_manager_thread(self) -> threading.Thread | None:
+        return self._staff.thread
+
+    @property
+    def _shutdown_thread(self) -> bool:
+        return bool(self._engine.closed)
+
+    @property
+    def _broken(self) -> Any:
+        return self._engine.broken or False
+
+
+class PoolView(Executor):
+    """A `ProcessPoolExecutor` whose calls are treated in a certain way; see `options`."""
+
+    def __init__(
+        self, pool: ProcessPoolExecutor, timeout: float | None, retries: int, priority: int
+    ) -> None:
+        if timeout is not None and timeout <= 0:
+            raise ValueError("timeout must be greater than 0")
+        if retries < 0:
+            raise ValueError("retries must be 0 or more")
+        self._pool = pool
+        self._options = (priority, retries, timeout or 0.0)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As `ProcessPoolExecutor.submit`."""
+        future: Future[Any] = self._pool._submit_with(*self._options, (fn, *args), kwargs)
+        return future
+
+    def map(  # type: ignore[override]
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+    ) -> Iterator[Any]:
+        """As `ProcessPoolExecutor.map`; the options are each call's, so calls go one by one."""
+        from juggler._processes import mapping
+
+        if self._options[2] and chunksize is None:
+            chunksize = 1
+        return mapping.start(
+            self._pool, self.submit, fn, iterables, timeout, chunksize, buffersize, ordered
+        )
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As `ProcessPoolExecutor.shutdown`."""
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _default_context(renews: bool) -> Any:
+    """The context for whoever names none."""
+    from juggler import _substitution, multiprocessing
+
+    if not _substitution.is_installed():
+        return multiprocessing.get_context()
+    # The program may count on what its interpreter does.
+    import multiprocessing as stock
+
+    return stock.get_context("spawn" if renews else None)
+
+
+def _defines_main(method: str) -> bool:
+    """Whether workers lack the functions and classes of ``__main__``."""
+    if method == "zygote":
+        return True
+    main = sys.modules.get("__main__")
+    return not getattr(getattr(main, "__spec__", None), "name", None) and not hasattr(
+        main, "__file__"
+    )
+
+
+_juggler._set_process_pool_hooks(_Hooks)
+
+# Who has to be joined at exit.
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+# Whose maps have to be submitted at exit.
+_executors: weakref.WeakSet[ProcessPoolExecutor] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    for executor in list(_executors):
+        executor.shutdown(wait=False)
+    _juggler._close_process_pools()
+    for thread in list(_threads):
+        thread.join()
+
+
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+
+
+def _after_fork_in_child() -> None:
+    _threads.clear()
+    _executors.clear()
+    _juggler._disown_process_pools()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,134 @@
+"""Calls that the process pool's tests make, in a module that every worker can import."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Never
+
+
+def identity(value: Any) -> Any:
+    return value
+
+
+def kill_self(signum: int) -> None:
+    os.kill(os.getpid(), signum)
+    time.sleep(60)
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def exit_now(status: int) -> None:
+    os._exit(status)
+
+
+def kill_if(value: int, culprit: int) -> int:
+    if value == culprit:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def die_once(marker: str) -> str:
+    """Dies the first time, and returns the second."""
+    path = Path(marker)
+    if not path.exists():
+        path.touch()
+        os._exit(7)
+    return "alive"
+
+
+def sleep_then(seconds: float, value: Any) -> Any:
+    time.sleep(seconds)
+    return value
+
+
+def touch_then_sleep(marker: str, seconds: float) -> None:
+    Path(marker).touch()
+    time.sleep(seconds)
+
+
+def stubborn(marker: str) -> None:
+    """Catches what would stop it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(marker).touch()
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+
+
+def devour(size: int) -> int:
+    held = bytearray(size)
+    held[::4096] = b"x" * len(held[::4096])
+    time.sleep(60)
+    return len(held)
+
+
+class TwoArguments(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+        self.one = one
+
+
+def raise_two_arguments() -> Never:
+    raise TwoArguments(1, 2)
+
+
+def raise_with_locals() -> Never:
+    marked_local = 1
+    raise RuntimeError(f"number {marked_local}")  # the source line
+
+
+class Unpickled:
+    """Can be pickled, not unpickled."""
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"a": 1}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        raise ArithmeticError("refuses to be unpickled")
+
+
+class Unpicklable:
+    def __reduce__(self) -> Never:
+        raise ArithmeticError("refuses to be pickled")
+
+
+def make(name: str) -> Any:
+    return {"unpickled": Unpickled, "unpicklable": Unpicklable}[name]()
+
+
+def raise_unpicklable() -> Never:
+    error = RuntimeError("holds what refuses")
+    error.held = Unpicklable()  # type: ignore[attr-defined]
+    raise error
+
+
+initialized: list[int] = []
+
+
+def initialize(value: int) -> None:
+    initialized.append(value)
+
+
+def what_was_initialized(_: Any = None) -> tuple[int, list[int]]:
+    return os.getpid(), initialized
+
+
+def raise_in_initializer() -> Never:
+    sys.stderr.close()
+    raise RuntimeError("the initializer refuses")
+
+
+def nested(method: str) -> int:
+    import multiprocessing
+
+    from juggler.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        return pool.submit(pow, 2, 5).result(30)
