@@ -66,6 +66,8 @@ mod _juggler {
     #[pymodule_export]
     use super::ipc::parent::end_with_parent;
     #[pymodule_export]
+    use super::ipc::payload::set_channel_dumps;
+    #[pymodule_export]
     use super::ipc::pool::{ProcessPool, close_process_pools, disown_process_pools};
     #[pymodule_export]
     use super::ipc::pool_collect::set_process_pool_hooks;
@@ -73,8 +75,6 @@ mod _juggler {
     use super::ipc::pool_engine::ProcessPoolEngine;
     #[pymodule_export]
     use super::ipc::pool_worker::{run_chunk, stop_requested, work};
-    #[pymodule_export]
-    use super::ipc::payload::set_channel_dumps;
     #[pymodule_export]
     use super::ipc::queue::ProcessQueue;
     #[pymodule_export]

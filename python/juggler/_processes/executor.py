@@ -277,7 +277,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         memory_limit: int | None = None,
     ) -> None:
         if max_workers is None:
-            max_workers = len(os.sched_getaffinity(0)) or 1
+            max_workers = processors()
         elif max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):

@@ -84,12 +84,7 @@ impl Order<'_> {
             if let Some(slot) = self.queued(head) {
                 let taken = State::taken(head, worker);
                 let state = &self.slots[slot].state;
-                let won = state.compare_exchange(
-                    State::queued(head).0,
-                    taken.0,
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                );
+                let won = state.compare_exchange(State::queued(head).0, taken.0, Ordering::AcqRel, Ordering::Relaxed);
                 self.advance(head);
                 if won.is_ok() {
                     return Some((slot, taken));

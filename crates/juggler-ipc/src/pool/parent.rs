@@ -5,10 +5,10 @@
 #![allow(unsafe_code)]
 
 use super::payload::{self, Payload, Taken};
+use super::region::Region;
 use super::seat::stop_mark;
 use super::slot::{Phase, State};
 use super::table::{MAX_WORKERS, SLOTS, Table, UNFIT};
-use super::region::Region;
 use juggler_sync::guarded::{Guard, Guarded};
 use juggler_sync::sync::{AtomicU64, Ordering};
 use juggler_sync::sys::monotonic_nanos;
@@ -482,12 +482,7 @@ impl<T> Parent<T> {
     }
 
     /// Settles a task whose worker is dead; whether it is tried again.
-    fn settle_slot(
-        &self,
-        inner: &mut Guard<'_, Inner<T>>,
-        slot: usize,
-        settled: &mut Settled<T>,
-    ) -> bool {
+    fn settle_slot(&self, inner: &mut Guard<'_, Inner<T>>, slot: usize, settled: &mut Settled<T>) -> bool {
         let Some(mut entry) = inner.entries[slot].take() else { return false };
         if entry.stop.is_none() && entry.options.retries > 0 {
             entry.options.retries -= 1;

@@ -136,7 +136,9 @@ impl Seat {
     #[inline]
     pub fn arguments(&self, task: Taken) -> io::Result<Payload> {
         // SAFETY: the parent wrote the room before the slot was queued, and writes it again when the slot is free.
-        unsafe { Payload::read(&self.table, &self.table.slots()[task.slot].arguments, self.table.arguments_room(task.slot)) }
+        unsafe {
+            Payload::read(&self.table, &self.table.slots()[task.slot].arguments, self.table.arguments_room(task.slot))
+        }
     }
 
     /// Ends `task` with a result of `kind`.

@@ -376,11 +376,7 @@ impl ProcessPool {
     }
 
     /// Makes the pool; `staff.grow()` is called when there are too few workers.
-    fn _open(
-        &self,
-        engine: &Bound<'_, ProcessPoolEngine>,
-        staff: Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+    fn _open(&self, engine: &Bound<'_, ProcessPoolEngine>, staff: Bound<'_, PyAny>) -> PyResult<()> {
         let parts = Parts { pool: engine.get().pool.clone(), staff: staff.into() };
         self.parts.set(parts).map_err(|_| PyRuntimeError::new_err("the executor is open"))
     }
