@@ -82,11 +82,11 @@ class _Staff:
         self.barren = 0
         self.dismissed = False
 
-    def grow(self) -> None:
-        """Start a worker, as calls wait and nobody is idle."""
+    def grow(self, *, everyone: bool = False) -> None:
+        """Start a worker, as calls wait and nobody is idle; or all that there may be."""
         with self.lock:
             try:
-                while self.start() and self.all_at_once:
+                while self.start() and (everyone or self.all_at_once):
                     pass
             except OSError as problem:
                 # Those that there are do all the work.
@@ -266,6 +266,9 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
             `MemoryLimitExceeded`.
     """
 
+    # Whether workers may be replaced by forks of a process that has threads.
+    _forks_with_threads = False
+
     def __init__(
         self,
         max_workers: int | None = None,
@@ -292,7 +295,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         if mp_context is None:
             mp_context = _default_context(max_tasks_per_child is not None)
         method = mp_context.get_start_method(allow_none=False)
-        if max_tasks_per_child is not None and method == "fork":
+        if max_tasks_per_child is not None and method == "fork" and not self._forks_with_threads:
             # A worker would have to be forked while threads run.
             raise ValueError(
                 "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "

@@ -263,6 +263,12 @@ class IMapUnorderedIterator(IMapIterator[_Result]):
         call.add_done_callback(self._calls.put)
 
 
+class _Executor(futures.ProcessPoolExecutor):
+    """As the standard library's pool, and not its executor, replaces forked workers."""
+
+    _forks_with_threads = True
+
+
 class Pool(_StdlibPool):
     """A pool of worker processes, started at once.
 
@@ -316,14 +322,14 @@ class Pool(_StdlibPool):
         maxtasksperchild: int | None,
         context: Any,
     ) -> futures.Executor:
-        executor = futures.ProcessPoolExecutor(
+        executor = _Executor(
             processes,
             mp_context=context,
             initializer=initializer,
             initargs=initargs,
             max_tasks_per_child=maxtasksperchild,
         )
-        executor.start()
+        executor._staff.grow(everyone=True)
         return executor
 
     @property
@@ -332,7 +338,7 @@ class Pool(_StdlibPool):
         return list(self._executor._processes.values())  # type: ignore[attr-defined]
 
     def _repopulate_pool(self) -> None:
-        self._executor.start()  # type: ignore[attr-defined]
+        self._executor._staff.grow(everyone=True)  # type: ignore[attr-defined]
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn, _run: str = RUN) -> None:
         if self._state == _run:
