@@ -59,6 +59,8 @@ _TRIGGERS = {
 # These derive from a class of the standard library's and override what that one has inside.
 _NEEDS_STOCK = {
     "concurrent.futures.interpreter": ("concurrent.futures.thread", "ThreadPoolExecutor"),
+    # Pickled to children that may have imported this before or after juggler was installed.
+    "concurrent.futures.process": ("multiprocessing.queues", "Queue"),
     "multiprocessing.synchronize": ("threading", "Barrier"),
 }
 

@@ -28,6 +28,7 @@ from joblib._parallel_backends import (
 )
 
 from juggler import futures
+from juggler._processes import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,7 @@ class JugglerBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs is None:
             return 1
-        return n_jobs if n_jobs > 0 else max(futures._cpu_count() + 1 + n_jobs, 1)
+        return n_jobs if n_jobs > 0 else max(processors() + 1 + n_jobs, 1)
 
     def configure(
         self,

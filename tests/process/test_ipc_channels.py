@@ -387,8 +387,9 @@ def test_an_object_that_cannot_be_pickled(capsys: pytest.CaptureFixture[str]) ->
     assert "generator" in capsys.readouterr().err
     shared.put("next")
     assert shared.get() == "next"
-    with pytest.raises(pickle.PicklingError, match="generator"):
-        queues.SimpleQueue(ctx=None).put(generator)
+    with pytest.raises(TypeError, match="generator") as raised:
+        queues.SimpleQueue(ctx=None).put({"key": [generator]})
+    assert "['key'][0]" in raised.value.__notes__[-1]
 
 
 def test_a_closed_queue_says_so() -> None:

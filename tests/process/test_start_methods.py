@@ -23,7 +23,6 @@ if __name__ == "__main__":
     assert (process.pid, process.exitcode, process.is_alive(), process.name) == (
         None, None, False, "leaver")
     process.start()
-    assert process in mp.active_children()
     assert mp.connection.wait([process.sentinel]) == [process.sentinel]
     process.join()
     assert (process.exitcode, process.is_alive()) == (3, False)
@@ -38,6 +37,7 @@ if __name__ == "__main__":
         process = Process(target=sleep, daemon=True)
         process.start()
         assert process.daemon and process.is_alive() and process.exitcode is None
+        assert process in mp.active_children()
         process.join(0.01)
         assert process.is_alive()
         try:
@@ -117,6 +117,30 @@ if __name__ == "__main__":
 """
     options = ["-m", "juggler", "run", "program.py"] if way == "run" else []
     assert run_program(program, *options) == f"(True, {method!r})\n"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_classes_derived_at_import_agree(run_program: Callable[..., str], method: str) -> None:
+    # The forkserver imports the main module long before there is a child.
+    program = f"""
+import multiprocessing, queue
+
+class Mine(queue.Queue):
+    pass
+
+def child(pipe):
+    import juggler.queue
+    pipe.send(issubclass(Mine, juggler.queue.Queue))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    ours, theirs = context.Pipe()
+    process = context.Process(target=child, args=(theirs,))
+    process.start()
+    print(ours.recv())
+    process.join()
+"""
+    assert run_program(program, "-m", "juggler", "run", "program.py") == "True\n"
 
 
 def test_unmodified_programs_keep_their_default(run_program: Callable[..., str]) -> None:

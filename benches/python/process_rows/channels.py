@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import multiprocessing.connection
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import repeat
+from multiprocessing import managers
 from typing import Any
 
 from harness.contenders import Contender, version
@@ -85,6 +87,9 @@ def _pipe(contender: Contender) -> Callable[[], object]:
 
 
 def _manager(contender: Contender) -> Callable[[], object]:
+    # juggler's connections serve all managers once its own are imported.
+    channels = contender.classes["channels"]
+    managers.listener_client["pickle"] = (channels.Listener, channels.Client)  # type: ignore[attr-defined]
     manager = contender.classes["Manager"]()
     shared = manager.dict(key=1)
     # The proxy keeps the manager's connection, but not the manager.
@@ -92,13 +97,23 @@ def _manager(contender: Contender) -> Callable[[], object]:
 
 
 def _entrants() -> tuple[Contender, ...]:
-    from juggler.multiprocessing import get_context
+    import juggler.multiprocessing.managers  # noqa: F401  (before the rows that set what it sets)
+    from juggler.multiprocessing import connection, get_context
 
     names = ("Queue", "Pipe", "Manager")
     ours = get_context("fork")
     entrants = [
-        Contender("stdlib", "this interpreter's", {name: getattr(_fork, name) for name in names}),
-        Contender("juggler", version("juggler"), {name: getattr(ours, name) for name in names}),
+        Contender(
+            "stdlib",
+            "this interpreter's",
+            {name: getattr(_fork, name) for name in names}
+            | {"channels": multiprocessing.connection},
+        ),
+        Contender(
+            "juggler",
+            version("juggler"),
+            {name: getattr(ours, name) for name in names} | {"channels": connection},
+        ),
     ]
     if importlib.util.find_spec("faster_fifo"):
         import faster_fifo  # type: ignore[import-not-found,unused-ignore]

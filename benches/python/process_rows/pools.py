@@ -68,7 +68,7 @@ def _executor(start: Callable[[], Any], automatic: Callable[[Any, Iterable[Any]]
         start,
         _call_future,
         _submit_futures,
-        lambda pool, items: list(pool.map(task, items)),
+        lambda pool, items: list(pool.map(task, items, chunksize=1)),
         automatic,
         lambda pool: pool.shutdown(),
     )
@@ -103,7 +103,7 @@ def _juggler() -> Driver:
 
     return _executor(
         lambda: ProcessPoolExecutor(WORKERS),
-        lambda pool, items: list(pool.map(task, items, chunksize="auto")),
+        lambda pool, items: list(pool.map(task, items)),
     )
 
 

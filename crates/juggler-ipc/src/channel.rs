@@ -348,7 +348,8 @@ fn hold<G: Gate>(lock: &RawLock, gate: &G, deadline: Deadline) -> Result<Option<
 /// How long a call that must not wait waits for a side's lock: if its holder died, it takes a moment to see that.
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);
 
-fn several_processors() -> bool {
+/// Whether more than one thread can run at a time, so that it may be worth while to look again before sleeping.
+pub fn several_processors() -> bool {
     static SEVERAL: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *SEVERAL.get_or_init(|| std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1))
 }

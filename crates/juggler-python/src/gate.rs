@@ -53,22 +53,17 @@ impl<'py> PyGate<'py> {
         mut call: impl FnMut() -> io::Result<T> + Send,
     ) -> Result<io::Result<T>, Raised> {
         loop {
+            // Also before the first: the signal may have come while the call was prepared, or have ended a call before
+            // that had moved some bytes and so did not say that it was interrupted.
+            // SAFETY: the thread is attached.
+            if unsafe { ffi::PyErr_CheckSignals() } != 0 {
+                return Err(Raised);
+            }
             match self.py.detach(&mut call) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    self.check_signals()?;
-                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => return Ok(done),
             }
         }
-    }
-
-    /// Runs the handlers of signals that have come.
-    ///
-    /// # Errors
-    /// What one of them raises.
-    pub fn check_signals(&self) -> Result<(), Raised> {
-        // SAFETY: the thread is attached.
-        if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(()) } else { Err(Raised) }
     }
 }
 

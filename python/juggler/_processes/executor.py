@@ -82,11 +82,19 @@ class _Staff:
         self.barren = 0
         self.dismissed = False
 
-    def grow(self, everybody: bool = False) -> None:
+<<<<<<< HEAD
+    def grow(self, everyone: bool = False) -> None:
         """Start a worker, as calls wait and nobody is idle; or all that may be started."""
         with self.lock:
             try:
-                while self.start() and (everybody or self.all_at_once):
+                while self.start() and (everyone or self.all_at_once):
+=======
+    def grow(self, *, everyone: bool = False) -> None:
+        """Start a worker, as calls wait and nobody is idle; or all that there may be."""
+        with self.lock:
+            try:
+                while self.start() and (everyone or self.all_at_once):
+>>>>>>> main
                     pass
             except OSError as problem:
                 # Those that there are do all the work.
@@ -267,8 +275,13 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
             `MemoryLimitExceeded`.
     """
 
+<<<<<<< HEAD
     # Whether workers may be forked when threads run that were not there at the start.
-    _forks_again = False
+    _forks_with_threads = False
+=======
+    # Whether workers may be replaced by forks of a process that has threads.
+    _forks_with_threads = False
+>>>>>>> main
 
     def __init__(
         self,
@@ -281,7 +294,11 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         memory_limit: int | None = None,
     ) -> None:
         if max_workers is None:
+<<<<<<< HEAD
             max_workers = cpu_count()
+=======
+            max_workers = processors()
+>>>>>>> main
         elif max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -296,7 +313,11 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         if mp_context is None:
             mp_context = _default_context(max_tasks_per_child is not None)
         method = mp_context.get_start_method(allow_none=False)
-        if max_tasks_per_child is not None and method == "fork" and not self._forks_again:
+<<<<<<< HEAD
+        if max_tasks_per_child is not None and method == "fork" and not self._forks_with_threads:
+=======
+        if max_tasks_per_child is not None and method == "fork" and not self._forks_with_threads:
+>>>>>>> main
             # A worker would have to be forked while threads run.
             raise ValueError(
                 "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
@@ -366,7 +387,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
     def start(self) -> None:
         """Start all workers now, not as calls come in."""
-        self._staff.grow(everybody=True)
+        self._staff.grow(everyone=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; workers end when they have made those that are queued.

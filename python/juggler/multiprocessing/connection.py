@@ -9,9 +9,8 @@ Deviations:
 * A peer that is gone in the middle of a message is an `EOFError`, not an `OSError`.
 * A length that no message can have is an `OSError`, as one above ``maxlength`` is, and nothing more
   can be received.
-* ``send`` takes functions and classes that plain pickle refuses (lambdas, closures), by value. What
-  can't travel at all is a `pickle.PicklingError` that names the path to it, whatever the standard
-  library would have raised.
+* ``send`` takes functions and classes that plain pickle refuses (lambdas, closures), by value. For
+  what can't travel at all, the standard library's exception has a note that names the path to it.
 """
 
 import os
@@ -144,9 +143,13 @@ def _dumps(obj: object) -> "Any":
     except (pickle.PicklingError, AttributeError, TypeError) as refused:
         try:
             from juggler._processes import by_value, pickling  # noqa: F401
+
+            message, _ = pickling.dumps(obj, threshold=sys.maxsize)
         except ImportError:  # cloudpickle is not there
             raise refused from None
-        message, _ = pickling.dumps(obj, threshold=sys.maxsize)
+        except pickle.PicklingError as error:
+            refused.add_note(str(error))
+            raise refused from None
         return message
 
 

@@ -136,6 +136,15 @@ class ForkServerProcess(_Child, _stock.ForkServerProcess):
 
     _method = "forkserver"
 
+    @staticmethod
+    def _Popen(process_obj: "Any") -> "Any":  # noqa: N802
+        from multiprocessing.popen_forkserver import Popen
+
+        from juggler.multiprocessing import _forkserver
+
+        _forkserver.prepare()
+        return Popen(process_obj)
+
 
 class ZygoteProcess(_Child):
     """A process forked from the zygote."""

@@ -36,22 +36,24 @@ from multiprocessing.pool import (  # type: ignore[attr-defined]
     mapstar,
     starmapstar,
 )
-from multiprocessing.pool import (
-    MaybeEncodingError as MaybeEncodingError,
-)
-from multiprocessing.pool import (
-    RemoteTraceback as RemoteTraceback,
-)
-from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from juggler import futures, queue, threading
+from juggler._processes import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Self
+
+    # Its results are of classes of its own.
+    _StdlibPool = object
+else:
+    _StdlibPool = _stdlib.Pool
 
 __all__ = ["Pool", "ThreadPool"]
 
+MaybeEncodingError = _stdlib.MaybeEncodingError  # type: ignore[attr-defined]
+RemoteTraceback = _stdlib.RemoteTraceback  # type: ignore[attr-defined]
 TimeoutError = _multiprocessing.TimeoutError  # noqa: A001
 
 READ_AHEAD = 4096
@@ -155,8 +157,6 @@ class ApplyResult(Generic[_Result]):
             finally:
                 del error  # it refers to this frame
         return self._value()
-
-    __class_getitem__ = classmethod(GenericAlias)  # type: ignore[assignment]
 
 
 AsyncResult = ApplyResult
@@ -263,7 +263,13 @@ class IMapUnorderedIterator(IMapIterator[_Result]):
         call.add_done_callback(self._calls.put)
 
 
-class Pool(_stdlib.Pool):
+class _Executor(futures.ProcessPoolExecutor):
+    """As the standard library's pool, and not its executor, replaces forked workers."""
+
+    _forks_with_threads = True
+
+
+class Pool(_StdlibPool):
     """A pool of worker processes, started at once.
 
     Stands in for `multiprocessing.pool.Pool`, and is a subclass of it, none of whose own code runs
@@ -291,7 +297,7 @@ class Pool(_stdlib.Pool):
     ) -> None:
         self._state = INIT
         if processes is None:
-            processes = futures._cpu_count()
+            processes = processors()
         if processes < 1:
             raise ValueError("Number of processes must be at least 1")
         if maxtasksperchild is not None and (
@@ -316,17 +322,14 @@ class Pool(_stdlib.Pool):
         maxtasksperchild: int | None,
         context: Any,
     ) -> futures.Executor:
-        class Workers(futures.ProcessPoolExecutor):
-            _forks_again = True
-
-        executor = Workers(
+        executor = _Executor(
             processes,
             mp_context=context,
             initializer=initializer,
             initargs=initargs,
             max_tasks_per_child=maxtasksperchild,
         )
-        executor.start()
+        executor._staff.grow(everyone=True)
         return executor
 
     @property
@@ -335,11 +338,22 @@ class Pool(_stdlib.Pool):
         return list(self._executor._processes.values())  # type: ignore[attr-defined]
 
     def _repopulate_pool(self) -> None:
-        self._executor.start()  # type: ignore[attr-defined]
+        self._executor._staff.grow(everyone=True)  # type: ignore[attr-defined]
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn, _run: str = RUN) -> None:
         if self._state == _run:
             _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+
+    def _check_running(self) -> None:
+        if self._state != RUN:
+            raise ValueError("Pool not running")
+
+    def __enter__(self) -> Self:
+        self._check_running()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.terminate()
 
     def apply(
         self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}
@@ -418,7 +432,7 @@ class Pool(_stdlib.Pool):
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> MapResult[Any]:
         self._check_running()
-        items = iterable if hasattr(iterable, "__len__") else list(iterable)
+        items: Any = iterable if hasattr(iterable, "__len__") else list(iterable)
         if chunksize is None:
             chunksize, rest = divmod(len(items), self._processes * 4)
             chunksize += bool(rest)

@@ -29,7 +29,7 @@ __all__ = [
     "set_executable",
 ]
 
-_BOOT = str(Path(__file__).parents[1] / "cli" / "boot" / "child.py")
+BOOT = str(Path(__file__).parents[1] / "cli" / "boot" / "child.py")
 
 
 class _Installed:
@@ -39,7 +39,7 @@ class _Installed:
         self._settings = settings
 
     def __reduce__(self) -> "tuple[Any, ...]":
-        return runpy.run_path, (_BOOT, {"settings": self._settings})
+        return runpy.run_path, (BOOT, {"settings": self._settings})
 
 
 def get_preparation_data(name: str) -> dict[str, Any]:

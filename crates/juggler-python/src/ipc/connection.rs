@@ -6,6 +6,13 @@
 //!
 //! Every call first tries without waiting and without giving the GIL up: a socket by `MSG_DONTWAIT`, a pipe by
 //! `RWF_NOWAIT`, so that the descriptor itself stays blocking for all who share it. Only then it waits, in the gate.
+//!
+//! # Asking again, or sleeping at once
+//!
+//! Where messages come soon after they are waited for, and a processor is idle, it is faster to ask again for some
+//! microseconds than to sleep and be woken; where all processors are busy, it is slower, as it keeps one from the peer. No
+//! number that the system tells is fresh enough to choose by. So a connection remembers how long its waits took in either
+//! way, waits in the way that was clearly better, and tries the other now and then.
 #![allow(unsafe_code)]
 
 use crate::futures::stdlib::Import;
@@ -14,6 +21,7 @@ use crate::ipc::payload::{self, Buffer, owned};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
+use juggler_ipc::channel::several_processors;
 use juggler_sync::Deadline;
 use juggler_sync::sys::monotonic_nanos;
 use pyo3::exceptions::{PyEOFError, PyOSError, PyValueError};
@@ -22,7 +30,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 
 static BUFFER_TOO_SHORT: Import = Import::new("multiprocessing.context", "BufferTooShort");
 
@@ -30,6 +38,12 @@ static BUFFER_TOO_SHORT: Import = Import::new("multiprocessing.context", "Buffer
 const SHORT: usize = 0x7fff_ffff;
 /// Memory for a message is taken as it comes: a wrong length must not take it all at once.
 const PIECE: usize = 1 << 20;
+/// For how many nanoseconds a wait asks again before it sleeps.
+const ASK: u64 = 30_000;
+/// Longer waits count as if they had taken so many nanoseconds: they say nothing about how to begin.
+const LONGEST_WAIT: u32 = 100_000;
+/// Of so many waits, the first two try the way that seems worse.
+const TRIAL: u32 = 32;
 /// Calls that move more bytes than this give the GIL up from the beginning.
 const LONG: usize = 256 << 10;
 
@@ -49,6 +63,14 @@ pub struct Connection {
     writable: AtomicBool,
     /// One of the constants below.
     nature: AtomicU8,
+    waits: Waits,
+}
+
+/// How long waits for messages took lately, in nanoseconds, by how they began.
+struct Waits {
+    count: AtomicU32,
+    asking: AtomicU32,
+    sleeping: AtomicU32,
 }
 
 /// Nobody has asked yet; a socket, unless the system says otherwise.
@@ -66,6 +88,11 @@ impl Connection {
             readable: AtomicBool::new(false),
             writable: AtomicBool::new(false),
             nature: AtomicU8::new(SOCKET),
+            waits: Waits {
+                count: AtomicU32::new(0),
+                asking: AtomicU32::new(LONGEST_WAIT),
+                sleeping: AtomicU32::new(LONGEST_WAIT),
+            },
         }
     }
 
@@ -169,7 +196,7 @@ impl Connection {
         if !self.get_readable() {
             return Err(Raised::new::<PyOSError>(py, "connection is write-only"));
         }
-        Ok(End { py, handle, nature: &self.nature })
+        Ok(End { py, handle, connection: self })
     }
 
     fn writer<'a, 'py>(&'a self, py: Python<'py>) -> Result<End<'a, 'py>, Raised> {
@@ -177,7 +204,7 @@ impl Connection {
         if !self.get_writable() {
             return Err(Raised::new::<PyOSError>(py, "connection is read-only"));
         }
-        Ok(End { py, handle, nature: &self.nature })
+        Ok(End { py, handle, connection: self })
     }
 
     /// A message can't be told from the next any more: nothing more is received.
@@ -210,11 +237,36 @@ impl Connection {
     }
 }
 
+impl Waits {
+    /// Reads the first bytes of a message, waiting for them. Detached.
+    fn read(&self, handle: RawFd, nature: &AtomicU8, buffer: &mut [u8]) -> io::Result<usize> {
+        let begin = monotonic_nanos();
+        let (asking, sleeping) = (self.asking.load(Ordering::Relaxed), self.sleeping.load(Ordering::Relaxed));
+        let trial = self.count.fetch_add(1, Ordering::Relaxed) % TRIAL < 2;
+        let ask = several_processors() && trial != (asking < sleeping - sleeping / 4);
+        let mut done = Err(io::ErrorKind::WouldBlock.into());
+        while ask && would_wait(&done) && monotonic_nanos() - begin < ASK {
+            done = try_read(handle, nature, buffer);
+        }
+        if would_wait(&done) {
+            done = read(handle, buffer);
+        }
+        let took = (monotonic_nanos() - begin).min(u64::from(LONGEST_WAIT)) as u32;
+        let (average, before) = if ask { (&self.asking, asking) } else { (&self.sleeping, sleeping) };
+        average.store(before - before / 4 + took / 4, Ordering::Relaxed);
+        done
+    }
+}
+
+fn would_wait(done: &io::Result<usize>) -> bool {
+    matches!(done, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
 /// A descriptor in use.
 struct End<'a, 'py> {
     py: Python<'py>,
     handle: RawFd,
-    nature: &'a AtomicU8,
+    connection: &'a Connection,
 }
 
 impl End<'_, '_> {
@@ -241,13 +293,7 @@ impl End<'_, '_> {
                 self.try_write(parts)
             };
             match wrote {
-                Ok(count) => {
-                    sent += count;
-                    // A signal ends a call that has moved some bytes without saying so.
-                    if waiting && sent < total {
-                        PyGate::new(self.py).check_signals()?;
-                    }
-                }
+                Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => waiting = true,
                 Err(error) => return Err(Raised::from_err(self.py, error.into())),
             }
@@ -257,14 +303,16 @@ impl End<'_, '_> {
 
     /// Fills `buffer`; `first` if nothing of the message has been read.
     fn read(&self, buffer: &mut [u8], first: bool) -> Result<(), Raised> {
-        let (handle, mut done) = (self.handle, 0);
+        let (handle, connection, mut done) = (self.handle, self.connection, 0);
         let mut waiting = buffer.len() > LONG;
         while done < buffer.len() {
             let rest = &mut buffer[done..];
-            let read = if waiting {
+            let read = if waiting && first && done == 0 {
+                PyGate::new(self.py).system_call(|| connection.waits.read(handle, &connection.nature, rest))?
+            } else if waiting {
                 PyGate::new(self.py).system_call(|| read(handle, rest))?
             } else {
-                try_read(handle, self.nature, rest)
+                try_read(handle, &connection.nature, rest)
             };
             match read {
                 Ok(0) if first && done == 0 => {
@@ -273,12 +321,7 @@ impl End<'_, '_> {
                     return Err(Raised);
                 }
                 Ok(0) => return Err(Raised::new::<PyEOFError>(self.py, "got end of file during message")),
-                Ok(count) => {
-                    done += count;
-                    if waiting && done < buffer.len() {
-                        PyGate::new(self.py).check_signals()?;
-                    }
-                }
+                Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => waiting = true,
                 Err(error) => return Err(Raised::from_err(self.py, error.into())),
             }
@@ -314,7 +357,7 @@ impl End<'_, '_> {
     }
 
     fn try_write(&self, parts: [&[u8]; 2]) -> io::Result<usize> {
-        let (parts, nature) = (vectors(parts), self.nature);
+        let (parts, nature) = (vectors(parts), &self.connection.nature);
         if nature.load(Ordering::Relaxed) == SOCKET {
             // SAFETY: all zeros is a valid header of no message.
             let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
