@@ -188,8 +188,6 @@ _os.register_at_fork(after_in_child=_after_fork_in_child)
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name == "_cpu_count":
-            return _importlib.import_module("juggler._processes.executor").cpu_count
         if name == "ProcessPoolExecutor" or name in _PROCESSES:
             # Imports `multiprocessing`, so only when it is used.
             module = "errors" if name in ("MemoryLimitExceeded", "WorkerDied") else "executor"

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from juggler import _juggler
-from juggler._processes import errors, worker
+from juggler._processes import errors, processors, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -82,19 +82,11 @@ class _Staff:
         self.barren = 0
         self.dismissed = False
 
-<<<<<<< HEAD
-    def grow(self, everyone: bool = False) -> None:
-        """Start a worker, as calls wait and nobody is idle; or all that may be started."""
-        with self.lock:
-            try:
-                while self.start() and (everyone or self.all_at_once):
-=======
     def grow(self, *, everyone: bool = False) -> None:
         """Start a worker, as calls wait and nobody is idle; or all that there may be."""
         with self.lock:
             try:
                 while self.start() and (everyone or self.all_at_once):
->>>>>>> main
                     pass
             except OSError as problem:
                 # Those that there are do all the work.
@@ -119,7 +111,7 @@ class _Staff:
         if desk is None:
             return False
         # A worker that spins while another has work to do takes a processor from it.
-        spins = self.max_workers < cpu_count()
+        spins = self.max_workers < processors()
         seat = worker.Seat(self.engine.fileno(), desk)
         args = (seat, self.initializer, self.initargs, self.max_tasks, spins)
         process = self.context.Process(target=worker.main, args=args)
@@ -275,13 +267,8 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
             `MemoryLimitExceeded`.
     """
 
-<<<<<<< HEAD
-    # Whether workers may be forked when threads run that were not there at the start.
-    _forks_with_threads = False
-=======
     # Whether workers may be replaced by forks of a process that has threads.
     _forks_with_threads = False
->>>>>>> main
 
     def __init__(
         self,
@@ -294,11 +281,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         memory_limit: int | None = None,
     ) -> None:
         if max_workers is None:
-<<<<<<< HEAD
-            max_workers = cpu_count()
-=======
             max_workers = processors()
->>>>>>> main
         elif max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -313,11 +296,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         if mp_context is None:
             mp_context = _default_context(max_tasks_per_child is not None)
         method = mp_context.get_start_method(allow_none=False)
-<<<<<<< HEAD
         if max_tasks_per_child is not None and method == "fork" and not self._forks_with_threads:
-=======
-        if max_tasks_per_child is not None and method == "fork" and not self._forks_with_threads:
->>>>>>> main
             # A worker would have to be forked while threads run.
             raise ValueError(
                 "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
@@ -492,12 +471,6 @@ def _default_context(renews: bool) -> Any:
     import multiprocessing as stock
 
     return stock.get_context("spawn" if renews else None)
-
-
-def cpu_count() -> int:
-    """How many processors this process may use."""
-    count = getattr(os, "process_cpu_count", None)
-    return (count() if count is not None else len(os.sched_getaffinity(0))) or 1
 
 
 def _defines_main(method: str) -> bool:

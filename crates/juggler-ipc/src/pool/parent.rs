@@ -481,15 +481,9 @@ impl<T> Parent<T> {
         settled
     }
 
-<<<<<<< HEAD
     /// Settles a task whose worker is dead.
     fn settle_slot(&self, inner: &mut Guard<'_, Inner<T>>, slot: usize, settled: &mut Settled<T>) {
         let Some(mut entry) = inner.entries[slot].take() else { return };
-=======
-    /// Settles a task whose worker is dead; whether it is tried again.
-    fn settle_slot(&self, inner: &mut Guard<'_, Inner<T>>, slot: usize, settled: &mut Settled<T>) -> bool {
-        let Some(mut entry) = inner.entries[slot].take() else { return false };
->>>>>>> main
         if entry.stop.is_none() && entry.options.retries > 0 {
             entry.options.retries -= 1;
             inner.entries[slot] = Some(entry);
