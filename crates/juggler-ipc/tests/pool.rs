@@ -68,7 +68,9 @@ fn every_task_is_done_or_lost_with_its_worker() {
                 libc::kill(pid, libc::SIGKILL);
                 libc::waitpid(pid, std::ptr::null_mut(), 0);
             }
-            if let Some(one) = parent.settle(desk).lost {
+            let settled = parent.settle(desk);
+            parent.leave_desk(desk);
+            if let Some(one) = settled.lost {
                 assert!(!std::mem::replace(&mut seen[one.owner], true));
                 lost += 1;
             }

@@ -131,6 +131,7 @@ class _Staff:
         """Do what is to be done when the worker at `desk` is dead."""
         with self.lock:
             process = self.desks.pop(desk)
+            self.engine.leave_desk(desk)
             self.processes.pop(process.pid, None)
             process.join()
             pid, exitcode = process.pid, process.exitcode

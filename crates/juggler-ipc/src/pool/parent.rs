@@ -442,7 +442,12 @@ impl<T> Parent<T> {
         Some(desk)
     }
 
-    /// Gives back the desk of a worker that is dead, or was never born, and settles what it held.
+    /// Gives back the desk of a worker that is dead and settled, or was never born.
+    pub fn leave_desk(&self, worker: usize) {
+        self.inner.lock().desks[worker] = false;
+    }
+
+    /// Settles what a dead worker held. Its desk stays taken until somebody has [buried](Self::leave_desk) it.
     pub fn settle(&self, worker: usize) -> Settled<T> {
         let line = self.table.desk(worker);
         let mut settled = Settled {
@@ -470,7 +475,6 @@ impl<T> Parent<T> {
             }
         }
         self.table.idle().leave(worker);
-        inner.desks[worker] = false;
         self.refill(&mut inner);
         self.close_if_drained(&inner);
         drop(inner);

@@ -158,9 +158,9 @@ impl ProcessPoolEngine {
         dead.collect()
     }
 
-    /// Gives back the desk of a worker that was never born.
+    /// Gives back the desk of a worker that is buried, or was never born.
     fn leave_desk(&self, worker: usize) {
-        drop(self.pool.parent.settle(worker).lost);
+        self.pool.parent.leave_desk(worker);
     }
 
     /// Ends a future with an exception, unless it is done.
