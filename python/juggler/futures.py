@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     # What follows at runtime from the standard library's module, spelled out: type checkers read
     # literals only. tests/typing holds the two together on every version.
     import sys
+
     from juggler._processes.errors import MemoryLimitExceeded, WorkerDied
     from juggler._processes.executor import (
         ProcessPoolExecutor,

@@ -1,5 +1,6 @@
 """Calls that the process pool's tests make, in a module that every worker can import."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -56,10 +57,8 @@ def stubborn(marker: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Path(marker).touch()
     while True:
-        try:
+        with contextlib.suppress(BaseException):
             time.sleep(60)
-        except BaseException:
-            pass
 
 
 def devour(size: int) -> int:
@@ -69,14 +68,14 @@ def devour(size: int) -> int:
     return len(held)
 
 
-class TwoArguments(Exception):
+class TwoArgumentsError(Exception):
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
         self.one = one
 
 
 def raise_two_arguments() -> Never:
-    raise TwoArguments(1, 2)
+    raise TwoArgumentsError(1, 2)
 
 
 def raise_with_locals() -> Never:

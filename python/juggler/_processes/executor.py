@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from juggler import _juggler
-from juggler._processes import errors, worker
+from juggler._processes import errors, processors, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -82,11 +82,11 @@ class _Staff:
         self.barren = 0
         self.dismissed = False
 
-    def grow(self, *, everyone: bool = False) -> None:
-        """Start a worker, as calls wait and nobody is idle; or all that there may be."""
+    def grow(self, everybody: bool = False) -> None:
+        """Start a worker, as calls wait and nobody is idle; or all that may be started."""
         with self.lock:
             try:
-                while self.start() and (everyone or self.all_at_once):
+                while self.start() and (everybody or self.all_at_once):
                     pass
             except OSError as problem:
                 # Those that there are do all the work.
@@ -111,7 +111,7 @@ class _Staff:
         if desk is None:
             return False
         # A worker that spins while another has work to do takes a processor from it.
-        spins = self.max_workers < (len(os.sched_getaffinity(0)) or 1)
+        spins = self.max_workers < processors()
         seat = worker.Seat(self.engine.fileno(), desk)
         args = (seat, self.initializer, self.initargs, self.max_tasks, spins)
         process = self.context.Process(target=worker.main, args=args)
@@ -146,8 +146,9 @@ class _Staff:
                 if not self.desks:
                     self.break_down("the workers were told to end")
             elif unfit:
-                self.break_down("A worker's initializer failed, the process pool is not usable "
-                                "anymore")
+                self.break_down(
+                    "A worker's initializer failed, the process pool is not usable anymore"
+                )
             elif self.barren >= max(3, self.max_workers):
                 how = errors.died(pid, exitcode)
                 self.break_down(f"no worker lived to take a call; the last: {how}")
@@ -266,8 +267,8 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
             `MemoryLimitExceeded`.
     """
 
-    # Whether workers may be replaced by forks of a process that has threads.
-    _forks_with_threads = False
+    # Whether workers may be forked when threads run that were not there at the start.
+    _forks_again = False
 
     def __init__(
         self,
@@ -295,7 +296,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         if mp_context is None:
             mp_context = _default_context(max_tasks_per_child is not None)
         method = mp_context.get_start_method(allow_none=False)
-        if max_tasks_per_child is not None and method == "fork" and not self._forks_with_threads:
+        if max_tasks_per_child is not None and method == "fork" and not self._forks_again:
             # A worker would have to be forked while threads run.
             raise ValueError(
                 "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
@@ -303,7 +304,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
             )
         self._max_workers = max_workers
         self._mp_context = mp_context
-        self._initializer = initializer
+        self._initializer: Any = initializer
         self._initargs = initargs
         self._max_tasks_per_child = max_tasks_per_child
         self._engine = _juggler.ProcessPoolEngine(max_workers, _defines_main(method), memory_limit)
@@ -314,7 +315,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         self._maps: weakref.WeakSet[Any] = weakref.WeakSet()
         _executors.add(self)
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., Any],
         *iterables: Iterable[Any],
@@ -363,6 +364,10 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         busy = sum(desk.busy for desk in workers)
         return ProcessPoolExecutorStatistics(waiting, deepest, busy, idle, workers)
 
+    def start(self) -> None:
+        """Start all workers now, not as calls come in."""
+        self._staff.grow(everybody=True)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; workers end when they have made those that are queued.
 
@@ -375,14 +380,14 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
             if cancel_futures:
                 results.stop()
             else:
-                results.fill(everything=True)
+                results.flush()
         self._engine.close()
         if cancel_futures:
             self._engine.cancel_all()
         thread = self._staff.thread
-        if wait and thread is not None and thread is not threading.current_thread():
-            if not self._engine.foreign:
-                thread.join()
+        me = threading.current_thread()
+        if wait and thread not in (None, me) and not self._engine.foreign:
+            thread.join()
 
     def terminate_workers(self) -> None:
         """End the pool at once: SIGTERM to all workers, and cancel what is queued."""
@@ -399,19 +404,19 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
     # What programs look at of the standard library's.
 
     @property
-    def _processes(self) -> dict[int, Any] | None:
+    def _processes(self) -> dict[int, Any] | None:  # type: ignore[override]
         return None if self._shutdown_thread and not self._staff.desks else self._staff.processes
 
     @property
-    def _executor_manager_thread(self) -> threading.Thread | None:
+    def _executor_manager_thread(self) -> threading.Thread | None:  # type: ignore[override]
         return self._staff.thread
 
     @property
-    def _shutdown_thread(self) -> bool:
+    def _shutdown_thread(self) -> bool:  # type: ignore[override]
         return bool(self._engine.closed)
 
     @property
-    def _broken(self) -> Any:
+    def _broken(self) -> Any:  # type: ignore[override]
         return self._engine.broken or False
 
 
@@ -433,7 +438,7 @@ class PoolView(Executor):
         future: Future[Any] = self._pool._submit_with(*self._options, (fn, *args), kwargs)
         return future
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., Any],
         *iterables: Iterable[Any],

@@ -135,6 +135,11 @@ class Results:
             finally:
                 self.filling = False
 
+    def flush(self) -> None:
+        """Submit the rest, unless it is read as results are taken."""
+        if self.room == float("inf"):
+            self.fill(everything=True)
+
     def _submit(self, part: Part) -> None:
         items = part.items
         self.calls += len(items)

@@ -118,11 +118,12 @@ class Chunk(tuple[Any, ...]):
 def run_chunk(function: Callable[..., Any], items: list[Any], star: bool) -> Chunk:
     """Call `function` with each item, with its elements if `star`, until one raises."""
     results, error, nanoseconds = _juggler._run_chunk(function, items, star)
+    packed = None
     if error is not None:
         from juggler._processes import exceptions
 
-        error = exceptions.pack_exception(error)
-    return Chunk((results, error, nanoseconds))
+        packed = exceptions.pack_exception(error)
+    return Chunk((results, packed, nanoseconds))
 
 
 _functions: dict[bytes, Any] = {}

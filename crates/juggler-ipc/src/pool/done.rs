@@ -39,16 +39,25 @@ impl Done<'_> {
         }
     }
 
+    /// Has the parent look, even if it counts as awake: whoever was to wake it is dead.
+    pub fn notify_all(&self) {
+        self.completions.word.fetch_add(1, Ordering::SeqCst);
+        self.asleep.store(0, Ordering::SeqCst);
+        self.completions.wake(u32::MAX);
+    }
+
     /// The count to sleep on, read before the last look at the bits.
     #[inline]
     pub fn seen(&self) -> u32 {
         self.completions.load(Ordering::SeqCst)
     }
 
-    /// Says that the parent is about to sleep on the count; whoever sees this wakes it.
+    /// Says that the parent is about to sleep on the count; whoever sees this wakes it. Whether it may: the count still is
+    /// `seen`.
     #[inline]
-    pub fn about_to_sleep(&self) {
+    pub fn about_to_sleep(&self, seen: u32) -> bool {
         self.asleep.store(1, Ordering::SeqCst);
+        self.seen() == seen
     }
 
     /// Whether anything is marked.

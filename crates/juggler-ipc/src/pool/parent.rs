@@ -451,7 +451,6 @@ impl<T> Parent<T> {
             unfit: line.stage.load(Ordering::Acquire) == UNFIT,
         };
         let mut inner = self.inner.lock();
-        let mut tried_again = 0;
         for slot in 0..SLOTS {
             if inner.entries[slot].is_none() {
                 continue;
@@ -465,30 +464,31 @@ impl<T> Parent<T> {
                 Phase::Done => self.table.done().mark(slot),
                 Phase::Taken => {
                     settled.worked = true;
-                    tried_again += usize::from(self.settle_slot(&mut inner, slot, &mut settled));
+                    self.settle_slot(&mut inner, slot, &mut settled);
                 }
                 Phase::Free | Phase::Queued => {}
             }
         }
         self.table.idle().leave(worker);
         inner.desks[worker] = false;
-        let placed = self.refill(&mut inner);
+        self.refill(&mut inner);
         self.close_if_drained(&inner);
-        let waiting = self.table.order().length();
         drop(inner);
-        // It may have been the one that was woken.
-        self.wake((placed + tried_again).max(usize::from(waiting > 0)));
+        // It may have been chosen to wake and not have woken, or have chosen somebody, worker or parent, and not have woken
+        // it: all look for themselves.
+        self.table.rouse_all();
+        self.table.done().notify_all();
         settled
     }
 
-    /// Settles a task whose worker is dead; whether it is tried again.
-    fn settle_slot(&self, inner: &mut Guard<'_, Inner<T>>, slot: usize, settled: &mut Settled<T>) -> bool {
-        let Some(mut entry) = inner.entries[slot].take() else { return false };
+    /// Settles a task whose worker is dead.
+    fn settle_slot(&self, inner: &mut Guard<'_, Inner<T>>, slot: usize, settled: &mut Settled<T>) {
+        let Some(mut entry) = inner.entries[slot].take() else { return };
         if entry.stop.is_none() && entry.options.retries > 0 {
             entry.options.retries -= 1;
             inner.entries[slot] = Some(entry);
             if self.table.order().push(slot) {
-                return true;
+                return;
             }
             unreachable!("more tickets than slots are skipped");
         }
@@ -497,7 +497,6 @@ impl<T> Parent<T> {
         let progress = self.table.slots()[slot].progress.load(Ordering::Relaxed);
         self.free(inner, slot, entry.taken);
         settled.lost = Some(Lost { owner: entry.owner, stop, progress });
-        false
     }
 
     /// Looks after deadlines and memory: calls `signal` with workers to be signalled, and how. Whether it is to be called

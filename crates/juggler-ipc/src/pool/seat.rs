@@ -194,11 +194,13 @@ impl Seat {
 }
 
 fn let_go_of_read(table: &Table, region: &mut Region, unread: &mut Unread) {
-    let read = |(slot, state, _): &mut (usize, State, payload::Taken)| {
-        table.slots()[*slot].state.load(Ordering::Acquire) != state.0
-    };
-    for (_, _, taken) in unread.extract_if(.., read) {
-        payload::let_go(table, region, taken);
+    let mut at = 0;
+    while let Some((slot, state, _)) = unread.get(at) {
+        if table.slots()[*slot].state.load(Ordering::Acquire) == state.0 {
+            at += 1;
+        } else {
+            payload::let_go(table, region, unread.swap_remove(at).2);
+        }
     }
 }
 

@@ -234,6 +234,11 @@ impl Table {
     /// Has the workers end when the queue is empty.
     pub fn close(&self) {
         self.header().closing.store(1, Ordering::SeqCst);
+        self.rouse_all();
+    }
+
+    /// Has every worker look for work.
+    pub fn rouse_all(&self) {
         for worker in 0..self.workers {
             rouse(&self.desk(worker).word);
         }

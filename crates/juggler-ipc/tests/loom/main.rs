@@ -12,6 +12,7 @@
 mod condition;
 mod event;
 mod lock;
+mod pool;
 mod semaphore;
 
 use juggler_ipc::owner::Owner;

@@ -175,8 +175,7 @@ impl Pool {
             if is_over() {
                 return Ok(());
             }
-            done.about_to_sleep();
-            if gate.wait(done.completions, seen, deadline)? == Waited::TimedOut {
+            if done.about_to_sleep(seen) && gate.wait(done.completions, seen, deadline)? == Waited::TimedOut {
                 self.collect(py);
                 return Ok(());
             }
