@@ -127,6 +127,12 @@ def futures(env: Environment) -> list[TestClass]:
             "Process" in name or name.startswith(("FailingInitializerResources", "ForkServer"))
         )
 
+    # The registry of managers was filled before; a class in it is pickled by its name, which is the
+    # overlay's now.
+    managers = importlib.import_module("multiprocessing.managers")
+    for name in ("Queue", "JoinableQueue"):
+        managers.SyncManager.register(name, env.over("queue").Queue)
+
     package = importlib.import_module("test.test_concurrent_futures")
     if not hasattr(package, "__path__"):  # one file up to 3.11, a package since
         return test_classes(package, keep)
