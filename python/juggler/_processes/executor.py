@@ -82,11 +82,11 @@ class _Staff:
         self.barren = 0
         self.dismissed = False
 
-    def grow(self, everybody: bool = False) -> None:
-        """Start a worker, as calls wait and nobody is idle; or all that may be started."""
+    def grow(self, *, everyone: bool = False) -> None:
+        """Start a worker, as calls wait and nobody is idle; or all that there may be."""
         with self.lock:
             try:
-                while self.start() and (everybody or self.all_at_once):
+                while self.start() and (everyone or self.all_at_once):
                     pass
             except OSError as problem:
                 # Those that there are do all the work.
@@ -267,8 +267,8 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
             `MemoryLimitExceeded`.
     """
 
-    # Whether workers may be forked when threads run that were not there at the start.
-    _forks_again = False
+    # Whether workers may be replaced by forks of a process that has threads.
+    _forks_with_threads = False
 
     def __init__(
         self,
@@ -296,7 +296,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         if mp_context is None:
             mp_context = _default_context(max_tasks_per_child is not None)
         method = mp_context.get_start_method(allow_none=False)
-        if max_tasks_per_child is not None and method == "fork" and not self._forks_again:
+        if max_tasks_per_child is not None and method == "fork" and not self._forks_with_threads:
             # A worker would have to be forked while threads run.
             raise ValueError(
                 "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
@@ -366,7 +366,7 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
     def start(self) -> None:
         """Start all workers now, not as calls come in."""
-        self._staff.grow(everybody=True)
+        self._staff.grow(everyone=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; workers end when they have made those that are queued.

@@ -266,7 +266,7 @@ class IMapUnorderedIterator(IMapIterator[_Result]):
 class _Executor(futures.ProcessPoolExecutor):
     """As the standard library's pool, and not its executor, replaces forked workers."""
 
-    _forks_again = True
+    _forks_with_threads = True
 
 
 class Pool(_StdlibPool):
