@@ -39,6 +39,7 @@ UNSAFE = {
     "juggler-ipc/src/pool/table.rs": "what lies in the pool's segment consists of atomics",
     "juggler-ipc/src/sys/process.rs": "processes as descriptors, epoll, signals",
     "juggler-ipc/src/segment.rs": "references into memory that other processes write",
+    "juggler-ipc/tests/pool.rs": "the tests fork",
     "juggler-ipc/tests/ring.rs": "its tests copy frames out",
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
     "juggler-ipc/src/sys/testing.rs": "the unit tests fork",

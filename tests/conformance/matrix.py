@@ -76,6 +76,9 @@ def build(interpreter: Interpreter, home: Path) -> None:
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(package)
+    # What sends functions that plain pickle refuses: pure Python, the same for every version.
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "cloudpickle"]
+    subprocess.run([*command, "--target", str(package)], check=True)
 
 
 def environment_of(interpreter: Interpreter, home: Path) -> Path:

@@ -127,6 +127,14 @@ def futures(env: Environment) -> list[TestClass]:
             "Process" in name or name.startswith(("FailingInitializerResources", "ForkServer"))
         )
 
+    # The registry of managers was filled before. Its classes are pickled by names, which are the
+    # overlay's now.
+    registry = importlib.import_module("multiprocessing.managers").SyncManager._registry
+    for typeid, (made, *rest) in registry.items():
+        module = sys.modules.get(getattr(made, "__module__", ""))
+        name = getattr(made, "__name__", typeid)
+        registry[typeid] = (getattr(module, name, made), *rest)
+
     package = importlib.import_module("test.test_concurrent_futures")
     if not hasattr(package, "__path__"):  # one file up to 3.11, a package since
         return test_classes(package, keep)

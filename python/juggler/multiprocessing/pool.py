@@ -329,7 +329,7 @@ class Pool(_StdlibPool):
             initargs=initargs,
             max_tasks_per_child=maxtasksperchild,
         )
-        executor._staff.grow(everyone=True)
+        executor.start()
         return executor
 
     @property
@@ -338,7 +338,7 @@ class Pool(_StdlibPool):
         return list(self._executor._processes.values())  # type: ignore[attr-defined]
 
     def _repopulate_pool(self) -> None:
-        self._executor._staff.grow(everyone=True)  # type: ignore[attr-defined]
+        self._executor.start()  # type: ignore[attr-defined]
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn, _run: str = RUN) -> None:
         if self._state == _run:
@@ -447,7 +447,7 @@ class Pool(_StdlibPool):
     def _submit(self, func: Callable[..., Any], /, *args: Any, **kwds: Any) -> _Call:
         """Have a call made. What is wrong with it is its result."""
         try:
-            return self._executor.submit(func, *args, **kwds)
+            return self._executor.submit(func, *args, **kwds)  # type: ignore[return-value]
         except Exception as error:
             return _failed(error)
 
