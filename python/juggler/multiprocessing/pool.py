@@ -27,6 +27,7 @@ import itertools
 import multiprocessing as _multiprocessing
 import time
 import warnings
+from concurrent.futures.process import _RemoteTraceback
 from multiprocessing import pool as _stdlib
 from multiprocessing.pool import (  # type: ignore[attr-defined]
     CLOSE,
@@ -109,6 +110,8 @@ class ApplyResult(Generic[_Result]):
             if call.cancelled():
                 return futures.CancelledError()
             if (error := call.exception()) is not None:
+                if type(error.__cause__) is _RemoteTraceback:  # as the executor has it
+                    error.__cause__ = RemoteTraceback(str(error.__cause__))
                 return error
         return None
 
@@ -335,7 +338,7 @@ class Pool(_StdlibPool):
     @property
     def _pool(self) -> list[Any]:
         """The workers."""
-        return list(self._executor._processes.values())  # type: ignore[attr-defined]
+        return list((self._executor._processes or {}).values())  # type: ignore[attr-defined]
 
     def _repopulate_pool(self) -> None:
         self._executor.start()  # type: ignore[attr-defined]
