@@ -15,15 +15,16 @@ LIST = Path(__file__).parents[2] / "crates/juggler-python/src/unwind/calls.rs"
 # What never runs Python code, and so never waits for the GIL; attaching is guarded by PyO3.
 LEAVES = re.compile(
     r"""_?Py(
-    .*_(Type|Check)|Buffer_IsContiguous|ByteArray_Size|Bytes_(FromStringAndSize|Size)|
-    Exc_.*|_\w+Struct|_GetVersion|_IsInitialized|_?_IsFinalizing|
-    CFunction_GetSelf|Callable_Check|Descr_NewMethod|Dict_Next|
+    .*_(Type|Check)|Exc_.*|_\w+Struct|_GetVersion|_IsInitialized|_?_IsFinalizing|
+    Buffer_IsContiguous|ByteArray_Size|Bytes_\w+|CFunction_GetSelf|Callable_Check|
+    Descr_NewMethod|Dict_Next|
     Err_(ExceptionMatches|Fetch|GetRaisedException|Occurred)|
     Eval_(GetBuiltins|GetFrame|RestoreThread|SaveThread)|Exception_(GetTraceback|SetCause)|
     Float_(AsDouble|FromDouble)|Frame_Get\w+|GILState_(Ensure|Release)|Import_AddModule(Ref)?|
     Long_\w+|ModuleDef_Init|Module_GetNameObject|Object_(GC_UnTrack|Generic[GS]etDict)|
     ThreadState_Get|Tuple_GetItem|Type_(Get\w+|IsSubtype|Modified)|
-    Unicode_(AsUTF8AndSize|CompareWithASCIIString|EqualToUTF8AndSize|FromStringAndSize|InternInPlace)|
+    Unicode_(AsUTF8AndSize|CompareWithASCIIString|DecodeUTF8|EqualToUTF8AndSize)|
+    Unicode_(FromStringAndSize|InternInPlace)|
     Weakref_NewRef
     )""",
     re.VERBOSE,

@@ -6,10 +6,12 @@ guarded_calls! {
     PyCMethod_New(definition, this, module, class);
     PyDict_Clear(dict);
     PyDict_GetItemWithError(dict, key);
+    PyDict_Keys(dict);
     PyDict_New();
     #[cfg(Py_3_13)]
     PyDict_SetDefaultRef(dict, key, default, result);
     PyDict_SetItem(dict, key, value);
+    PyDict_Values(dict);
     PyErr_CheckSignals();
     PyErr_Clear();
     PyErr_GivenExceptionMatches(error, class);
@@ -31,6 +33,7 @@ guarded_calls! {
     PyList_Append(list, item);
     PyList_New(length);
     PyMemoryView_FromMemory(start, length, flags);
+    PyNumber_AsSsize_t(object, error);
     PyNumber_Index(object);
     PyObject_Call(callable, args, keywords);
     PyObject_CallNoArgs(callable);
@@ -38,9 +41,9 @@ guarded_calls! {
     PyObject_ClearWeakRefs(object);
     PyObject_DelItem(object, key);
     PyObject_GenericSetAttr(object, name, value);
-    PyObject_GetBuffer(object, view, flags);
     PyObject_GetAttr(object, name);
     PyObject_GetAttrString(object, name);
+    PyObject_GetBuffer(object, view, flags);
     PyObject_GetItem(object, key);
     PyObject_GetIter(object);
     #[cfg(Py_3_13)]
