@@ -353,7 +353,7 @@ def fill(channel):
 
 if __name__ == "__main__":
     context = multiprocessing.get_context({method!r})
-    assert not ProcessPoolExecutor.__module__.startswith("juggler")
+    assert ProcessPoolExecutor.__module__.startswith("juggler")
     with ProcessPoolExecutor(2, mp_context=context) as pool:
         print(list(pool.map(square, range(5), chunksize=2)))
         futures = [pool.submit(operator.truediv, 1, n) for n in (1, 0)]

@@ -10,6 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 class WorkerDied(BrokenProcessPool):
     """The process that made the call died, and took the call with it; the pool goes on.
 
+    Raised by the future of a call of a `ProcessPoolExecutor`.
+
     Attributes:
         pid: the process.
         exitcode: its exit status, a negative signal number if one killed it; None if unknown.
@@ -26,7 +28,10 @@ class WorkerDied(BrokenProcessPool):
 
 
 class MemoryLimitExceeded(WorkerDied):
-    """The process that made the call had more memory than `memory_limit` and was killed."""
+    """The process that made the call had more memory than `memory_limit` and was killed.
+
+    Raised by the future of a call of a `ProcessPoolExecutor`.
+    """
 
 
 def died(pid: int | None, exitcode: int | None, done: int = 0) -> WorkerDied:

@@ -26,28 +26,37 @@ __all__ = ["ProcessPoolExecutor"]
 
 
 class WorkerStatistics(NamedTuple):
-    """What a worker of a `ProcessPoolExecutor` has done."""
+    """What a worker has done; see `ProcessPoolExecutor.stats`."""
 
     pid: int
     busy: bool
     tasks: int
-    """Calls it has made."""
     bytes: int
-    """Bytes of their arguments and results."""
 
 
 class ProcessPoolExecutorStatistics(NamedTuple):
-    """What a `ProcessPoolExecutor` is doing at a moment."""
+    """What a pool is doing at a moment; see `ProcessPoolExecutor.stats`."""
 
     waiting: int
-    """Calls that wait for a worker."""
     deepest: int
-    """The most that ever waited."""
     busy: int
-    """Workers that make a call."""
     idle: int
-    """Workers that wait for one."""
     workers: list[WorkerStatistics]
+
+
+for _field, _doc in {
+    "WorkerStatistics.pid": "Its process.",
+    "WorkerStatistics.busy": "Whether it makes a call.",
+    "WorkerStatistics.tasks": "How many calls it has made.",
+    "WorkerStatistics.bytes": "How many bytes their arguments and results had.",
+    "ProcessPoolExecutorStatistics.waiting": "How many calls wait for a worker.",
+    "ProcessPoolExecutorStatistics.deepest": "The most that ever waited.",
+    "ProcessPoolExecutorStatistics.busy": "How many workers make a call.",
+    "ProcessPoolExecutorStatistics.idle": "How many workers wait for one.",
+    "ProcessPoolExecutorStatistics.workers": "What each of them has done.",
+}.items():
+    _class, _, _name = _field.partition(".")
+    getattr(globals()[_class], _name).__doc__ = _doc
 
 
 class _Staff:

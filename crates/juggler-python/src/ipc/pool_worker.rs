@@ -113,7 +113,7 @@ impl<'py> Worker<'py> {
             Ok(data) => Ok((RESULT, Some(data))),
             Err(raised) => {
                 let error = raised.fetch(py);
-                let data = self.dump_result.call1((result.bind(py), error.value(py)));
+                let data = self.dump_result.call1((result.bind(py), error.into_value(py)));
                 let data = data.and_then(|data| Ok(data.cast_into::<PyBytes>()?));
                 data.map(|data| (RESULT, Some(data.into_any().into()))).map_err(|error| Raised::from_err(py, error))
             }
@@ -138,7 +138,7 @@ impl<'py> Worker<'py> {
                     // A payload that exits: it ends this process, as it would in the standard library.
                     return Err(error);
                 }
-                let data = self.dump_error.call1((error.value(py),))?.cast_into::<PyBytes>()?;
+                let data = self.dump_error.call1((error.into_value(py),))?.cast_into::<PyBytes>()?;
                 (ERROR, Some(data.into_any().into()))
             }
         };
@@ -149,7 +149,7 @@ impl<'py> Worker<'py> {
         };
         if let Err(problem) = self.seat.finish(task, kind, &[bytes]) {
             let error = PyOSError::new_err(format!("cannot hand back a result of {} bytes: {problem}", bytes.len()));
-            let data = self.dump_error.call1((error.value(py),))?.cast_into::<PyBytes>()?;
+            let data = self.dump_error.call1((error.into_value(py),))?.cast_into::<PyBytes>()?;
             self.seat.finish(task, ERROR, &[data.as_bytes()])?;
         }
         Ok(())
@@ -198,7 +198,7 @@ pub fn run_chunk<'py>(
         drop(item);
         let added = result.map_err(|raised| raised.fetch(py)).and_then(|result| results.append(result.into_bound(py)));
         if let Err(error) = added {
-            return (results, Some(error.value(py).clone().into_any()), monotonic_nanos() - begin);
+            return (results, Some(error.into_value(py).into_bound(py).into_any()), monotonic_nanos() - begin);
         }
         if let Some(progress) = progress {
             progress.store(at as u32 + 1, Ordering::Relaxed);
