@@ -166,6 +166,10 @@ def _pickle(
         raise
     except Exception as error:
         message = explain(obj, error, what, root, Pickler(io.BytesIO(), hidden=hidden))
+        if isinstance(error, RuntimeError) and not isinstance(error, RecursionError):
+            # Said by a `__reduce__` of the program's, or of what is only inherited by children.
+            error.add_note(message)
+            raise
         raise pickle.PicklingError(message) from error
     return file.getvalue(), pickler.names, pickler.names | pickler.globals
 
