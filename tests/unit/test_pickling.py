@@ -491,3 +491,14 @@ def test_circles_of_contexts_arrive() -> None:
     one.__context__, two.__context__ = two, one
     got = unpack_exception(pack_exception(one))
     assert repr(got.__context__) == "KeyError(2)" and got.__context__.__context__ is got
+
+
+class Refuses:
+    def __reduce__(self) -> Any:
+        raise RuntimeError("only for children")
+
+
+def test_an_error_of_the_programs_own_stays_and_gets_the_path() -> None:
+    with pytest.raises(RuntimeError, match="only for children") as raised:
+        dumps({"key": [Refuses()]}, root="item")
+    assert any("item['key'][0]" in note for note in raised.value.__notes__)
