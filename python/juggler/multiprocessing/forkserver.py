@@ -1,4 +1,4 @@
-"""``multiprocessing.forkserver` itself: juggler has nothing of its own there."""
+"""``multiprocessing.forkserver`` itself: juggler has nothing of its own there."""
 
 import sys
 from multiprocessing import forkserver

@@ -1,4 +1,4 @@
-"""``multiprocessing.heap` itself: juggler has nothing of its own there."""
+"""``multiprocessing.heap`` itself: juggler has nothing of its own there."""
 
 import sys
 from multiprocessing import heap

@@ -1,4 +1,4 @@
-"""``multiprocessing.popen_fork` itself: juggler has nothing of its own there."""
+"""``multiprocessing.popen_fork`` itself: juggler has nothing of its own there."""
 
 import sys
 from multiprocessing import popen_fork

@@ -1,4 +1,4 @@
-"""``multiprocessing.popen_spawn_posix` itself: juggler has nothing of its own there."""
+"""``multiprocessing.popen_spawn_posix`` itself: juggler has nothing of its own there."""
 
 import sys
 from multiprocessing import popen_spawn_posix

@@ -1,4 +1,4 @@
-"""``multiprocessing.process` itself: juggler has nothing of its own there."""
+"""``multiprocessing.process`` itself: juggler has nothing of its own there."""
 
 import sys
 from multiprocessing import process

@@ -1,4 +1,4 @@
-"""``multiprocessing.reduction` itself: juggler has nothing of its own there."""
+"""``multiprocessing.reduction`` itself: juggler has nothing of its own there."""
 
 import sys
 from multiprocessing import reduction

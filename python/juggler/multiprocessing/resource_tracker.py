@@ -1,4 +1,4 @@
-"""``multiprocessing.resource_tracker` itself: juggler has nothing of its own there."""
+"""``multiprocessing.resource_tracker`` itself: juggler has nothing of its own there."""
 
 import sys
 from multiprocessing import resource_tracker

@@ -1,4 +1,4 @@
-"""``multiprocessing.shared_memory` itself: juggler has nothing of its own there."""
+"""``multiprocessing.shared_memory`` itself: juggler has nothing of its own there."""
 
 import sys
 from multiprocessing import shared_memory

@@ -1,4 +1,4 @@
-"""``multiprocessing.util` itself: juggler has nothing of its own there."""
+"""``multiprocessing.util`` itself: juggler has nothing of its own there."""
 
 import sys
 from multiprocessing import util
