@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`sys`] | what depends on the platform: memory files, mappings |
 //! | [`segment`] | a piece of shared memory, with checked access |
-//! | [`arena`] | memory for large payloads, allocated by one process and held by several |
+//! | [`arena`] | memory for large buffers, allocated by any process and held by several |
 //! | [`owner`] | which process holds something, and whether it lives |
 //! | [`heap`] | many small blocks in few segments |
 //! | [`lock`] | a lock that survives its holder |

@@ -2,7 +2,9 @@
 #![cfg(not(loom))]
 #![allow(unsafe_code)]
 
+use juggler_ipc::arena::Block;
 use juggler_ipc::pool::parent::{Finished, Options, Parent};
+use juggler_ipc::pool::payload::{Apart, Buffer, Payload};
 use juggler_ipc::pool::seat::Seat;
 use juggler_ipc::pool::table::Table;
 use juggler_ipc::sys::open_process;
@@ -14,7 +16,37 @@ use std::time::Duration;
 const WORKERS: usize = 3;
 const TASKS: usize = 20_000;
 
-/// A worker that gives back what it gets; every tenth result does not fit its slot.
+/// Of the buffers that travel apart.
+const LENGTH: usize = 100_000;
+
+/// A buffer of equal bytes: in a block if there is room, else in the payload.
+fn send(room: Option<Block>, byte: u8) -> (Apart, Vec<u8>) {
+    let mut apart = Apart::default();
+    let inline = if room.is_some() { Vec::new() } else { vec![byte; LENGTH] };
+    match room {
+        Some(block) => {
+            // SAFETY: the block is that long, and nobody else knows of it.
+            unsafe { block.start().write_bytes(byte, LENGTH) };
+            apart.push(block);
+        }
+        None => apart.push_inline(LENGTH),
+    }
+    (apart, inline)
+}
+
+/// Whether the only buffer of a payload consists of `byte`.
+fn is_all(payload: &Payload, blocks: Vec<Block>, byte: u8) -> bool {
+    let buffers: Vec<_> = payload.buffers(blocks).collect();
+    let [buffer] = &buffers[..] else { return false };
+    let bytes = match buffer {
+        Buffer::Inline(bytes) => bytes,
+        // SAFETY: the block is held, and was written before we were told of it.
+        Buffer::Block(block) => unsafe { std::slice::from_raw_parts(block.start().as_ptr(), block.length()) },
+    };
+    bytes.len() == LENGTH && bytes.iter().all(|&there| there == byte)
+}
+
+/// A worker that gives back what it gets, a buffer too; every tenth result does not fit its slot.
 fn work(table: &Table, desk: usize) -> i32 {
     let file = table.as_fd().try_clone_to_owned().unwrap();
     let mut seat = Seat::new(Table::open(file).unwrap(), desk, false).unwrap();
@@ -22,9 +54,17 @@ fn work(table: &Table, desk: usize) -> i32 {
     loop {
         let next: Result<_, Infallible> = seat.next(&ThreadGate);
         let Ok(Some(task)) = next else { return 0 };
-        let bytes = seat.arguments(task).unwrap().bytes().to_vec();
+        let arguments = seat.arguments(task).unwrap();
+        let bytes = arguments.bytes().to_vec();
         let times = if bytes[0] % 10 == 0 { 300 } else { 1 };
-        seat.finish(task, 7, &vec![&bytes[..]; times]).unwrap();
+        if arguments.has_buffers() {
+            let blocks = seat.hold(&arguments).unwrap();
+            assert!(is_all(&arguments, blocks, bytes[0]));
+            let (apart, inline) = send(seat.room(LENGTH), bytes[0]);
+            seat.finish(task, 8, apart, &[&bytes, &inline]).unwrap();
+        } else {
+            seat.finish(task, 7, Apart::default(), &vec![&bytes[..]; times]).unwrap();
+        }
     }
 }
 
@@ -43,7 +83,8 @@ fn fork_worker(parent: &Parent<usize>) -> Option<(usize, i32)> {
 
 #[test]
 fn every_task_is_done_or_lost_with_its_worker() {
-    let parent = Parent::<usize>::new(WORKERS).unwrap();
+    // Room for some of the buffers only.
+    let parent = Parent::<usize>::new(WORKERS, 40 << 16).unwrap();
     let mut workers: Vec<_> = std::iter::from_fn(|| fork_worker(&parent)).collect();
     assert_eq!(workers.len(), WORKERS);
     let mut seen = vec![false; TASKS];
@@ -53,7 +94,10 @@ fn every_task_is_done_or_lost_with_its_worker() {
     while done + lost < TASKS {
         while submitted < TASKS && submitted < done + lost + 500 {
             let options = Options { retries: u32::from(submitted % 2 == 0), ..Options::default() };
-            let sent = parent.submit(parent.next_id(), submitted, options, &[&(submitted as u64).to_ne_bytes()]);
+            let bytes = (submitted as u64).to_ne_bytes();
+            let (apart, inline) =
+                if submitted % 64 == 7 { send(parent.room(LENGTH), bytes[0]) } else { Default::default() };
+            let sent = parent.submit(parent.next_id(), submitted, options, apart, &[&bytes, &inline]);
             assert!(sent.is_ok());
             submitted += 1;
         }
@@ -79,11 +123,16 @@ fn every_task_is_done_or_lost_with_its_worker() {
         let marks = parent.table().done();
         let count = marks.seen();
         parent.collect(&mut finished);
-        for task in &finished {
+        for task in &mut finished {
             assert!(!std::mem::replace(&mut seen[task.owner], true), "task {} is done twice", task.owner);
-            assert_eq!(task.kind, 7);
-            let result = parent.result(task).unwrap();
             let expected = (task.owner as u64).to_ne_bytes();
+            assert_eq!(task.kind, if task.owner % 64 == 7 { 8 } else { 7 });
+            let (result, blocks) = parent.result(task).unwrap();
+            if task.kind == 8 {
+                assert_eq!(result.bytes(), expected);
+                assert!(is_all(&result, blocks, expected[0]));
+                continue;
+            }
             assert_eq!(result.bytes().len(), if expected[0] % 10 == 0 { 2400 } else { 8 });
             assert!(result.bytes().chunks(8).all(|chunk| chunk == expected));
         }
@@ -97,6 +146,7 @@ fn every_task_is_done_or_lost_with_its_worker() {
     // A task with a retry is lost only to the second death.
     assert!(lost <= kills);
     parent.close();
+    assert_eq!(parent.table().arena().usage().used, 0);
     for (_, pid) in workers {
         let mut status = 0;
         // SAFETY: the child has not been reaped, and `status` is a valid place.

@@ -50,7 +50,7 @@ mod _juggler {
     #[pymodule_export]
     use super::futures::{close_pools, forget_workers, set_future_class, set_worker_starter};
     #[pymodule_export]
-    use super::ipc::arena::{Arena, Block};
+    use super::ipc::arena::Block;
     #[pymodule_export]
     use super::ipc::barrier::SharedBarrier;
     #[pymodule_export]
@@ -66,7 +66,7 @@ mod _juggler {
     #[pymodule_export]
     use super::ipc::parent::end_with_parent;
     #[pymodule_export]
-    use super::ipc::payload::set_channel_dumps;
+    use super::ipc::pickle::set_channel_dumps;
     #[pymodule_export]
     use super::ipc::pool::{ProcessPool, close_process_pools, disown_process_pools};
     #[pymodule_export]

@@ -134,9 +134,68 @@ def dumps(
 ) -> bytes:
     """A message of an object; `pickling.dumps` says what the arguments are."""
     body, _, names = _pickle(obj, in_band, "", what, root)
-    if not define or not names:
+    return _with_definitions(body, _closure(names, what)) if define and names else body
+
+
+def lasting(function: Any, define: bool) -> tuple[bytes, dict[str, Any], list[Any]] | None:
+    """A message of a function that stays right, and how long: for who sends it again and again.
+
+    Returns:
+        The message, the namespace of ``__main__``, and of each name there that the message depends
+        on a tuple: the name, and its value or a weak reference to it if it has one.  As long as
+        they are what they were, so is the message.  None if something that it depends on may change
+        and stay the same object, as a list.
+    """
+    main = vars(sys.modules["__main__"])
+    body, _, names = _pickle(function, None, "", "the function", "the function")
+    if main.get(function.__qualname__) is not function and (
+        function.__closure__
+        or function.__dict__
+        or not _is_constant((function.__defaults__, *(function.__kwdefaults__ or {}).values()))
+    ):
+        return None
+    if not define:
+        return body, main, []
+    found = _closure(names, "the function")
+    uses: list[Any] = []
+    for name in names.union(*(made.needs | made.uses for made in found.values())):
+        if name not in main:
+            uses.append((name,))
+        elif _lasts(main[name]):
+            uses.append((name, weakref.ref(main[name])))
+        elif _is_constant(main[name]):
+            uses.append((name, main[name]))
+        else:
+            return None
+    message = _with_definitions(body, found)
+    return (message, main, uses) if len(message) <= _LARGEST else None
+
+
+_LARGEST = 32768
+"""The longest message that is kept."""
+
+_CONSTANTS = frozenset({type(None), type(...), bool, int, float, complex, str, bytes})
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether the object has this value for ever."""
+    if type(value) in (tuple, frozenset):
+        return all(map(_is_constant, value))
+    return type(value) in _CONSTANTS
+
+
+def _lasts(value: Any) -> bool:
+    """Whether it is taken apart once; to redefine it makes another object."""
+    if isinstance(value, types.BuiltinFunctionType):
+        return isinstance(value.__self__, types.ModuleType)
+    return isinstance(value, (type, types.FunctionType, types.ModuleType, _Cached))
+
+
+def _with_definitions(body: bytes, found: dict[str, Definition]) -> bytes:
+    """A message that begins with definitions."""
+    if not found:
         return body
-    definitions = pickle.dumps(_definitions(names, what), 5)
+    definitions = pickle.dumps(_in_order(found), 5)
     # A call of `define` whose result is dropped, put in front of the object. It uses no memo, so
     # the numbers of the object's memo stay right.
     return b"".join(
@@ -177,8 +236,8 @@ def _pickle(
 _known: dict[int, tuple[weakref.ref[Any], Definition]] = {}
 
 
-def _definitions(names: set[str], what: str) -> list[tuple[str, bytes, bytes]]:
-    """What `define` wants for these names, and all that they use, in the order of their needs."""
+def _closure(names: set[str], what: str) -> dict[str, Definition]:
+    """The definitions of these names, and of all that they use."""
     main = vars(sys.modules["__main__"])
     found: dict[str, Definition] = {}
     ahead = set(names)
@@ -188,32 +247,36 @@ def _definitions(names: set[str], what: str) -> list[tuple[str, bytes, bytes]]:
         if name in main and name not in found:
             found[name] = definition = _definition(name, main[name], what)
             ahead |= definition.uses | definition.needs
-    ordered: dict[str, Definition] = {}
+    return found
+
+
+def _in_order(found: dict[str, Definition]) -> list[tuple[str, bytes, bytes]]:
+    """What `define` wants, in the order of the names' needs."""
+    ahead = dict(found)
+    ordered: list[tuple[str, bytes, bytes]] = []
 
     def visit(name: str) -> None:
-        if name in found:
-            definition = found.pop(name)
+        definition = ahead.pop(name, None)
+        if definition is not None:
             for needed in sorted(definition.needs):
                 visit(needed)
-            ordered[name] = definition
+            ordered.append((name, definition.make, definition.fill))
 
     for name in sorted(found):
         visit(name)
-    return [(name, made.make, made.fill) for name, made in ordered.items()]
+    return ordered
 
 
 def _definition(name: str, value: Any, what: str) -> Definition:
-    # A plain module is never redefined; a function or class that is, is another object. While a
-    # process is started, they may refer to descriptors, which have other numbers in the next one.
-    lasting = get_spawning_popen() is None and isinstance(
-        value, (type, types.FunctionType, types.ModuleType, _Cached)
-    )
-    if lasting and id(value) in _known:
+    # While a process is started, they may refer to descriptors, which have other numbers in the
+    # next one.
+    lasts = get_spawning_popen() is None and _lasts(value)
+    if lasts and id(value) in _known:
         reference, definition = _known[id(value)]
         if reference() is value:
             return definition
     definition = _take_apart(name, value, f"{what}: what it uses of __main__")
-    if lasting:
+    if lasts:
         key = id(value)
         _known[key] = (weakref.ref(value, lambda _: _known.pop(key, None)), definition)
     return definition

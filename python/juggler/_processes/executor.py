@@ -232,18 +232,23 @@ class _Hooks:
         thread.start()
 
     @staticmethod
-    def dump_call(call: tuple[Any, ...], define: bool) -> bytes:
-        """The pickle of a call that plain pickle refused."""
+    def dump_call(call: tuple[Any, ...], define: bool) -> tuple[bytes, list[Any]]:
+        """The pickle of a call that plain pickle refused, and its buffers."""
         from juggler._processes import pickling
 
-        data, _ = pickling.dumps(
+        return pickling.dumps(
             call,
-            threshold=sys.maxsize,
             define=define,
             what="the call",
             root=("the function", "the arguments", "the named arguments"),
         )
-        return data
+
+    @staticmethod
+    def dump_function(function: Any, define: bool) -> Any:
+        """The pickle of a function by value, and how long it is true."""
+        from juggler._processes import by_value
+
+        return by_value.lasting(function, define)
 
     @staticmethod
     def load_error(data: bytes) -> BaseException:
@@ -317,7 +322,9 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         self._initializer: Any = initializer
         self._initargs = initargs
         self._max_tasks_per_child = max_tasks_per_child
-        self._engine = _juggler.ProcessPoolEngine(max_workers, _defines_main(method), memory_limit)
+        self._engine = _juggler.ProcessPoolEngine(
+            max_workers, _defines_main(method), memory_limit, _arena_size()
+        )
         self._staff = _Staff(
             self._engine, mp_context, max_workers, initializer, initargs, max_tasks_per_child or 0
         )
@@ -481,6 +488,14 @@ def _default_context(renews: bool) -> Any:
     import multiprocessing as stock
 
     return stock.get_context("spawn" if renews else None)
+
+
+def _arena_size() -> int:
+    """How many bytes of large buffers may be under way, or be held as results."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    except (OSError, ValueError):  # not known here
+        return 1 << 30
 
 
 def _defines_main(method: str) -> bool:

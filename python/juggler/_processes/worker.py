@@ -9,6 +9,7 @@ from multiprocessing import reduction
 from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
+from juggler._processes import pickling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,27 +67,27 @@ class _Hooks:
                 return False
         return True
 
-    def dump_result(self, result: object, error: BaseException) -> bytes:
-        """The pickle of a result that plain pickle refused with `error`."""
-        from juggler._processes import pickling
-
+    def dump_result(
+        self, result: object, error: BaseException, threshold: int = pickling.THRESHOLD
+    ) -> tuple[bytes, list[Any]]:
+        """The pickle of a result that plain pickle refused with `error`, and its buffers."""
         if type(result) is Chunk:
             results, raised, nanoseconds = result
             apart = []
             for one in results:
                 try:
-                    apart.append(Apart(self.dump_result(one, error), False))
+                    data, _ = self.dump_result(one, error, sys.maxsize)
+                    apart.append(Apart(data, False))
                 except Exception as refusal:
                     apart.append(Apart(self.dump_error(refusal), True))
             result = Chunk((apart, raised, nanoseconds))
 
         try:
-            data, _ = pickling.dumps(
-                result, threshold=sys.maxsize, define=False, what="the result", root="result"
+            return pickling.dumps(
+                result, threshold=threshold, define=False, what="the result", root="result"
             )
         except Exception as refusal:
             raise refusal from error
-        return data
 
     def dump_error(self, error: BaseException) -> bytes:
         """The message of what a call raised."""

@@ -4,13 +4,14 @@
 //! everything can be called by a thread that may not touch what is in it; owners go out by the results.
 #![allow(unsafe_code)]
 
-use super::payload::{self, Payload, Taken};
+use super::payload::{self, Apart, Payload, Taken};
 use super::region::Region;
 use super::seat::stop_mark;
 use super::slot::{Phase, State};
 use super::table::{MAX_WORKERS, SLOTS, Table, UNFIT};
+use crate::arena::{Block, Holder};
 use juggler_sync::guarded::{Guard, Guarded};
-use juggler_sync::sync::{AtomicU64, Ordering};
+use juggler_sync::sync::{AtomicU32, AtomicU64, Ordering};
 use juggler_sync::sys::monotonic_nanos;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -57,12 +58,17 @@ struct Entry<T> {
     options: Options,
     /// What its arguments take.
     taken: Taken,
+    /// The blocks of its arguments, which a retry needs again.
+    blocks: Vec<Block>,
+    /// The blocks of its result, if its worker has died since.
+    inherited: Option<io::Result<Vec<Block>>>,
     stop: Option<Stop>,
 }
 
 struct Waiting<T> {
     owner: T,
     options: Options,
+    apart: Apart,
     payload: Box<[u8]>,
 }
 
@@ -93,7 +99,20 @@ pub struct Parent<T> {
     table: Table,
     inner: Guarded<Inner<T>>,
     next: AtomicU64,
+    tending: Guarded<Tending>,
+    /// 1 while the arena is tended.
+    tended: AtomicU32,
 }
+
+/// When the arena is looked at next, if it is, and how many blocks it had given out the last time.
+#[derive(Debug, Default)]
+struct Tending {
+    due: Option<u64>,
+    seen: u32,
+}
+
+/// How often free memory of the arena is looked at, in nanoseconds.
+const TENDING: u64 = 1_000_000_000;
 
 /// What became of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +133,10 @@ pub struct Finished<T> {
     /// Whether it was being stopped.
     pub stop: Option<Reason>,
     taken: Taken,
+    /// The blocks of its arguments.
+    _blocks: Vec<Block>,
+    /// The blocks of its result.
+    results: io::Result<Vec<Block>>,
 }
 
 /// A task whose worker died.
@@ -152,12 +175,12 @@ pub struct Statistics {
 }
 
 impl<T> Parent<T> {
-    /// A pool without workers.
+    /// A pool without workers, and with an arena of `arena` bytes.
     ///
     /// # Errors
     /// The system's.
-    pub fn new(max_workers: usize) -> io::Result<Self> {
-        let table = Table::create(max_workers)?;
+    pub fn new(max_workers: usize, arena: usize) -> io::Result<Self> {
+        let table = Table::create(max_workers, arena)?;
         let inner = Inner {
             region: table.arguments_region(),
             free: (0..SLOTS as u32).rev().collect(),
@@ -170,7 +193,34 @@ impl<T> Parent<T> {
             desks: vec![false; max_workers].into(),
             deepest: 0,
         };
-        Ok(Self { table, inner: Guarded::new(inner), next: AtomicU64::new(1) })
+        let (next, tended) = (AtomicU64::new(1), AtomicU32::new(0));
+        Ok(Self { table, inner: Guarded::new(inner), next, tending: Guarded::new(Tending::default()), tended })
+    }
+
+    /// A block for a buffer of arguments, if there is room.
+    pub fn room(&self, length: usize) -> Option<Block> {
+        self.table.arena().allocate(length, Holder::Owner)
+    }
+
+    /// Whether somebody should [tend](Self::tend) the arena who does not know yet.
+    pub fn wants_tending(&self) -> bool {
+        self.tended.load(Ordering::Relaxed) == 0
+    }
+
+    /// Gives memory of the arena back that is not needed. Whether to be called again within a second or so.
+    pub fn tend(&self) -> bool {
+        let arena = self.table.arena();
+        let mut tending = self.tending.lock();
+        let now = monotonic_nanos();
+        if tending.due.is_none_or(|due| now >= due) {
+            let left = match tending.due {
+                None => Some(arena.allocated()).filter(|&allocated| allocated != tending.seen),
+                Some(_) => arena.trim_idle(tending.seen),
+            };
+            *tending = Tending { due: left.map(|_| now + TENDING), seen: left.unwrap_or(tending.seen) };
+            self.tended.store(left.is_some().into(), Ordering::Relaxed);
+        }
+        tending.due.is_some()
     }
 
     /// The shared part.
@@ -184,7 +234,7 @@ impl<T> Parent<T> {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Queues the task `id`, whose arguments are the `parts` one after the other.
+    /// Queues the task `id`, whose arguments are the `parts` one after the other, and what is `apart`.
     ///
     /// # Errors
     /// `owner`, with `None` if the pool is closed and the system's error if there is no memory for the arguments.
@@ -194,6 +244,7 @@ impl<T> Parent<T> {
         id: u64,
         owner: T,
         options: Options,
+        apart: Apart,
         parts: &[&[u8]],
     ) -> Result<Submitted, (T, Option<io::Error>)> {
         let mut inner = self.inner.lock();
@@ -208,8 +259,8 @@ impl<T> Parent<T> {
         let waits = !inner.backlog.is_empty() || !self.has_room(&inner);
         if waits {
             let payload = parts.concat().into();
-            inner.backlog.insert((Reverse(options.priority), id), Waiting { owner, options, payload });
-        } else if let Err((owner, problem)) = self.place(&mut inner, id, owner, options, parts) {
+            inner.backlog.insert((Reverse(options.priority), id), Waiting { owner, options, apart, payload });
+        } else if let Err((owner, _, problem)) = self.place(&mut inner, id, owner, options, apart, parts) {
             inner.timed -= usize::from(options.timeout > 0);
             return Err((owner, Some(problem)));
         }
@@ -235,21 +286,23 @@ impl<T> Parent<T> {
         id: u64,
         owner: T,
         options: Options,
+        apart: Apart,
         parts: &[&[u8]],
-    ) -> Result<(), (T, io::Error)> {
+    ) -> Result<(), (T, Apart, io::Error)> {
         let Some(slot) = inner.free.pop() else { unreachable!("the caller saw a free slot") };
         let at = slot as usize;
         let arguments = &self.table.slots()[at].arguments;
         let room = self.table.arguments_room(at);
         // SAFETY: the slot is free, so only its parent uses the room, and the guard is held.
-        let taken = match unsafe { payload::write(&self.table, &mut inner.region, arguments, room, parts) } {
+        let taken = match unsafe { payload::write(&self.table, &mut inner.region, arguments, room, &apart, parts) } {
             Ok(taken) => taken,
             Err(problem) => {
                 inner.free.push(slot);
-                return Err((owner, problem));
+                return Err((owner, apart, problem));
             }
         };
-        inner.entries[at] = Some(Entry { owner, options, taken, stop: None });
+        let blocks = apart.blocks;
+        inner.entries[at] = Some(Entry { owner, options, taken, blocks, inherited: None, stop: None });
         inner.ids[at] = id;
         if !self.table.order().push(at) {
             unreachable!("more tickets than slots are skipped");
@@ -263,10 +316,10 @@ impl<T> Parent<T> {
         while self.has_room(inner)
             && let Some(((rank, id), waiting)) = inner.backlog.pop_first()
         {
-            let Waiting { owner, options, payload } = waiting;
-            if let Err((owner, _)) = self.place(inner, id, owner, options, &[&payload]) {
+            let Waiting { owner, options, apart, payload } = waiting;
+            if let Err((owner, apart, _)) = self.place(inner, id, owner, options, apart, &[&payload]) {
                 // No memory or no descriptor: when others are done, there will be.
-                inner.backlog.insert((rank, id), Waiting { owner, options, payload });
+                inner.backlog.insert((rank, id), Waiting { owner, options, apart, payload });
                 break;
             }
             placed += 1;
@@ -292,21 +345,37 @@ impl<T> Parent<T> {
                 && let Some(entry) = inner.entries[slot].take()
             {
                 inner.timed -= entry.timed();
-                let Entry { owner, taken, stop, .. } = entry;
+                let Entry { owner, taken, blocks, inherited, stop, .. } = entry;
                 let kind = self.table.slots()[slot].kind.load(Ordering::Relaxed);
-                finished.push(Finished { slot, owner, kind, stop: stop.map(|stop| stop.reason), taken });
+                let stop = stop.map(|stop| stop.reason);
+                let results = inherited.unwrap_or_else(|| self.take_results(slot));
+                finished.push(Finished { slot, owner, kind, stop, taken, _blocks: blocks, results });
             }
         });
     }
 
-    /// The result of a task, good until it is released.
+    /// The result of a task, good until it is released, and its blocks.
     ///
     /// # Errors
     /// `InvalidData`, or the system's if its worker died with it.
     #[inline]
-    pub fn result(&self, task: &Finished<T>) -> io::Result<Payload> {
+    pub fn result(&self, task: &mut Finished<T>) -> io::Result<(Payload, Vec<Block>)> {
+        Ok((self.read_result(task.slot)?, std::mem::replace(&mut task.results, Ok(Vec::new()))?))
+    }
+
+    #[inline]
+    fn read_result(&self, slot: usize) -> io::Result<Payload> {
         // SAFETY: the worker wrote the room before the slot was done, and nobody writes it before the slot is free.
-        unsafe { Payload::read(&self.table, &self.table.slots()[task.slot].result, self.table.result_room(task.slot)) }
+        unsafe { Payload::read(&self.table, &self.table.slots()[slot].result, self.table.result_room(slot)) }
+    }
+
+    /// Takes the blocks of a result over from its worker, who may die.
+    #[inline]
+    fn take_results(&self, slot: usize) -> io::Result<Vec<Block>> {
+        if self.table.slots()[slot].result.apart.load(Ordering::Relaxed) == 0 {
+            return Ok(Vec::new());
+        }
+        self.read_result(slot)?.hold(|block| self.table.arena().take(block))
     }
 
     /// Frees the slots of `finished`, and returns its owners.
@@ -456,23 +525,28 @@ impl<T> Parent<T> {
             unfit: line.stage.load(Ordering::Acquire) == UNFIT,
         };
         let mut inner = self.inner.lock();
+        let mut taken = Vec::new();
         for slot in 0..SLOTS {
-            if inner.entries[slot].is_none() {
-                continue;
-            }
             let state = State(self.table.slots()[slot].state.load(Ordering::Acquire));
             if usize::from(state.worker()) != worker {
                 continue;
             }
+            let Some(entry) = &mut inner.entries[slot] else { continue };
             match state.phase() {
-                // It may have died before it set the mark.
-                Phase::Done => self.table.done().mark(slot),
-                Phase::Taken => {
-                    settled.worked = true;
-                    self.settle_slot(&mut inner, slot, &mut settled);
+                Phase::Done => {
+                    entry.inherited = Some(self.take_results(slot));
+                    // It may have died before it set the mark.
+                    self.table.done().mark(slot);
                 }
+                Phase::Taken => taken.push(slot),
                 Phase::Free | Phase::Queued => {}
             }
+        }
+        // Before anybody else can take its task, and hold the same blocks.
+        self.table.arena().reclaim(worker as u16);
+        for slot in taken {
+            settled.worked = true;
+            self.settle_slot(&mut inner, slot, &mut settled);
         }
         self.table.idle().leave(worker);
         self.refill(&mut inner);

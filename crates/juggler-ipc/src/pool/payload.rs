@@ -3,11 +3,16 @@
 //!
 //! A file is named by its process and descriptor, and opened by others through `/proc`: its owner keeps it until the slot
 //! is free again. The parent owns those of arguments, the worker those of results, which are lost with it.
+//!
+//! Large buffers travel **apart**, in blocks of the [arena](crate::arena). The slot says how many there are; the payload
+//! begins with a [reference](BlockRef) to each. A buffer that found no room in the arena has a reference whose offset
+//! is [`INLINE`], and its bytes stand behind everything else in the payload.
 #![allow(unsafe_code)]
 
 use super::region::Region;
 use super::slot::Place;
 use super::table::{ROOM, Table};
+use crate::arena::{Block, BlockRef, NoSuchBlock};
 use crate::segment::Segment;
 use crate::sys::return_memory;
 use juggler_sync::sync::Ordering;
@@ -21,6 +26,36 @@ const KEPT: usize = 64 << 20;
 /// In the name of a place: the rest is an offset in the pool's segment.
 const IN_SEGMENT: u64 = 1 << 63;
 
+/// In a reference: the buffer's bytes are in the payload.
+pub const INLINE: u64 = u64::MAX;
+
+/// The buffers that travel apart from a payload.
+#[derive(Debug, Default)]
+pub struct Apart {
+    /// What stands at the payload's beginning.
+    references: Vec<u8>,
+    /// The blocks among them.
+    pub blocks: Vec<Block>,
+}
+
+impl Apart {
+    /// One more, in a block.
+    pub fn push(&mut self, block: Block) {
+        self.references.extend(block.reference().encode());
+        self.blocks.push(block);
+    }
+
+    /// One more, whose `length` bytes come at the payload's end, in the order of these calls.
+    pub fn push_inline(&mut self, length: usize) {
+        self.references.extend(BlockRef { offset: INLINE, length: length as u64, serial: 0 }.encode());
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.references.len() / BlockRef::ENCODED
+    }
+}
+
 /// What a payload takes, besides its slot, until it is read.
 #[derive(Debug)]
 pub enum Taken {
@@ -32,7 +67,7 @@ pub enum Taken {
     File(Segment),
 }
 
-/// Writes the bytes of `parts` one after another, into `room` if they fit.
+/// Writes the references of `apart` and the bytes of `parts` one after another, into `room` if they fit.
 ///
 /// # Errors
 /// The system's, for want of memory or descriptors.
@@ -45,9 +80,10 @@ pub unsafe fn write(
     region: &mut Region,
     place: &Place,
     room: NonNull<u8>,
+    apart: &Apart,
     parts: &[&[u8]],
 ) -> io::Result<Taken> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let length: usize = apart.references.len() + parts.iter().map(|part| part.len()).sum::<usize>();
     let (taken, mut at, name) = if length <= ROOM {
         (Taken::Room, room, 0)
     } else if let Some(offset) = region.take(length) {
@@ -59,7 +95,7 @@ pub unsafe fn write(
         let descriptor = segment.as_fd().as_raw_fd() as u64;
         (Taken::File(segment), start, u64::from(std::process::id()) << 32 | (descriptor + 1))
     };
-    for part in parts {
+    for part in std::iter::once(&&apart.references[..]).chain(parts) {
         // SAFETY: the parts fit one after the other, and only this thread uses the memory.
         at = unsafe {
             at.copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len());
@@ -68,6 +104,7 @@ pub unsafe fn write(
     }
     place.length.store(length as u64, Ordering::Relaxed);
     place.file.store(name, Ordering::Relaxed);
+    place.apart.store(apart.count() as u64, Ordering::Relaxed);
     Ok(taken)
 }
 
@@ -94,8 +131,20 @@ pub fn in_segment(place: &Place) -> Option<(usize, usize)> {
 pub struct Payload {
     start: NonNull<u8>,
     length: usize,
+    /// How long are the references at the beginning, and the buffers at the end.
+    references: usize,
+    inline: usize,
     /// Keeps the memory, if it isn't the pool's.
     _file: Option<Segment>,
+}
+
+/// A buffer that travelled apart.
+#[derive(Debug)]
+pub enum Buffer<'a> {
+    /// In a block.
+    Block(Block),
+    /// In the payload.
+    Inline(&'a [u8]),
 }
 
 impl Payload {
@@ -110,15 +159,21 @@ impl Payload {
     pub unsafe fn read(table: &Table, place: &Place, room: NonNull<u8>) -> io::Result<Self> {
         let (length, name) = (place.length.load(Ordering::Relaxed), place.file.load(Ordering::Relaxed));
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        if name == 0 {
+        let payload = if name == 0 {
             if length > ROOM {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            return Ok(Self { start: room, length, _file: None });
+            Self { start: room, length, references: 0, inline: 0, _file: None }
+        } else if let Some((offset, length)) = in_segment(place) {
+            let start = table.segment().range(offset, length).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            Self { start, length, references: 0, inline: 0, _file: None }
+        } else {
+            Self::open(name, length)?
+        };
+        match place.apart.load(Ordering::Relaxed) {
+            0 => Ok(payload),
+            count => payload.split(count).ok_or_else(|| io::ErrorKind::InvalidData.into()),
         }
-        let Some((offset, length)) = in_segment(place) else { return Self::open(name, length) };
-        let start = table.segment().range(offset, length).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        Ok(Self { start, length, _file: None })
     }
 
     #[cold]
@@ -128,13 +183,63 @@ impl Payload {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let segment = Segment::open(OwnedFd::from(file))?;
         let start = segment.range(0, length).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        Ok(Self { start, length, _file: Some(segment) })
+        Ok(Self { start, length, references: 0, inline: 0, _file: Some(segment) })
     }
 
-    /// The bytes.
+    /// Finds `count` references and what lies inline; `None` if there is less.
+    fn split(mut self, count: u64) -> Option<Self> {
+        self.references = usize::try_from(count).ok()?.checked_mul(BlockRef::ENCODED)?;
+        let mut rest = self.length.checked_sub(self.references)?;
+        for reference in self.references().filter(|reference| reference.offset == INLINE) {
+            rest = rest.checked_sub(usize::try_from(reference.length).ok()?)?;
+        }
+        self.inline = self.length - self.references - rest;
+        Some(self)
+    }
+
     #[inline]
-    pub fn bytes(&self) -> &[u8] {
+    fn all(&self) -> &[u8] {
         // SAFETY: `read`'s caller keeps the memory, or `self` does; nobody writes it.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+
+    fn references(&self) -> impl Iterator<Item = BlockRef> {
+        let (references, _) = self.all()[..self.references].as_chunks();
+        references.iter().map(BlockRef::decode)
+    }
+
+    /// The bytes, without the buffers.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.all()[self.references..self.length - self.inline]
+    }
+
+    /// Holds its blocks, each with `hold`.
+    ///
+    /// # Errors
+    /// The first of `hold`'s; all are tried, so that none is left behind.
+    pub fn hold(&self, hold: impl FnMut(BlockRef) -> Result<Block, NoSuchBlock>) -> io::Result<Vec<Block>> {
+        let blocks: Vec<_> = self.references().filter(|reference| reference.offset != INLINE).map(hold).collect();
+        blocks.into_iter().collect::<Result<_, _>>().map_err(io::Error::other)
+    }
+
+    /// The buffers, in their order; `blocks` is what [`hold`](Self::hold) gave.
+    pub fn buffers(&self, blocks: Vec<Block>) -> impl Iterator<Item = Buffer<'_>> {
+        let mut blocks = blocks.into_iter();
+        let mut inline = &self.all()[self.length - self.inline..];
+        self.references().filter_map(move |reference| {
+            if reference.offset != INLINE {
+                return blocks.next().map(Buffer::Block);
+            }
+            let (buffer, rest) = inline.split_at_checked(reference.length as usize)?;
+            inline = rest;
+            Some(Buffer::Inline(buffer))
+        })
+    }
+
+    /// Whether there are buffers.
+    #[inline]
+    pub fn has_buffers(&self) -> bool {
+        self.references > 0
     }
 }

@@ -1,10 +1,11 @@
 //! A worker's side of the pool.
 #![allow(unsafe_code)]
 
-use super::payload::{self, Payload};
+use super::payload::{self, Apart, Payload};
 use super::region::Region;
 use super::slot::{Phase, State};
 use super::table::{BEGUN, Table, UNFIT};
+use crate::arena::{Block, Holder};
 use juggler_sync::sync::{AtomicU32, Ordering, spin_hint};
 use juggler_sync::sys::monotonic_nanos;
 use juggler_sync::{Deadline, Gate};
@@ -141,12 +142,29 @@ impl Seat {
         }
     }
 
-    /// Ends `task` with a result of `kind`.
+    /// Holds the blocks of arguments.
+    ///
+    /// # Errors
+    /// `Other` if the arena has none of these.
+    pub fn hold(&self, arguments: &Payload) -> io::Result<Vec<Block>> {
+        arguments.hold(|block| self.table.arena().hold(block, self.holder()))
+    }
+
+    /// A block for a buffer of a result, if there is room.
+    pub fn room(&self, length: usize) -> Option<Block> {
+        self.table.arena().allocate(length, self.holder())
+    }
+
+    fn holder(&self) -> Holder {
+        Holder::Worker(self.worker as u16)
+    }
+
+    /// Ends `task` with a result of `kind`, `parts` one after the other, and what is `apart`.
     ///
     /// # Errors
     /// The system's: there is no memory for the result. Then the task is not finished.
     #[inline]
-    pub fn finish(&mut self, task: Taken, kind: u32, parts: &[&[u8]]) -> io::Result<()> {
+    pub fn finish(&mut self, task: Taken, kind: u32, apart: Apart, parts: &[&[u8]]) -> io::Result<()> {
         let Taken { slot, state } = task;
         let entry = &self.table.slots()[slot];
         if !self.unread.is_empty() {
@@ -154,7 +172,7 @@ impl Seat {
         }
         let room = self.table.result_room(slot);
         // SAFETY: the slot's taker writes the room until it says that it is done, and the region is this worker's.
-        let taken = unsafe { payload::write(&self.table, &mut self.region, &entry.result, room, parts)? };
+        let taken = unsafe { payload::write(&self.table, &mut self.region, &entry.result, room, &apart, parts)? };
         if !matches!(taken, payload::Taken::Room) {
             self.unread.push((slot, state.done(), taken));
         }
@@ -168,6 +186,7 @@ impl Seat {
         // Release: pairs with the collector's Acquire. If the parent took the task from us, it is none of ours any more.
         if entry.state.compare_exchange(state.0, state.done().0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.table.done().mark(slot);
+            apart.blocks.into_iter().for_each(Block::leave);
         }
         Ok(())
     }

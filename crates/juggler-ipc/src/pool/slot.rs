@@ -83,8 +83,10 @@ impl std::fmt::Debug for State {
 pub struct Place {
     /// In bytes.
     pub length: AtomicU64,
-    /// 0: in the slot's own room; else the file of a process, see [`File`](super::spill).
+    /// 0: in the slot's own room; else where in the segment, or the file of a process.
     pub file: AtomicU64,
+    /// How many buffers travel apart: see [`payload`](super::payload).
+    pub apart: AtomicU64,
 }
 
 /// One task in flight.

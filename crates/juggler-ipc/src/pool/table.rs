@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header | ring of slot numbers | a line for each worker | slots | two rooms for each slot
-//! | a region for arguments | a region for each worker's results
+//! | a region for arguments | a region for each worker's results | the arena
 //! ```
 
 use super::done::Done;
@@ -10,8 +10,9 @@ use super::idle::{Idle, rouse};
 use super::order::Order;
 use super::region::Region;
 use super::slot::Slot;
+use crate::arena::Arena;
 use crate::segment::{OutOfBounds, Segment, Shared};
-use juggler_sync::sync::{AtomicU32, AtomicU64, Ordering};
+use juggler_sync::sync::{Arc, AtomicU32, AtomicU64, Ordering};
 use juggler_sync::sys::SharedFutex;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -101,25 +102,29 @@ fn regions_at(workers: usize) -> usize {
 }
 
 fn length(workers: usize) -> usize {
-    regions_at(workers) + ARGUMENTS + workers * RESULTS
+    (regions_at(workers) + ARGUMENTS + workers * RESULTS).next_multiple_of(4096)
 }
 
 /// A mapped pool segment.
 #[derive(Debug)]
 pub struct Table {
-    segment: Segment,
+    segment: Arc<Segment>,
     workers: usize,
+    arena: Arc<Arena>,
 }
 
 impl Table {
-    /// Makes the segment of a pool with up to `workers` workers, 1 to [`MAX_WORKERS`].
+    /// Makes the segment of a pool with up to `workers` workers, 1 to [`MAX_WORKERS`], and an arena of `arena` bytes, or
+    /// none if the system has no room for that.
     ///
     /// # Errors
     /// The system's.
-    pub fn create(workers: usize) -> io::Result<Self> {
+    pub fn create(workers: usize, arena: usize) -> io::Result<Self> {
         assert!((1..=MAX_WORKERS).contains(&workers), "a pool has 1 to {MAX_WORKERS} workers");
-        let segment = Segment::create(c"juggler-pool", length(workers))?;
-        let table = Self { segment, workers };
+        let without = length(workers);
+        let segment = Segment::create(c"juggler-pool", without.saturating_add(arena))
+            .or_else(|_| Segment::create(c"juggler-pool", without))?;
+        let table = Self::new(segment, workers);
         table.header().workers.store(workers as u32, Ordering::Relaxed);
         table.header().parent.store(std::process::id(), Ordering::Release);
         Ok(table)
@@ -134,10 +139,17 @@ impl Table {
         let wrong = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, problem);
         let header: &Header = segment.at(0).map_err(|_| wrong("not a pool's segment"))?;
         let workers = header.workers.load(Ordering::Relaxed) as usize;
-        if !(1..=MAX_WORKERS).contains(&workers) || segment.length() != length(workers) {
+        if !(1..=MAX_WORKERS).contains(&workers) || segment.length() < length(workers) {
             return Err(wrong("not a pool's segment"));
         }
-        Ok(Self { segment, workers })
+        Ok(Self::new(segment, workers))
+    }
+
+    fn new(segment: Segment, workers: usize) -> Self {
+        let segment = Arc::new(segment);
+        let start = length(workers);
+        let arena = Arc::new(Arena::new(segment.clone(), start, segment.length() - start));
+        Self { segment, workers, arena }
     }
 
     /// Everything below lies within the length that was checked when the segment was mapped.
@@ -182,6 +194,11 @@ impl Table {
     /// The segment, for payloads.
     pub(super) fn segment(&self) -> &Segment {
         &self.segment
+    }
+
+    /// Memory for large buffers.
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.arena
     }
 
     /// The region for arguments, all of it free.

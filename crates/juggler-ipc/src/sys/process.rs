@@ -43,10 +43,12 @@ pub fn kill_self() -> ! {
     std::process::abort()
 }
 
-/// How much memory a process has, in bytes.
+/// How much memory a process has, in bytes, without what it shares with others and with files.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    let mut fields = text.split(' ').skip(1).map(str::parse::<u64>);
+    let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);
+    let pages = resident.saturating_sub(shared);
     // SAFETY: a plain number.
     Some(pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64)
 }

@@ -17,7 +17,7 @@
 
 use crate::futures::stdlib::Import;
 use crate::gate::PyGate;
-use crate::ipc::payload::{self, Buffer, owned};
+use crate::ipc::pickle::{self, Buffer, owned};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
@@ -447,14 +447,14 @@ fn send(this: This<'_, '_, Connection>, args: Args<'_>) -> RawResult {
     let py = this.py();
     let [object] = args.parse(py, "send", [c"obj"], 1)?;
     let end = this.writer(py)?;
-    payload::dumps(py, object, |message| end.send(message))?;
+    pickle::dumps_shared(py, object, |message| end.send(message))?;
     Ok(raw::none())
 }
 
 fn recv(this: This<'_, '_, Connection>) -> RawResult {
     let end = this.reader(this.py())?;
     let message = end.read_bytes(this.length(&end)?)?;
-    Ok(payload::loads(this.py(), message)?.into_ptr())
+    Ok(pickle::loads_of(this.py(), &message, None)?.into_ptr())
 }
 
 fn send_bytes(this: This<'_, '_, Connection>, args: Args<'_>) -> RawResult {

@@ -1,9 +1,10 @@
 //! `ProcessPoolExecutor`: submitting.
 #![allow(unsafe_code)]
 
-use super::pickle;
+use super::functions::Functions;
+use super::pickle::{self, Pickle};
 use super::pool_engine::ProcessPoolEngine;
-use super::pool_worker::Head;
+use super::pool_worker::{Form, Head};
 use crate::futures::future::{self, Future, Outcome, Source};
 use crate::futures::layout;
 use crate::gc::Ready;
@@ -40,8 +41,7 @@ pub struct Pool {
     pub collector: AtomicU32,
     /// Whether the collector is to collect at once, as somebody waits to be told.
     pub eager: AtomicU32,
-    /// The last function, and its pickle.
-    function: Guarded<Option<(Obj, Obj)>>,
+    functions: Functions,
     /// Whether workers have no `__main__` of their own.
     pub define_main: bool,
     pub memory_limit: Option<u64>,
@@ -79,16 +79,16 @@ pub fn disown_process_pools() {
 }
 
 impl Pool {
-    pub fn new(max_workers: usize, define_main: bool, memory_limit: Option<u64>) -> PyResult<Arc<Self>> {
+    pub fn new(max_workers: usize, define_main: bool, memory_limit: Option<u64>, arena: usize) -> PyResult<Arc<Self>> {
         let pool = Arc::new(Self {
-            parent: Parent::new(max_workers)?,
+            parent: Parent::new(max_workers, arena)?,
             watch: Watch::new()?,
             leader: AtomicU32::new(0),
             turn: Futex::new(0),
             followers: AtomicU32::new(0),
             collector: AtomicU32::new(0),
             eager: AtomicU32::new(0),
-            function: Guarded::new(None),
+            functions: Functions::new(define_main),
             define_main,
             memory_limit,
             broken: Guarded::new(None),
@@ -115,41 +115,6 @@ impl Pool {
         }
     }
 
-    /// The pickle of a function that is pickled by reference; `None` for everything else.
-    #[inline]
-    fn function(&self, py: Python<'_>, function: *mut ffi::PyObject) -> Option<Obj> {
-        if let Some((known, pickled)) = &*self.function.lock()
-            && known.as_ptr() == function
-        {
-            return Some(pickled.clone_ref(py));
-        }
-        self.pickle_function(py, function)
-    }
-
-    #[cold]
-    fn pickle_function(&self, py: Python<'_>, function: *mut ffi::PyObject) -> Option<Obj> {
-        // SAFETY: `function` is live.
-        if unsafe { ffi::PyFunction_Check(function) } == 0 {
-            return None;
-        }
-        let pickled = match pickle::dumps(py, function) {
-            Ok(pickled) => pickled,
-            Err(raised) => {
-                drop(raised.fetch(py));
-                return None;
-            }
-        };
-        // SAFETY: `dumps` gives bytes.
-        if self.define_main && pickle::mentions_main(unsafe { pickle::contents(&pickled) }) {
-            return None;
-        }
-        // SAFETY: `function` is live.
-        let entry = unsafe { (Obj::from_borrowed(function), pickled.clone_ref(py)) };
-        let stale = self.function.lock().replace(entry);
-        drop(stale);
-        Some(pickled)
-    }
-
     /// Submits a call: `values` are the function and its arguments, the last ones named by the tuple `names`.
     ///
     /// # Errors
@@ -170,12 +135,28 @@ impl Pool {
         let source = Source { pool: self.clone(), id, priority: options.priority };
         let future = layout::create_from(py, Some(source))?;
         let task = Task { future: future.clone_ref(py) };
-        let submitted = match self.encode(py, values, names) {
-            // SAFETY: both are bytes.
-            Ok((head, function, arguments)) => unsafe {
-                let function = function.as_ref().map_or(&[][..], |function| pickle::contents(function));
-                self.parent.submit(id, task, options, &[&head.bytes(), function, pickle::contents(&arguments)])
-            },
+        let packed = self.encode(py, values, names).and_then(|(head, function, arguments)| {
+            let packed = arguments.pack(py, |length| self.parent.room(length))?;
+            Ok((head, function, arguments, packed))
+        });
+        let submitted = match packed {
+            Ok((mut head, function, arguments, mut packed)) => {
+                let apart = std::mem::take(&mut packed.apart);
+                // A retry has to find what the first one found.
+                head.private = options.retries > 0;
+                if !apart.blocks.is_empty() {
+                    self.tend();
+                }
+                // SAFETY: it is bytes.
+                let function = function.as_ref().map_or(&[][..], |function| unsafe { pickle::contents(function) });
+                let head = head.bytes();
+                let first = [&head[..], function, arguments.bytes()];
+                if apart.count() == 0 {
+                    self.parent.submit(id, task, options, apart, &first)
+                } else {
+                    self.parent.submit(id, task, options, apart, &packed.parts(&first))
+                }
+            }
             Err(raised) => {
                 let error = raised.fetch(py);
                 drop(task);
@@ -206,6 +187,14 @@ impl Pool {
         }
     }
 
+    /// Has the supervisor look after the arena.
+    #[inline]
+    pub fn tend(&self) {
+        if self.parent.wants_tending() {
+            self.watch.ring();
+        }
+    }
+
     /// The pickle of a call: its head, the function if that is apart, the rest.
     #[inline]
     fn encode(
@@ -213,22 +202,19 @@ impl Pool {
         py: Python<'_>,
         values: &[*mut ffi::PyObject],
         names: *mut ffi::PyObject,
-    ) -> Result<(Head, Option<Obj>, Obj), Raised> {
-        if names.is_null()
-            && let Some(function) = self.function(py, values[0])
-        {
-            // SAFETY: the values are live.
-            let arguments = unsafe { tuple(&values[1..])? };
-            match pickle::dumps(py, arguments.as_ptr()) {
-                // SAFETY: `dumps` gives bytes.
-                Ok(data) if !(self.define_main && pickle::mentions_main(unsafe { pickle::contents(&data) })) => {
-                    // SAFETY: `pickle_function` made bytes.
-                    let length = unsafe { pickle::contents(&function) }.len();
-                    return Ok((Head { function: length as u32, named: 0 }, Some(function), data));
-                }
-                Ok(_) => {}
-                Err(raised) => drop(raised.fetch(py)),
+    ) -> Result<(Head, Option<Obj>, Pickle), Raised> {
+        let Some(function) = self.functions.pickle(py, values[0]) else { return self.encode_whole(py, values, names) };
+        // SAFETY: `names` is null or a tuple of as many names as there are named values; the values are live.
+        let arguments = unsafe { arguments(py, &values[1..], names)? };
+        match pickle::dumps(py, arguments.as_ptr()) {
+            Ok(data) if !(self.define_main && pickle::mentions_main(data.bytes())) => {
+                // SAFETY: `Functions` has bytes.
+                let length = unsafe { pickle::contents(&function) }.len();
+                let form = if names.is_null() { Form::Arguments } else { Form::Named };
+                return Ok((Head { function: length as u32, form, private: false }, Some(function), data));
             }
+            Ok(_) => {}
+            Err(raised) => drop(raised.fetch(py)),
         }
         self.encode_whole(py, values, names)
     }
@@ -240,40 +226,27 @@ impl Pool {
         py: Python<'_>,
         values: &[*mut ffi::PyObject],
         names: *mut ffi::PyObject,
-    ) -> Result<(Head, Option<Obj>, Obj), Raised> {
-        // SAFETY: `names` is null or a tuple of as many names as there are named values.
-        let named = if names.is_null() { 0 } else { unsafe { ffi::PyTuple_GET_SIZE(names) as usize } };
-        let positional = values.len() - named;
+    ) -> Result<(Head, Option<Obj>, Pickle), Raised> {
         let encode = || {
-            let keywords = PyDict::new(py);
-            for at in 0..named {
-                // SAFETY: as above; the values are live.
-                unsafe {
-                    let name = ffi::PyTuple_GET_ITEM(names, at as ffi::Py_ssize_t);
-                    if ffi::PyDict_SetItem(keywords.as_ptr(), name, values[positional + at]) < 0 {
-                        return Err(PyErr::fetch(py));
-                    }
-                }
-            }
-            // SAFETY: the values are live.
+            // SAFETY: as in `encode`.
             let (function, arguments) = unsafe {
-                let arguments = tuple(&values[1..positional]).map_err(|raised| raised.fetch(py))?;
+                let arguments = arguments(py, &values[1..], names).map_err(|raised| raised.fetch(py))?;
                 (Bound::from_borrowed_ptr(py, values[0]), arguments.into_bound(py))
             };
-            let call = PyTuple::new(py, [function, arguments, keywords.into_any()])?;
+            let (arguments, keywords) = match arguments.get_item(1) {
+                Ok(keywords) if !names.is_null() => (arguments.get_item(0)?, keywords),
+                _ => (arguments, PyDict::new(py).into_any()),
+            };
+            let call = PyTuple::new(py, [function, arguments, keywords])?;
             match pickle::dumps(py, call.as_ptr()) {
-                // SAFETY: `dumps` gives bytes.
-                Ok(data) if !(self.define_main && pickle::mentions_main(unsafe { pickle::contents(&data) })) => {
-                    return Ok(data);
-                }
+                Ok(data) if !(self.define_main && pickle::mentions_main(data.bytes())) => return Ok(data),
                 Ok(_) => {}
                 Err(raised) => drop(raised.fetch(py)),
             }
-            let data = super::pool_collect::hook(py, "dump_call")?.call1((call, self.define_main))?;
-            Ok(data.cast_into::<pyo3::types::PyBytes>()?.into_any().into())
+            Pickle::from_python(&super::pool_collect::hook(py, "dump_call")?.call1((call, self.define_main))?)
         };
         let data = encode().map_err(|error| Raised::from_err(py, error))?;
-        Ok((Head { function: 0, named: 1 }, None, data))
+        Ok((Head { function: 0, form: Form::Whole, private: false }, None, data))
     }
 
     /// Ends `future`, which no worker knows of, with `error`.
@@ -297,6 +270,31 @@ impl Pool {
         }
         let reason = if EXITING.load(Ordering::SeqCst) != 0 { "interpreter shutdown" } else { "shutdown" };
         Raised::new::<PyRuntimeError>(py, &format!("cannot schedule new futures after {reason}"))
+    }
+}
+
+/// The tuple of `values`; if the last ones have `names`, the tuple of the others and the dictionary of these.
+///
+/// # Safety
+/// The values are live objects, and `names` is null or a tuple of as many as there are named ones at most.
+unsafe fn arguments(
+    py: Python<'_>,
+    values: &[*mut ffi::PyObject],
+    names: *mut ffi::PyObject,
+) -> Result<Obj, Raised> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if names.is_null() {
+            return tuple(values);
+        }
+        let (positional, named) = values.split_at(values.len() - ffi::PyTuple_GET_SIZE(names).unsigned_abs());
+        let keywords = PyDict::new(py);
+        for (at, &value) in named.iter().enumerate() {
+            if ffi::PyDict_SetItem(keywords.as_ptr(), ffi::PyTuple_GET_ITEM(names, at as ffi::Py_ssize_t), value) < 0 {
+                return Err(Raised);
+            }
+        }
+        tuple(&[tuple(positional)?.as_ptr(), keywords.as_ptr()])
     }
 }
 

@@ -69,11 +69,11 @@ impl Pool {
         }
         let mut finished = finished.into_iter();
         loop {
-            let batch: Vec<_> = finished.by_ref().take(BATCH).collect();
+            let mut batch: Vec<_> = finished.by_ref().take(BATCH).collect();
             if batch.is_empty() {
                 break;
             }
-            for task in &batch {
+            for task in &mut batch {
                 let outcome = self.outcome(py, task).unwrap_or_else(|error| Outcome::Error(value(py, &error)));
                 finish(py, &task.owner, outcome);
             }
@@ -91,12 +91,12 @@ impl Pool {
     }
 
     #[inline]
-    fn outcome(&self, py: Python<'_>, task: &Finished<Task>) -> PyResult<Outcome> {
+    fn outcome(&self, py: Python<'_>, task: &mut Finished<Task>) -> PyResult<Outcome> {
         if task.kind == NONE {
             return Ok(Outcome::Result(py.None().into_bound(py).into()));
         }
-        let payload = match self.parent.result(task) {
-            Ok(payload) => payload,
+        let (payload, blocks) = match self.parent.result(task) {
+            Ok(result) => result,
             Err(problem) => return Ok(Outcome::Error(hook(py, "result_lost")?.call1((problem.to_string(),))?.into())),
         };
         if task.kind == ERROR {
@@ -107,7 +107,10 @@ impl Pool {
             };
             return Ok(Outcome::Error(error.into()));
         }
-        match pickle::loads(py, payload.bytes()) {
+        if !blocks.is_empty() {
+            self.tend();
+        }
+        match pickle::unpack(py, &payload, payload.bytes(), blocks, false) {
             Ok(result) => Ok(Outcome::Result(result)),
             Err(raised) => {
                 let error = raised.fetch(py);

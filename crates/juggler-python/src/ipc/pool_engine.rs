@@ -28,11 +28,11 @@ type Numbers = (usize, usize, usize, usize, usize);
 #[pymethods]
 impl ProcessPoolEngine {
     #[new]
-    fn new(max_workers: usize, define_main: bool, memory_limit: Option<u64>) -> PyResult<Self> {
+    fn new(max_workers: usize, define_main: bool, memory_limit: Option<u64>, arena: usize) -> PyResult<Self> {
         if max_workers > MAX_WORKERS {
             return Err(PyValueError::new_err(format!("max_workers must be {MAX_WORKERS} at most")));
         }
-        Ok(Self { pool: Pool::new(max_workers, define_main, memory_limit)? })
+        Ok(Self { pool: Pool::new(max_workers, define_main, memory_limit, arena)? })
     }
 
     /// The descriptor of the pool's segment.
@@ -125,6 +125,12 @@ impl ProcessPoolEngine {
         (numbers.waiting, numbers.deepest, numbers.workers, numbers.idle, numbers.in_flight)
     }
 
+    /// Of the memory for large buffers: how many bytes there are, are used, and are free but keep their memory.
+    fn arena(&self) -> (usize, usize, usize) {
+        let usage = self.pool.parent.table().arena().usage();
+        (usage.capacity, usage.used, usage.warm)
+    }
+
     /// Of a desk: process, whether it is busy, calls done, bytes moved.
     fn desk(&self, worker: usize) -> (u32, bool, u64, u64) {
         let desk = self.pool.parent.table().desk(worker);
@@ -142,7 +148,8 @@ impl ProcessPoolEngine {
         let settled: Vec<_> = gate::without_gil(py, || {
             loop {
                 let ticking = pool.parent.tick(pool.memory_limit, |worker, signal| pool.watch.signal(worker, signal));
-                let (dead, rung) = pool.watch.wait(if ticking { 10 } else { -1 });
+                let tending = pool.parent.tend();
+                let (dead, rung) = pool.watch.wait(if ticking { 10 } else if tending { 1000 } else { -1 });
                 for &worker in &dead {
                     pool.watch.remove(worker);
                 }

@@ -1,19 +1,20 @@
 //! What a worker process of a `ProcessPoolExecutor` does: takes calls, makes them, hands back what came of them.
 #![allow(unsafe_code)]
 
-use super::pickle;
+use super::pickle::{self, Packed, Pickle};
 use crate::gate::PyGate;
 use crate::obj::Obj;
 use crate::raw::Raised;
+use juggler_ipc::pool::payload::Apart;
 use juggler_ipc::pool::seat::{Seat, Taken};
 use juggler_ipc::pool::table::Table;
 use juggler_ipc::sys::{await_process, kill_self, open_process};
 use juggler_sync::sync::{AtomicUsize, Ordering};
 use juggler_sync::sys::monotonic_nanos;
-use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError};
+use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -24,12 +25,24 @@ pub const NONE: u32 = 1;
 /// The result is what `dump_error` made.
 pub const ERROR: u32 = 2;
 
+/// What the pickles of a call hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The function, and the tuple of its arguments.
+    Arguments,
+    /// The function, and a tuple: its arguments and the dictionary of those that are named.
+    Named,
+    /// A tuple: the function, its arguments and the dictionary.
+    Whole,
+}
+
 /// What stands before the pickles of a call.
 pub struct Head {
     /// How long the function's is; 0: it is in the other.
     pub function: u32,
-    /// 1: the other is a tuple of function, arguments and keywords; 0: the arguments.
-    pub named: u32,
+    pub form: Form,
+    /// Whether the call may change copies of its buffers only.
+    pub private: bool,
 }
 
 impl Head {
@@ -37,13 +50,18 @@ impl Head {
 
     /// As it is sent.
     pub fn bytes(&self) -> [u8; Self::LENGTH] {
-        (u64::from(self.function) | u64::from(self.named) << 32).to_ne_bytes()
+        (u64::from(self.function) | (self.form as u64) << 32 | u64::from(self.private) << 40).to_ne_bytes()
     }
 
     fn split(data: &[u8]) -> Option<(Self, &[u8], &[u8])> {
         let (head, rest) = data.split_first_chunk::<{ Self::LENGTH }>()?;
         let head = u64::from_ne_bytes(*head);
-        let head = Self { function: head as u32, named: (head >> 32) as u32 };
+        let form = match head >> 32 & 0xff {
+            0 => Form::Arguments,
+            1 => Form::Named,
+            _ => Form::Whole,
+        };
+        let head = Self { function: head as u32, form, private: head >> 40 != 0 };
         let (function, rest) = rest.split_at_checked(head.function as usize)?;
         Some((head, function, rest))
     }
@@ -51,6 +69,9 @@ impl Head {
 
 /// The seat while a call is made, for [`stop_requested`]. Only the worker's own thread uses it.
 static SEAT: AtomicUsize = AtomicUsize::new(0);
+
+/// What came of a call: its kind, its pickle, the buffers.
+type Made = (u32, Option<Pickle>, Packed);
 
 struct Worker<'py> {
     seat: Seat,
@@ -70,54 +91,70 @@ struct Current<'a> {
 
 impl<'py> Worker<'py> {
     fn make(&mut self, py: Python<'py>, task: Taken) -> Result<Obj, Raised> {
-        let payload = match self.seat.arguments(task) {
-            Ok(payload) => payload,
-            Err(problem) => return Err(Raised::new::<PyOSError>(py, &format!("cannot read the call: {problem}"))),
+        let malformed = |problem: &dyn std::fmt::Display| {
+            Raised::new::<PyOSError>(py, &format!("cannot read the call: {problem}"))
         };
-        let Some((head, function, rest)) = Head::split(payload.bytes()) else {
-            return Err(Raised::new::<PyOSError>(py, "cannot read the call: it is too short"));
-        };
+        let payload = self.seat.arguments(task).map_err(|problem| malformed(&problem))?;
+        let blocks = self.seat.hold(&payload).map_err(|problem| malformed(&problem))?;
+        let Some((head, function, rest)) = Head::split(payload.bytes()) else { return Err(malformed(&"it is too short")) };
         self.loading = true;
-        if head.named != 0 {
-            let call = pickle::loads(py, rest)?.into_bound(py);
-            self.loading = false;
-            drop(payload);
-            let parts = call.extract().map_err(|error: PyErr| Raised::from_err(py, error))?;
-            drop(call);
-            let (function, arguments, keywords): (Bound<'_, PyAny>, Bound<'_, PyTuple>, Bound<'_, PyAny>) = parts;
-            // SAFETY: live objects; the keywords are a dictionary, as the parent pickled it.
-            let result = unsafe { ffi::PyObject_Call(function.as_ptr(), arguments.as_ptr(), keywords.as_ptr()) };
-            return owned(result);
+        if head.form != Form::Whole && !matches!(&self.function, Some((known, _)) if known == function) {
+            self.function = Some((function.to_vec(), pickle::loads(py, function, None)?));
         }
-        if !matches!(&self.function, Some((known, _)) if known == function) {
-            self.function = Some((function.to_vec(), pickle::loads(py, function)?));
-        }
-        let Some((_, function)) = &self.function else { unreachable!("it was just set") };
-        let arguments = pickle::loads(py, rest)?;
+        let loaded = pickle::unpack(py, &payload, rest, blocks, head.private)?;
         self.loading = false;
         drop(payload);
+        let wrong = |error: PyErr| Raised::from_err(py, error);
+        let (function, arguments, keywords): (Obj, Obj, Option<Obj>) = match head.form {
+            Form::Arguments => (self.last_function(py), loaded, None),
+            Form::Named => {
+                let parts = loaded.bind(py).extract().map_err(wrong)?;
+                let (arguments, keywords): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = parts;
+                drop(loaded);
+                (self.last_function(py), arguments.into_any().into(), Some(keywords.into_any().into()))
+            }
+            Form::Whole => {
+                if matches!(&self.function, Some((known, _)) if pickle::mentions_main(known)) {
+                    // This call may have brought other definitions than the last function came with.
+                    self.function = None;
+                }
+                let parts = loaded.bind(py).extract().map_err(wrong)?;
+                let (function, arguments, keywords): (Bound<'_, PyAny>, Bound<'_, PyTuple>, Bound<'_, PyDict>) = parts;
+                drop(loaded);
+                (function.into(), arguments.into_any().into(), Some(keywords.into_any().into()))
+            }
+        };
         // SAFETY: live objects.
         if unsafe { ffi::PyTuple_Check(arguments.as_ptr()) } == 0 {
-            return Err(Raised::new::<PyRuntimeError>(py, "cannot read the call: its arguments are no tuple"));
+            return Err(malformed(&"its arguments are no tuple"));
         }
-        // SAFETY: live objects, the second a tuple.
-        owned(unsafe { ffi::PyObject_Call(function.as_ptr(), arguments.as_ptr(), std::ptr::null_mut()) })
+        let keywords = keywords.as_ref().map_or(std::ptr::null_mut(), Obj::as_ptr);
+        // SAFETY: live objects: a tuple, and a dictionary or null.
+        unsafe { pickle::owned(ffi::PyObject_Call(function.as_ptr(), arguments.as_ptr(), keywords)) }
     }
 
-    /// What came of a call, pickled.
-    fn result(&self, py: Python<'py>, result: Obj) -> Result<(u32, Option<Obj>), Raised> {
+    /// The last function.
+    fn last_function(&self, py: Python<'py>) -> Obj {
+        let Some((_, function)) = &self.function else { unreachable!("it was just set") };
+        function.clone_ref(py)
+    }
+
+    /// What came of a call, pickled, and its buffers.
+    fn result(&self, py: Python<'py>, result: Obj) -> Result<Made, Raised> {
         if result.bind(py).is_none() {
-            return Ok((NONE, None));
+            return Ok((NONE, None, Packed::default()));
         }
-        match pickle::dumps(py, result.as_ptr()) {
-            Ok(data) => Ok((RESULT, Some(data))),
+        let data = match pickle::dumps(py, result.as_ptr()) {
+            Ok(data) => data,
             Err(raised) => {
                 let error = raised.fetch(py);
                 let data = self.dump_result.call1((result.bind(py), error.into_value(py)));
-                let data = data.and_then(|data| Ok(data.cast_into::<PyBytes>()?));
-                data.map(|data| (RESULT, Some(data.into_any().into()))).map_err(|error| Raised::from_err(py, error))
+                data.and_then(|data| Pickle::from_python(&data)).map_err(|error| Raised::from_err(py, error))?
             }
-        }
+        };
+        let seat = &self.seat;
+        let packed = data.pack(py, |length| seat.room(length))?;
+        Ok((RESULT, Some(data), packed))
     }
 
     fn work(&mut self, py: Python<'py>, task: Taken) -> PyResult<()> {
@@ -130,7 +167,7 @@ impl<'py> Worker<'py> {
             SEAT.store(0, Ordering::Relaxed);
             made
         };
-        let (kind, data) = match made {
+        let (kind, data, mut packed) = match made {
             Ok(made) => made,
             Err(raised) => {
                 let error = raised.fetch(py);
@@ -138,27 +175,27 @@ impl<'py> Worker<'py> {
                     // A payload that exits: it ends this process, as it would in the standard library.
                     return Err(error);
                 }
-                let data = self.dump_error.call1((error.into_value(py),))?.cast_into::<PyBytes>()?;
-                (ERROR, Some(data.into_any().into()))
+                return self.fail(py, task, error);
             }
         };
-        let bytes = match &data {
-            // SAFETY: `dumps` gives bytes.
-            Some(data) => unsafe { pickle::contents(data) },
-            None => &[],
+        let bytes = data.as_ref().map_or(&[][..], Pickle::bytes);
+        let apart = std::mem::take(&mut packed.apart);
+        let finished = if apart.count() == 0 {
+            self.seat.finish(task, kind, apart, &[bytes])
+        } else {
+            self.seat.finish(task, kind, apart, &packed.parts(&[bytes]))
         };
-        if let Err(problem) = self.seat.finish(task, kind, &[bytes]) {
+        finished.or_else(|problem| {
             let error = PyOSError::new_err(format!("cannot hand back a result of {} bytes: {problem}", bytes.len()));
-            let data = self.dump_error.call1((error.into_value(py),))?.cast_into::<PyBytes>()?;
-            self.seat.finish(task, ERROR, &[data.as_bytes()])?;
-        }
-        Ok(())
+            self.fail(py, task, error)
+        })
     }
-}
 
-fn owned(result: *mut ffi::PyObject) -> Result<Obj, Raised> {
-    // SAFETY: a call returns an owned reference or null.
-    if result.is_null() { Err(Raised) } else { Ok(unsafe { Obj::from_owned(result) }) }
+    /// Ends a call with an exception.
+    fn fail(&mut self, py: Python<'py>, task: Taken, error: PyErr) -> PyResult<()> {
+        let data = self.dump_error.call1((error.into_value(py),))?.cast_into::<PyBytes>()?;
+        Ok(self.seat.finish(task, ERROR, Apart::default(), &[data.as_bytes()])?)
+    }
 }
 
 /// Whether the parent asks that the call be stopped that this thread is making.
@@ -187,14 +224,14 @@ pub fn run_chunk<'py>(
     let results = PyList::empty(py);
     for (at, item) in items.iter().enumerate() {
         // SAFETY: live objects; with `star` the items are tuples, as the parent zipped them.
-        let result = owned(unsafe {
-            if star {
+        let result = unsafe {
+            pickle::owned(if star {
                 ffi::PyObject_Call(function.as_ptr(), item.as_ptr(), std::ptr::null_mut())
             } else {
                 let arguments = [item.as_ptr()];
                 ffi::PyObject_Vectorcall(function.as_ptr(), arguments.as_ptr(), 1, std::ptr::null_mut())
-            }
-        });
+            })
+        };
         drop(item);
         let added = result.map_err(|raised| raised.fetch(py)).and_then(|result| results.append(result.into_bound(py)));
         if let Err(error) = added {

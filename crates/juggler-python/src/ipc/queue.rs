@@ -7,7 +7,7 @@
 
 use crate::futures::stdlib::Import;
 use crate::gate::PyGate;
-use crate::ipc::payload::{self, bytes_of, owned};
+use crate::ipc::pickle::{self, Buffer, owned};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods, truth};
 use crate::timeout;
@@ -239,7 +239,7 @@ fn put_by(this: This<'_, '_, ProcessQueue>, object: *mut ffi::PyObject, deadline
                 return Ok(raw::none());
             }
         } else if ffi::PyBytes_CheckExact(object) != 0 {
-            send(BYTES, bytes_of(object))?;
+            send(BYTES, Buffer::new(object, ffi::PyBUF_SIMPLE)?.bytes())?;
             return Ok(raw::none());
         } else if ffi::PyUnicode_CheckExact(object) != 0 {
             let mut length = 0;
@@ -263,7 +263,7 @@ fn put_by(this: This<'_, '_, ProcessQueue>, object: *mut ffi::PyObject, deadline
     }
     // An error of the channel is the caller's; an object that can't be pickled is for the hook.
     let mut outcome = Ok(());
-    let pickled = payload::dumps(py, object, |payload| {
+    let pickled = pickle::dumps_shared(py, object, |payload| {
         outcome = send(PICKLE, payload);
         Ok(())
     });
@@ -333,7 +333,7 @@ fn get_by(this: This<'_, '_, ProcessQueue>, deadline: Deadline) -> RawResult {
             shared.moved();
             match taken {
                 Taken::Object(object) => Ok(object.into_ptr()),
-                Taken::Pickle(bytes) => Ok(payload::loads(py, bytes)?.into_ptr()),
+                Taken::Pickle(bytes) => Ok(pickle::loads_of(py, &bytes, None)?.into_ptr()),
                 Taken::Malformed => Err(Raised::new::<PyOSError>(py, "malformed item in a queue between processes")),
             }
         }
