@@ -131,3 +131,32 @@ def nested(method: str) -> int:
 
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
         return pool.submit(pow, 2, 5).result(30)
+
+
+hoarded: list[Any] = []
+
+
+def hoard(array: Any) -> int:
+    """Keeps its argument."""
+    hoarded.append(array)
+    return len(array)
+
+
+def die_with(_array: Any) -> Never:
+    os._exit(3)
+
+
+def ones_and_pid(size: int) -> tuple[Any, int]:
+    import numpy
+
+    return numpy.ones(size), os.getpid()
+
+
+def spoil_and_die_once(array: Any, marker: str) -> float:
+    """Changes its argument and dies the first time, and returns the sum the second."""
+    path = Path(marker)
+    if not path.exists():
+        path.touch()
+        array[:] = 0
+        os._exit(7)
+    return float(array.sum())
