@@ -435,6 +435,9 @@ class ProcessPool:
         call: tuple[Any, ...],
         keywords: dict[str, Any],
     ) -> Future[Any]: ...
+    def _submit_all(
+        self, function: Callable[..., Any], items: list[Any], star: bool
+    ) -> list[Future[Any]]: ...
 
 @final
 class ProcessPoolEngine:

@@ -507,7 +507,7 @@ impl Drop for Block {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::testing::fork;
+    use crate::sys::testing::{MEMORY_IS_SHORT, fork};
     use proptest::prelude::*;
     use std::os::unix::fs::MetadataExt;
 
@@ -611,6 +611,19 @@ mod tests {
         assert!(arena.allocate(1, Holder::Owner).is_none());
         drop(block);
         assert!(arena.allocate(1, Holder::Owner).is_some());
+    }
+
+    #[test]
+    fn what_the_system_has_no_memory_for_is_not_allocated() {
+        let arena = arena();
+        let warm = arena.allocate(2 * UNIT, Holder::Owner).unwrap();
+        drop(warm);
+        MEMORY_IS_SHORT.set(true);
+        assert!(arena.allocate(3 * UNIT, Holder::Owner).is_none());
+        assert_eq!(arena.usage().used, 0);
+        assert!(arena.allocate(2 * UNIT, Holder::Owner).is_some(), "what is warm needs none");
+        MEMORY_IS_SHORT.set(false);
+        assert!(arena.allocate(3 * UNIT, Holder::Owner).is_some());
     }
 
     #[test]

@@ -99,8 +99,12 @@ fn every_task_is_done_or_lost_with_its_worker() {
                 if submitted % 64 == 7 { send(parent.room(LENGTH), bytes[0]) } else { Default::default() };
             let sent = parent.submit(parent.next_id(), submitted, options, apart, &[&bytes, &inline]);
             assert!(sent.is_ok());
+            if submitted % 3 == 0 {
+                parent.call();
+            }
             submitted += 1;
         }
+        parent.call();
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;

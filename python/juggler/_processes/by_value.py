@@ -107,9 +107,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         reduced = super().reducer_override(obj)
         if isinstance(reduced, tuple) and getattr(obj, "__globals__", None) is self.main:
-            slots = reduced[2][1]
-            self.globals.update(slots["__globals__"])
-            slots["__globals__"] = {}
+            # Also those that are not set yet.
+            self.globals.update(cloudpickle.cloudpickle._extract_code_globals(obj.__code__))
+            reduced[2][1]["__globals__"] = {}
         return reduced
 
     def name_in_main(self, obj: Any) -> str | None:

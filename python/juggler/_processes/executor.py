@@ -11,6 +11,7 @@ import weakref
 from concurrent.futures import Executor
 from concurrent.futures import process as _stdlib
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from juggler import _juggler
@@ -492,10 +493,10 @@ def _default_context(renews: bool) -> Any:
 
 def _arena_size() -> int:
     """How many bytes of large buffers may be under way, or be held as results."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    except (OSError, ValueError):  # not known here
-        return 1 << 30
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # no such limit
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory // 4
 
 
 def _defines_main(method: str) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from juggler import _juggler
 from juggler._processes import exceptions, worker
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ def start(
         if buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
     end = None if timeout is None else time.monotonic() + timeout
+    if (
+        (chunksize, buffersize, ordered) == (1, None, True)
+        and submit == pool.submit
+        and type(pool).submit is _juggler.ProcessPool.submit
+        # Nothing that takes time to bring the next item.
+        and all(type(items) in (list, tuple, range) for items in iterables)
+    ):
+        return _one_by_one(pool, function, iterables, end)
     results = Results(pool, submit, function, iterables, chunksize, buffersize, ordered)
     try:
         results.fill()
@@ -48,6 +57,42 @@ def start(
         results.stop()
         raise
     return results.iterate(end)
+
+
+def _one_by_one(
+    pool: ProcessPoolExecutor,
+    function: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    end: float | None,
+) -> Iterator[Any]:
+    """As `start`, with each call by itself."""
+    star = len(iterables) != 1
+    items = zip(*iterables, strict=False) if star else iter(iterables[0])
+    futures: deque[Any] = deque()
+    try:
+        while together := list(itertools.islice(items, 64)):
+            futures += pool._submit_all(function, together, star)
+    except BaseException:
+        _cancel(futures)
+        raise
+    return _results(futures, end)
+
+
+def _results(futures: deque[Any], end: float | None) -> Iterator[Any]:
+    try:
+        while futures:
+            first = futures[0]
+            # Nothing here may refer to a result that was handed out.
+            result = [first.result(None if end is None else end - time.monotonic())]
+            del futures[0], first
+            yield result.pop()
+    finally:
+        _cancel(futures)
+
+
+def _cancel(futures: Iterable[Any]) -> None:
+    for future in futures:
+        future.cancel()
 
 
 class Part:

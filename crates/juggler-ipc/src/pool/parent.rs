@@ -114,15 +114,6 @@ struct Tending {
 /// How often free memory of the arena is looked at, in nanoseconds.
 const TENDING: u64 = 1_000_000_000;
 
-/// What became of a submission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Submitted {
-    /// Nobody is idle, and there is a desk for another worker.
-    pub needs_worker: bool,
-    /// It had to wait in the backlog, which only moves when somebody collects.
-    pub waits: bool,
-}
-
 /// A task that is done.
 pub struct Finished<T> {
     slot: usize,
@@ -234,7 +225,8 @@ impl<T> Parent<T> {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Queues the task `id`, whose arguments are the `parts` one after the other, and what is `apart`.
+    /// Queues the task `id`, whose arguments are the `parts` one after the other, and what is `apart`. Tells no worker:
+    /// see [`call`](Self::call). Whether it has to wait in the backlog, which moves only when somebody collects.
     ///
     /// # Errors
     /// `owner`, with `None` if the pool is closed and the system's error if there is no memory for the arguments.
@@ -246,7 +238,7 @@ impl<T> Parent<T> {
         options: Options,
         apart: Apart,
         parts: &[&[u8]],
-    ) -> Result<Submitted, (T, Option<io::Error>)> {
+    ) -> Result<bool, (T, Option<io::Error>)> {
         let mut inner = self.inner.lock();
         if inner.closed {
             return Err((owner, None));
@@ -264,12 +256,16 @@ impl<T> Parent<T> {
             inner.timed -= usize::from(options.timeout > 0);
             return Err((owner, Some(problem)));
         }
-        let free_desk = inner.desks.iter().any(|taken| !taken);
         let waiting = self.table.order().length() as usize + inner.backlog.len();
         inner.deepest = inner.deepest.max(waiting);
-        drop(inner);
-        let woken = self.table.wake_one();
-        Ok(Submitted { needs_worker: !woken && free_desk, waits })
+        Ok(waits)
+    }
+
+    /// Wakes a worker, as tasks were submitted; it wakes the next if there is more to do. Whether nobody is idle and there
+    /// is a desk for another.
+    #[inline]
+    pub fn call(&self) -> bool {
+        !self.table.wake_one() && self.inner.lock().desks.iter().any(|taken| !taken)
     }
 
     /// Whether a task can be queued. Each worker's task must be able to be queued again at any time.
@@ -652,6 +648,15 @@ impl<T> Parent<T> {
         let Some(inner) = self.inner.try_lock() else { return Ok(()) };
         inner.entries.iter().flatten().try_for_each(|entry| look(&entry.owner))?;
         inner.backlog.values().try_for_each(|waiting| look(&waiting.owner))
+    }
+}
+
+impl<T> Drop for Parent<T> {
+    /// Views on results keep the segment: all but their memory goes back. A forked child has nothing to give.
+    fn drop(&mut self) {
+        if self.table.parent() == std::process::id() {
+            self.table.trim();
+        }
     }
 }
 

@@ -243,3 +243,44 @@ impl Payload {
         self.references > 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::UNIT;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever a process gone wrong wrote: an error, or parts of what is there.
+        #[test]
+        fn payloads_of_any_content_are_read(
+            mut content in prop::collection::vec(any::<u8>(), ROOM),
+            inline in any::<[bool; 4]>(),
+            lengths in prop::collection::vec(0_u64..1200, 4),
+            (length, name, apart) in (0_u64..1200, 0_u64..3, 0_u64..60),
+        ) {
+            for (at, length) in lengths.iter().enumerate().filter(|&(at, _)| inline[at]) {
+                let reference = BlockRef { offset: INLINE, length: *length, serial: 0 };
+                content[at * BlockRef::ENCODED..][..BlockRef::ENCODED].copy_from_slice(&reference.encode());
+            }
+            let table = Table::create(1, 4 * UNIT).unwrap();
+            let (place, room) = (&table.slots()[0].arguments, table.arguments_room(0));
+            // SAFETY: the room is that long, and nobody else uses it.
+            unsafe { room.copy_from_nonoverlapping(NonNull::from(&content[..]).cast(), ROOM) };
+            place.length.store(length, Ordering::Relaxed);
+            place.file.store([0, IN_SEGMENT | length, u64::MAX >> 1][name as usize], Ordering::Relaxed);
+            place.apart.store(apart, Ordering::Relaxed);
+            // SAFETY: as above.
+            if let Ok(payload) = unsafe { Payload::read(&table, place, room) } {
+                if let Ok(blocks) = payload.hold(|block| table.arena().take(block)) {
+                    prop_assert!(blocks.is_empty(), "there is none");
+                }
+                let inline: usize = payload.buffers(Vec::new()).map(|buffer| match buffer {
+                    Buffer::Inline(bytes) => bytes.len(),
+                    Buffer::Block(_) => 0,
+                }).sum();
+                prop_assert_eq!(apart as usize * BlockRef::ENCODED + payload.bytes().len() + inline, length as usize);
+            }
+        }
+    }
+}

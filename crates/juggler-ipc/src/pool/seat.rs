@@ -146,8 +146,20 @@ impl Seat {
     ///
     /// # Errors
     /// `Other` if the arena has none of these.
+    #[inline]
     pub fn hold(&self, arguments: &Payload) -> io::Result<Vec<Block>> {
-        arguments.hold(|block| self.table.arena().hold(block, self.holder()))
+        if !arguments.has_buffers() {
+            return Ok(Vec::new());
+        }
+        let blocks = arguments.hold(|block| self.table.arena().hold(block, self.holder()))?;
+        self.moved(length_of(&blocks));
+        Ok(blocks)
+    }
+
+    /// Counts bytes; only this process writes there.
+    fn moved(&self, bytes: u64) {
+        let counted = &self.table.desk(self.worker).bytes;
+        counted.store(counted.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
     }
 
     /// A block for a buffer of a result, if there is room.
@@ -179,9 +191,8 @@ impl Seat {
         entry.kind.store(kind, Ordering::Relaxed);
         let desk = self.table.desk(self.worker);
         let bytes = entry.arguments.length.load(Ordering::Relaxed) + entry.result.length.load(Ordering::Relaxed);
-        // Only this process writes these.
         desk.tasks.store(desk.tasks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        desk.bytes.store(desk.bytes.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+        self.moved(bytes + length_of(&apart.blocks));
         desk.busy.store(0, Ordering::Relaxed);
         // Release: pairs with the collector's Acquire. If the parent took the task from us, it is none of ours any more.
         if entry.state.compare_exchange(state.0, state.done().0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
@@ -210,6 +221,10 @@ impl Seat {
     fn stop_word(&self, task: Taken) -> &AtomicU32 {
         &self.table.slots()[task.slot].stop
     }
+}
+
+fn length_of(blocks: &[Block]) -> u64 {
+    blocks.iter().map(|block| block.reference().length).sum()
 }
 
 fn let_go_of_read(table: &Table, region: &mut Region, unread: &mut Unread) {

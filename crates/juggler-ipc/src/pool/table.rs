@@ -12,6 +12,7 @@ use super::region::Region;
 use super::slot::Slot;
 use crate::arena::Arena;
 use crate::segment::{OutOfBounds, Segment, Shared};
+use crate::sys::return_memory;
 use juggler_sync::sync::{Arc, AtomicU32, AtomicU64, Ordering};
 use juggler_sync::sys::SharedFutex;
 use std::io;
@@ -199,6 +200,14 @@ impl Table {
     /// Memory for large buffers.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
+    }
+
+    /// Gives the system the memory of the regions, which nobody may use any more, and what is free of the arena.
+    pub(super) fn trim(&self) {
+        self.arena.trim(0);
+        let start = regions_at(self.workers);
+        // Failure: it stays until the segment goes.
+        let _ = return_memory(self.as_fd(), start, length(self.workers) - start);
     }
 
     /// The region for arguments, all of it free.

@@ -59,6 +59,10 @@ pub fn file_length(file: BorrowedFd<'_>) -> io::Result<usize> {
 /// # Errors
 /// The system's: out of memory.
 pub fn reserve_memory(file: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<()> {
+    #[cfg(all(test, not(loom)))]
+    if super::testing::MEMORY_IS_SHORT.get() {
+        return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+    }
     allocate(file, 0, offset, length)
 }
 

@@ -1,5 +1,12 @@
-//! Child processes for unit tests.
+//! Child processes and want of memory, for unit tests.
 #![allow(unsafe_code)]
+
+use std::cell::Cell;
+
+thread_local! {
+    /// Whether the system refuses memory that this thread asks for.
+    pub static MEMORY_IS_SHORT: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A forked child; killed if a test ends before it.
 #[derive(Debug)]

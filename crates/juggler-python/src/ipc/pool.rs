@@ -10,16 +10,16 @@ use crate::futures::layout;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods};
-use juggler_ipc::pool::parent::{Options, Parent, Submitted};
+use juggler_ipc::pool::parent::{Options, Parent};
 use juggler_ipc::pool::watch::Watch;
 use juggler_sync::guarded::Guarded;
 use juggler_sync::sync::{Arc, AtomicU32, Ordering};
-use juggler_sync::sys::Futex;
+use juggler_sync::sys::{Futex, monotonic_nanos};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use std::sync::{Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ impl Pool {
         }
     }
 
-    /// Submits a call: `values` are the function and its arguments, the last ones named by the tuple `names`.
+    /// Submits a call: `values` are the function and its arguments, the last ones named by the tuple `names`. Tells no worker.
     ///
     /// # Errors
     /// `RuntimeError` if the pool is closed, `BrokenProcessPool` if it is broken. What can't be pickled fails the future.
@@ -126,7 +126,7 @@ impl Pool {
         values: &[*mut ffi::PyObject],
         names: *mut ffi::PyObject,
         options: Options,
-    ) -> Result<(Obj, Submitted), Raised> {
+    ) -> RawResult {
         if self.is_foreign() {
             let message = "the executor belongs to the process that this one was forked from";
             return Err(Raised::new::<PyRuntimeError>(py, message));
@@ -167,14 +167,14 @@ impl Pool {
             }
         };
         match submitted {
-            Ok(submitted) => {
-                if submitted.waits {
+            Ok(waits) => {
+                if waits {
                     self.ensure_collector(py)?;
                 }
                 if options.timeout > 0 {
                     self.watch.ring();
                 }
-                Ok((future, submitted))
+                Ok(future.into_ptr())
             }
             Err((task, None)) => {
                 drop(task);
@@ -251,12 +251,11 @@ impl Pool {
 
     /// Ends `future`, which no worker knows of, with `error`.
     #[cold]
-    fn fail(&self, py: Python<'_>, future: Obj, error: &PyErr) -> Result<(Obj, Submitted), Raised> {
+    fn fail(&self, py: Python<'_>, future: Obj, error: &PyErr) -> RawResult {
         // SAFETY: `layout::create_from` made it.
         let this = unsafe { This::<Future>::new(py, future.as_ptr()) };
         future::finish(this, Outcome::Error(error.value(py).clone().into_any().into()))?;
-        // As the standard library, which finds out later.
-        Ok((future, Submitted { needs_worker: self.parent.statistics().idle == 0, waits: false }))
+        Ok(future.into_ptr())
     }
 
     /// The exception for a submission that comes too late.
@@ -333,6 +332,22 @@ struct Parts {
     staff: Obj,
 }
 
+impl Parts {
+    /// Has a worker see to what was submitted; whether one was missing, and has been started.
+    #[inline]
+    fn call(&self, py: Python<'_>) -> PyResult<bool> {
+        let missing = self.pool.parent.call();
+        if missing {
+            self.staff.bind(py).call_method0("grow")?;
+        }
+        Ok(missing)
+    }
+}
+
+/// While calls are submitted together, how long the first may wait until a worker is told, in nanoseconds. A worker that is
+/// done with it before the next is there falls asleep, and every wake costs as much as a call.
+const GATHER: u64 = 50_000;
+
 impl Drop for ProcessPool {
     /// Nobody can submit any more: the workers end when they have done what there is to do.
     fn drop(&mut self) {
@@ -356,11 +371,10 @@ impl ProcessPool {
         options: Options,
     ) -> RawResult {
         let parts = self.parts().map_err(|error| Raised::from_err(py, error))?;
-        let (future, submitted) = parts.pool.submit(py, values, names, options)?;
-        if submitted.needs_worker {
-            let grown = parts.staff.bind(py).call_method0("grow");
-            grown.map_err(|error| Raised::from_err(py, error))?;
-        }
+        let future = parts.pool.submit(py, values, names, options)?;
+        // SAFETY: an owned reference.
+        let future = unsafe { Obj::from_owned(future) };
+        parts.call(py).map_err(|error| Raised::from_err(py, error))?;
         Ok(future.into_ptr())
     }
 }
@@ -401,6 +415,42 @@ impl ProcessPool {
             Ok(future) => Ok(unsafe { Bound::from_owned_ptr(py, future) }),
             Err(raised) => Err(raised.fetch(py)),
         }
+    }
+
+    /// `submit` of `function` with each of `items`, or with its elements if `star`: the futures.
+    fn _submit_all<'py>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        items: &Bound<'py, PyList>,
+        star: bool,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let parts = self.parts()?;
+        let futures = PyList::empty(py);
+        let mut due = 0;
+        let mut told = true;
+        let mut submit = |item: Bound<'py, PyAny>| {
+            let mut values = vec![function.as_ptr()];
+            if star {
+                values.extend(item.cast::<PyTuple>()?.iter_borrowed().map(|value| value.as_ptr()));
+            } else {
+                values.push(item.as_ptr());
+            }
+            let future = parts.pool.submit(py, &values, std::ptr::null_mut(), Options::default());
+            // SAFETY: an owned reference.
+            futures.append(unsafe { Bound::from_owned_ptr(py, future.map_err(|raised| raised.fetch(py))?) })?;
+            let now = monotonic_nanos();
+            told = now >= due;
+            if told && !parts.call(py)? {
+                due = now + GATHER;
+            }
+            PyResult::Ok(())
+        };
+        let submitted = items.iter().try_for_each(&mut submit);
+        if !told {
+            parts.call(py)?;
+        }
+        submitted.map(|()| futures)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
