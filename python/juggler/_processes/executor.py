@@ -183,7 +183,7 @@ class _Staff:
 def _reap(process: Any) -> int | None:
     """The exit status of a process that is dead, whose descriptors are closed.
 
-    Another thread that starts a process, or asks for `active_children`, looks for dead ones too, and
+    Another thread that starts a process or asks for `active_children` looks for dead ones too, and
     what it has taken from the system it has not yet noted for a moment.  Where the program ignores
     ``SIGCHLD``, nobody gets the status.
     """
