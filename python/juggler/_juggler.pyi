@@ -4,7 +4,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from pickle import PickleBuffer
 from threading import Thread
 from types import GenericAlias, TracebackType
 from typing import (
@@ -26,7 +25,6 @@ from _typeshed import SupportsRichComparisonT
 from typing_extensions import Buffer, TypeVarTuple, deprecated, disjoint_base
 
 __all__ = [
-    "Arena",
     "Barrier",
     "BarrierStatistics",
     "Block",

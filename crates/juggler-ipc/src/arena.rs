@@ -288,7 +288,7 @@ impl Arena {
     /// # Errors
     /// [`NoSuchBlock`] if no worker holds such a block.
     pub fn take(self: &Arc<Self>, block: BlockRef) -> Result<Block, NoSuchBlock> {
-        self.change(block, |held| (held & HOLDERS & !OWNER != 0 && held & OWNER == 0).then_some(held & !WORKER | OWNER))?;
+        self.change(block, |held| (held & WORKER != 0 && held & OWNER == 0).then_some(OWNER | held & !WORKER))?;
         Block::new(self.clone(), block, Holder::Owner)
     }
 

@@ -165,7 +165,8 @@ impl Payload {
             }
             Self { start: room, length, references: 0, inline: 0, _file: None }
         } else if let Some((offset, length)) = in_segment(place) {
-            let start = table.segment().range(offset, length).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            let start =
+                table.segment().range(offset, length).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
             Self { start, length, references: 0, inline: 0, _file: None }
         } else {
             Self::open(name, length)?
@@ -204,8 +205,8 @@ impl Payload {
     }
 
     fn references(&self) -> impl Iterator<Item = BlockRef> {
-        let (references, _) = self.all()[..self.references].as_chunks();
-        references.iter().map(BlockRef::decode)
+        let references = self.all()[..self.references].chunks_exact(BlockRef::ENCODED);
+        references.filter_map(|reference| reference.try_into().ok()).map(BlockRef::decode)
     }
 
     /// The bytes, without the buffers.

@@ -18,8 +18,12 @@ use pyo3::types::{PyDict, PyTuple};
 /// How many functions are remembered.
 const MOST: usize = 16;
 
-/// A name of the main module, and its value: itself or a weak reference, `None` if there was none.
-type Use = (Obj, Option<Obj>);
+/// Of the main module's names: those on which a pickle depends.
+struct Uses {
+    main: Obj,
+    /// A name, and its value: itself or a weak reference, `None` if there was none.
+    names: Vec<(Obj, Option<Obj>)>,
+}
 
 /// A function that was sent, and how.
 struct Known {
@@ -28,8 +32,7 @@ struct Known {
     function: Obj,
     /// Its pickle; `None` if it has to be pickled for every call.
     pickled: Option<Obj>,
-    /// The main module's names, and on which of them the pickle depends.
-    main: Option<(Obj, Vec<Use>)>,
+    uses: Option<Uses>,
 }
 
 /// What is known of functions; does not keep them alive.
@@ -88,16 +91,16 @@ impl Functions {
         // SAFETY: `dumps_plain` gives bytes.
         let defines = |data: &Obj| self.define_main && pickle::mentions_main(unsafe { pickle::contents(data) });
         if let Some(data) = by_reference.filter(|data| !defines(data)) {
-            return Some(Known { address: function as usize, function: weak, pickled: Some(data), main: None });
+            return Some(Known { address: function as usize, function: weak, pickled: Some(data), uses: None });
         }
         // What can't be pickled at all says so with the call.
         let by_value = plain.then(|| self.by_value(py, function).ok().flatten()).flatten();
-        let (pickled, main) = by_value.unzip();
-        Some(Known { address: function as usize, function: weak, pickled, main })
+        let (pickled, uses) = by_value.unzip();
+        Some(Known { address: function as usize, function: weak, pickled, uses })
     }
 
     /// The pickle by value and what it depends on, if it can be used again.
-    fn by_value(&self, py: Python<'_>, function: *mut ffi::PyObject) -> PyResult<Option<(Obj, (Obj, Vec<Use>))>> {
+    fn by_value(&self, py: Python<'_>, function: *mut ffi::PyObject) -> PyResult<Option<(Obj, Uses)>> {
         // SAFETY: `function` is live.
         let function = unsafe { Bound::from_borrowed_ptr(py, function) };
         let made = hook(py, "dump_function")?.call1((function, self.define_main))?;
@@ -105,11 +108,12 @@ impl Functions {
             return Ok(None);
         }
         let (data, main, uses): (Bound<'_, PyAny>, Bound<'_, PyDict>, Vec<Bound<'_, PyTuple>>) = made.extract()?;
-        let uses = uses.into_iter().map(|one| {
+        let names = uses.into_iter().map(|one| {
             let value = one.get_item(1).ok().map(Obj::from);
             PyResult::Ok((one.get_item(0)?.into(), value))
         });
-        Ok(Some((data.into(), (main.into_any().into(), uses.collect::<PyResult<_>>()?))))
+        let uses = Uses { names: names.collect::<PyResult<_>>()?, main: main.into_any().into() };
+        Ok(Some((data.into(), uses)))
     }
 }
 
@@ -135,8 +139,8 @@ impl Known {
         if refers_to(&self.function) != function {
             return false;
         }
-        let Some((main, uses)) = &self.main else { return true };
-        uses.iter().all(|(name, value)| {
+        let Some(Uses { main, names }) = &self.uses else { return true };
+        names.iter().all(|(name, value)| {
             let mut found = std::ptr::null_mut();
             // SAFETY: a dictionary and a name, as `by_value` found them.
             if unsafe { ffi::compat::PyDict_GetItemRef(main.as_ptr(), name.as_ptr(), &mut found) } < 0 {

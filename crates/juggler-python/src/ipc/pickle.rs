@@ -36,14 +36,23 @@ static LIFT: Import = Import::new("juggler._processes.pickling", "lift");
 
 // ---------------------------------------------------------------- the pickler
 
-/// What the C pickler is told besides the object: protocol, callback, and the name of the last.
-static OPTIONS: PyOnceLock<(Py<PyAny>, Py<PyAny>, Py<PyTuple>)> = PyOnceLock::new();
+/// What the C pickler is told besides the object.
+struct Options {
+    protocol: Py<PyAny>,
+    callback: Py<PyAny>,
+    /// Of the last.
+    names: Py<PyTuple>,
+}
 
-fn options(py: Python<'_>) -> Result<&(Py<PyAny>, Py<PyAny>, Py<PyTuple>), Raised> {
+static OPTIONS: PyOnceLock<Options> = PyOnceLock::new();
+
+fn options(py: Python<'_>) -> Result<&Options, Raised> {
     let make = || {
-        let callback = pyo3::wrap_pyfunction!(in_band, py)?.into_any().unbind();
-        let names = PyTuple::new(py, ["buffer_callback"])?.unbind();
-        PyResult::Ok((pyo3::types::PyInt::new(py, 5).into_any().unbind(), callback, names))
+        PyResult::Ok(Options {
+            protocol: pyo3::types::PyInt::new(py, 5).into_any().unbind(),
+            callback: pyo3::wrap_pyfunction!(in_band, py)?.into_any().unbind(),
+            names: PyTuple::new(py, ["buffer_callback"])?.unbind(),
+        })
     };
     OPTIONS.get_or_try_init(py, make).map_err(|error| Raised::from_err(py, error))
 }
@@ -58,7 +67,7 @@ fn import<'py>(py: Python<'py>, what: &'static Import) -> Result<&'py Bound<'py,
 /// What pickling raises.
 #[inline]
 pub fn dumps_plain(py: Python<'_>, object: *mut ffi::PyObject) -> Result<Obj, Raised> {
-    let arguments = [object, options(py)?.0.as_ptr()];
+    let arguments = [object, options(py)?.protocol.as_ptr()];
     // SAFETY: live arguments; the thread is attached.
     unsafe {
         let dumps = import(py, &DUMPS)?.as_ptr();
@@ -97,7 +106,7 @@ pub fn dumps(py: Python<'_>, object: *mut ffi::PyObject) -> Result<Pickle, Raise
     // SAFETY: the object is live.
     let lifted = if unsafe { is_to_lift(object, 2) } { Some(lift(py, object)?) } else { None };
     let object = lifted.as_ref().map_or(object, Obj::as_ptr);
-    let (protocol, callback, names) = options(py)?;
+    let Options { protocol, callback, names } = options(py)?;
     // A reducer may pickle, in this thread, while we do.
     let outer = BUFFERS.take();
     let arguments = [object, protocol.as_ptr(), callback.as_ptr()];

@@ -276,11 +276,7 @@ impl Pool {
 ///
 /// # Safety
 /// The values are live objects, and `names` is null or a tuple of as many as there are named ones at most.
-unsafe fn arguments(
-    py: Python<'_>,
-    values: &[*mut ffi::PyObject],
-    names: *mut ffi::PyObject,
-) -> Result<Obj, Raised> {
+unsafe fn arguments(py: Python<'_>, values: &[*mut ffi::PyObject], names: *mut ffi::PyObject) -> Result<Obj, Raised> {
     // SAFETY: the caller's promise.
     unsafe {
         if names.is_null() {

@@ -149,7 +149,12 @@ impl ProcessPoolEngine {
             loop {
                 let ticking = pool.parent.tick(pool.memory_limit, |worker, signal| pool.watch.signal(worker, signal));
                 let tending = pool.parent.tend();
-                let (dead, rung) = pool.watch.wait(if ticking { 10 } else if tending { 1000 } else { -1 });
+                let patience = match (ticking, tending) {
+                    (true, _) => 10,
+                    (false, true) => 1000,
+                    (false, false) => -1,
+                };
+                let (dead, rung) = pool.watch.wait(patience);
                 for &worker in &dead {
                     pool.watch.remove(worker);
                 }

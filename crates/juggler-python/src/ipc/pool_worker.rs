@@ -91,12 +91,13 @@ struct Current<'a> {
 
 impl<'py> Worker<'py> {
     fn make(&mut self, py: Python<'py>, task: Taken) -> Result<Obj, Raised> {
-        let malformed = |problem: &dyn std::fmt::Display| {
-            Raised::new::<PyOSError>(py, &format!("cannot read the call: {problem}"))
-        };
+        let malformed =
+            |problem: &dyn std::fmt::Display| Raised::new::<PyOSError>(py, &format!("cannot read the call: {problem}"));
         let payload = self.seat.arguments(task).map_err(|problem| malformed(&problem))?;
         let blocks = self.seat.hold(&payload).map_err(|problem| malformed(&problem))?;
-        let Some((head, function, rest)) = Head::split(payload.bytes()) else { return Err(malformed(&"it is too short")) };
+        let Some((head, function, rest)) = Head::split(payload.bytes()) else {
+            return Err(malformed(&"it is too short"));
+        };
         self.loading = true;
         if head.form != Form::Whole && !matches!(&self.function, Some((known, _)) if known == function) {
             self.function = Some((function.to_vec(), pickle::loads(py, function, None)?));
