@@ -338,6 +338,12 @@ def test_nothing_outlives_a_killed_parent(method: str, tmp_path: Path, seconds: 
     assert not left
 
 
+def test_results_that_nobody_asks_for_do_not_hold_up_the_exit(method: str, tmp_path: Path) -> None:
+    program = start_program(tmp_path, method, 0.1, 4, "pass")
+    _, errors = program.communicate(timeout=LONG)
+    assert (program.returncode, errors) == (0, "")
+
+
 def test_one_interrupt_ends_a_map(method: str, tmp_path: Path) -> None:
     work = "list(pool.map(calls.sleep_then, [0.01] * 10000, range(10000)))"
     end = f"print('ready', flush=True); {work}"

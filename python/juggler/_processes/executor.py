@@ -222,13 +222,19 @@ def _uninterrupted() -> Iterator[None]:
 
 def _supervise(staff: _Staff) -> None:
     engine = staff.engine
+    most = -1
     while True:
-        for dead in engine.supervise():
+        for dead in engine.supervise(most):
             staff.bury(*dead)
         if engine.closed:
             if engine.busy:
                 # Whoever waits for a shutdown does not ask for results.
-                engine.collect_eagerly()
+                try:
+                    engine.collect_eagerly()
+                except RuntimeError:
+                    # The interpreter exits, and starts no more threads.
+                    most = 10
+                    engine.collect()
             elif not staff.desks:
                 return
 

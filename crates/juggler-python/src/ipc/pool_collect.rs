@@ -18,7 +18,7 @@ use juggler_ipc::pool::parent::{Finished, Reason};
 use juggler_sync::future::State;
 use juggler_sync::sync::{Arc, Ordering};
 use juggler_sync::{Deadline, Gate, Waited};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::time::Duration;
@@ -58,15 +58,19 @@ pub fn name_of(reason: Option<Reason>) -> Option<&'static str> {
 
 impl Pool {
     /// Ends the futures of all that is done.
-    pub fn collect(&self, py: Python<'_>) {
+    ///
+    /// # Errors
+    /// `KeyboardInterrupt`, if it came while callbacks were called.
+    pub fn collect(&self, py: Python<'_>) -> Result<(), Raised> {
         if !self.parent.table().done().any() {
-            return;
+            return Ok(());
         }
         let mut finished = Vec::new();
         self.parent.collect(&mut finished);
         if finished.is_empty() {
-            return;
+            return Ok(());
         }
+        let mut interrupted = Ok(());
         let mut finished = finished.into_iter();
         loop {
             let mut batch: Vec<_> = finished.by_ref().take(BATCH).collect();
@@ -75,12 +79,15 @@ impl Pool {
             }
             for task in &mut batch {
                 let outcome = self.outcome(py, task).unwrap_or_else(|error| Outcome::Error(value(py, &error)));
-                finish(py, &task.owner, outcome);
+                if let Err(error) = finish(py, &task.owner, outcome) {
+                    interrupted = Err(error);
+                }
             }
             drop(self.parent.release(batch.into_iter()));
             self.advance();
         }
         self.tell_supervisor();
+        interrupted.map_err(|error| Raised::from_err(py, error))
     }
 
     /// If that was the last call of a closed pool: the supervisor may have no worker left to wait for.
@@ -174,13 +181,12 @@ impl Pool {
         let done = self.parent.table().done();
         loop {
             let seen = done.seen();
-            self.collect(py);
+            self.collect(py)?;
             if is_over() {
                 return Ok(());
             }
             if done.about_to_sleep(seen) && gate.wait(done.completions, seen, deadline)? == Waited::TimedOut {
-                self.collect(py);
-                return Ok(());
+                return self.collect(py);
             }
         }
     }
@@ -223,16 +229,24 @@ fn value(py: Python<'_>, error: &PyErr) -> Obj {
 }
 
 /// Ends the future of `task`, unless somebody has.
-pub fn finish(py: Python<'_>, task: &Task, outcome: Outcome) {
+///
+/// # Errors
+/// `KeyboardInterrupt`, if it came while callbacks were called.
+pub fn finish(py: Python<'_>, task: &Task, outcome: Outcome) -> PyResult<()> {
     // SAFETY: `layout::create_from` made it.
     let future = unsafe { This::<Future>::new(py, task.future.as_ptr()) };
     if future.engine.state().is_done() {
-        return;
+        return Ok(());
     }
     if let Err(raised) = future::finish(future, outcome) {
+        let error = raised.fetch(py);
+        if error.is_instance_of::<PyKeyboardInterrupt>(py) {
+            return Err(error);
+        }
         // Of a callback, that is no Exception.
-        raised.fetch(py).write_unraisable(py, Some(future.as_any()));
+        error.write_unraisable(py, Some(future.as_any()));
     }
+    Ok(())
 }
 
 /// Settles the future of a call that was cancelled by the pool.
@@ -259,7 +273,7 @@ impl Source {
         if future.engine.state().is_done() || self.pool.is_foreign() {
             return Ok(());
         }
-        self.pool.collect(future.py());
+        self.pool.collect(future.py())?;
         if future.engine.state() == State::Pending && self.pool.parent.has_begun(self.id) {
             future::start(future)?;
         }

@@ -142,14 +142,16 @@ impl ProcessPoolEngine {
         )
     }
 
-    /// Waits until workers die or somebody rings; what the dead leave. Stops calls at their deadlines meanwhile.
-    fn supervise<'py>(&self, py: Python<'py>) -> Vec<Dead<'py>> {
+    /// Waits until workers die or somebody rings, or `most` milliseconds (-1: for ever); what the dead leave. Stops calls at
+    /// their deadlines meanwhile.
+    fn supervise<'py>(&self, py: Python<'py>, most: i32) -> Vec<Dead<'py>> {
         let pool = &self.pool;
         let settled: Vec<_> = gate::without_gil(py, || {
             loop {
                 let ticking = pool.parent.tick(pool.memory_limit, |worker, signal| pool.watch.signal(worker, signal));
                 let tending = pool.parent.tend();
                 let patience = match (ticking, tending) {
+                    _ if most >= 0 => most,
                     (true, _) => 10,
                     (false, true) => 1000,
                     (false, false) => -1,
@@ -158,7 +160,7 @@ impl ProcessPoolEngine {
                 for &worker in &dead {
                     pool.watch.remove(worker);
                 }
-                if rung || !dead.is_empty() {
+                if rung || !dead.is_empty() || most >= 0 {
                     return dead.into_iter().map(|worker| (worker, pool.parent.settle(worker))).collect();
                 }
             }
@@ -176,16 +178,22 @@ impl ProcessPoolEngine {
     }
 
     /// Ends a future with an exception, unless it is done.
-    fn fail(&self, future: &Bound<'_, Future>, error: Bound<'_, PyAny>) {
+    fn fail(&self, future: &Bound<'_, Future>, error: Bound<'_, PyAny>) -> PyResult<()> {
         let task = Task { future: future.clone().into_any().into() };
-        finish(future.py(), &task, Outcome::Error(error.into()));
+        let finished = finish(future.py(), &task, Outcome::Error(error.into()));
         self.pool.nudge();
+        finished
     }
 
     /// Whether calls wait for a worker.
     #[getter]
     fn waiting(&self) -> bool {
         self.pool.parent.statistics().waiting > 0
+    }
+
+    /// Ends the futures of all that is done.
+    fn collect(&self, py: Python<'_>) -> PyResult<()> {
+        self.pool.collect(py).map_err(|raised| raised.fetch(py))
     }
 
     /// Has calls collected without anybody waiting for them.
@@ -218,7 +226,11 @@ impl ProcessPoolEngine {
             let waited = gate.wait(&pool.turn, turn, deadline);
             pool.followers.fetch_sub(1, Ordering::SeqCst);
             match waited {
-                Ok(Waited::TimedOut) => pool.collect(py),
+                Ok(Waited::TimedOut) => {
+                    if let Err(raised) = pool.collect(py) {
+                        break Err(raised);
+                    }
+                }
                 Ok(Waited::Woken) => {}
                 Err(raised) => break Err(raised),
             }
