@@ -12,6 +12,7 @@ import weakref
 from concurrent.futures import Executor
 from concurrent.futures import process as _stdlib
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import ProcessError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from juggler import _juggler
@@ -98,7 +99,7 @@ class _Staff:
             try:
                 while self.start() and (everyone or self.all_at_once):
                     pass
-            except OSError as problem:
+            except (OSError, ProcessError) as problem:
                 # Those that there are do all the work.
                 if not self.desks:
                     self.break_down(f"cannot start a worker process: {problem}")
@@ -106,12 +107,19 @@ class _Staff:
                 if not self.desks:
                     self.break_down("cannot start a worker process")
                 raise
-            if self.thread is None:
-                self.thread = threading.Thread(
+            if self.thread is None and self.desks:
+                thread = threading.Thread(
                     target=_supervise, args=(self,), name="juggler-supervisor"
                 )
-                _threads.add(self.thread)
-                self.thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as problem:
+                    self.break_down(f"cannot start the thread that looks after workers: {problem}")
+                    for desk in list(self.desks):
+                        self.discard(desk)
+                else:
+                    _threads.add(thread)
+                    self.thread = thread
 
     def start(self) -> bool:
         """Start a worker; whether there was a free desk."""
@@ -126,30 +134,43 @@ class _Staff:
         args = (seat, self.initializer, self.initargs, self.max_tasks, spins)
         process = self.context.Process(target=worker.main, args=args)
         with _uninterrupted():
+            spare = -1
             try:
-                process.start()
+                # The descriptor with which it will be watched: better none now than none then.
+                spare = os.dup(self.engine.fileno())
+                try:
+                    process.start()
+                except ProcessError:  # its zygote died; the next start begins with another
+                    process = self.context.Process(target=worker.main, args=args)
+                    process.start()
             except BaseException:
                 self.engine.leave_desk(desk)
                 raise
+            finally:
+                if spare >= 0:
+                    os.close(spare)
             self.desks[desk] = process
             self.processes[process.pid] = process
-            if not self.engine.watch(desk, process.pid):
-                self.bury(desk, None, False, False)
+            try:
+                watched = self.engine.watch(desk, process.pid)
+            except OSError:
+                self.discard(desk)
+                raise
+            if not watched:
+                self.bury(*self.engine.settle(desk))
         return True
+
+    def discard(self, desk: int) -> None:
+        """Kill the worker at `desk`, which nobody looks after."""
+        process = self.desks[desk]
+        process.kill()
+        process.join()
+        self.clear(*self.engine.settle(desk)[:2])
 
     def bury(self, desk: int, lost: Any, worked: bool, unfit: bool) -> None:
         """Do what is to be done when the worker at `desk` is dead."""
         with self.lock:
-            process = self.desks.pop(desk)
-            self.engine.leave_desk(desk)
-            self.processes.pop(process.pid, None)
-            pid, exitcode = process.pid, _reap(process)
-            if lost is not None:
-                future, reason, done = lost
-                if reason is None:
-                    self.engine.fail(future, errors.died(pid, exitcode, done))
-                else:
-                    self.engine.fail(future, errors.stopped(reason, pid, exitcode))
+            pid, exitcode = self.clear(desk, lost)
             self.barren = 0 if worked else self.barren + 1
             if self.dismissed:
                 if not self.desks:
@@ -162,7 +183,23 @@ class _Staff:
                 how = errors.died(pid, exitcode)
                 self.break_down(f"no worker lived to take a call; the last: {how}")
             elif self.engine.waiting:
-                self.grow()
+                # The others do the work, or the pool is broken and has said why.
+                with contextlib.suppress(Exception):
+                    self.grow()
+
+    def clear(self, desk: int, lost: Any) -> tuple[int, int | None]:
+        """Clear the desk of a dead worker, and fail the call that is lost with it."""
+        process = self.desks.pop(desk)
+        self.engine.leave_desk(desk)
+        self.processes.pop(process.pid, None)
+        pid, exitcode = process.pid, _reap(process)
+        if lost is not None:
+            future, reason, done = lost
+            if reason is None:
+                self.engine.fail(future, errors.died(pid, exitcode, done))
+            else:
+                self.engine.fail(future, errors.stopped(reason, pid, exitcode))
+        return pid, exitcode
 
     def break_down(self, why: str) -> None:
         """End the pool: nothing that waits can be done."""
@@ -244,8 +281,8 @@ class _Hooks:
     def start_collector(engine: Any) -> None:
         """Start the thread that collects where nobody waits."""
         thread = threading.Thread(target=engine.collect_all, name="juggler-collector")
-        _threads.add(thread)
         thread.start()
+        _threads.add(thread)
 
     @staticmethod
     def dump_call(call: tuple[Any, ...], define: bool) -> bytes:
