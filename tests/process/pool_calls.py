@@ -131,3 +131,31 @@ def nested(method: str) -> int:
 
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
         return pool.submit(pow, 2, 5).result(30)
+
+
+def make_unknown() -> Any:
+    """An object of a class that no other process can import."""
+    import types
+
+    module = sys.modules["only_here"] = types.ModuleType("only_here")
+    exec("class Unknown: pass", vars(module))
+    return module.Unknown()
+
+
+def put_then_die(target: Any, lock: Any, kind: str) -> None:
+    """Die with what `target` is held by, so that others must take over."""
+    if kind == "condition":
+        target.acquire()
+    lock.release()
+    if kind == "queue":
+        while True:
+            target.put(b"x" * 10_000)
+    time.sleep(600)
+
+
+def kill_if_27(value: int) -> int:
+    return kill_if(value, 27)
+
+
+def sleep_then_none(seconds: float) -> None:
+    time.sleep(seconds)
