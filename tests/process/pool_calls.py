@@ -108,31 +108,6 @@ def raise_unpicklable() -> Never:
     raise error
 
 
-initialized: list[int] = []
-
-
-def initialize(value: int) -> None:
-    initialized.append(value)
-
-
-def what_was_initialized(_: Any = None) -> tuple[int, list[int]]:
-    return os.getpid(), initialized
-
-
-def raise_in_initializer() -> Never:
-    sys.stderr.close()
-    raise RuntimeError("the initializer refuses")
-
-
-def nested(method: str) -> int:
-    import multiprocessing
-
-    from juggler.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
-        return pool.submit(pow, 2, 5).result(30)
-
-
 def make_unknown() -> Any:
     """An object of a class that no other process can import."""
     import types
@@ -159,3 +134,28 @@ def kill_if_27(value: int) -> int:
 
 def sleep_then_none(seconds: float) -> None:
     time.sleep(seconds)
+
+
+initialized: list[int] = []
+
+
+def initialize(value: int) -> None:
+    initialized.append(value)
+
+
+def what_was_initialized(_: Any = None) -> tuple[int, list[int]]:
+    return os.getpid(), initialized
+
+
+def raise_in_initializer() -> Never:
+    sys.stderr.close()
+    raise RuntimeError("the initializer refuses")
+
+
+def nested(method: str) -> int:
+    import multiprocessing
+
+    from juggler.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        return pool.submit(pow, 2, 5).result(30)
