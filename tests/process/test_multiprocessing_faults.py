@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+import kill_at_random
 import pool_calls as calls
 import pytest
 
@@ -185,6 +186,7 @@ def test_a_plain_cancel_leaves_a_running_call_alone(context: Any, tmp_path: Path
 ENDS = """
 import os, sys, time
 sys.path[:0] = {path!r}
+import kill_at_random
 import pool_calls as calls
 from juggler import multiprocessing
 if __name__ == "__main__":
@@ -298,3 +300,12 @@ def test_descriptors_are_closed_on_exec_and_memory_is_sealed(context: Any) -> No
         process.close()
         for end in shared[3]:
             end.close()
+
+
+# ---------------------------------------------------------------- deaths at random, the short run
+
+
+def test_kills_at_random(context: Any) -> None:
+    seed = int.from_bytes(os.urandom(4), "little")
+    print(f"seed {seed}")  # shown if it fails
+    kill_at_random.run(context.get_start_method(), 3000, 30, seed)

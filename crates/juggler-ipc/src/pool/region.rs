@@ -42,9 +42,10 @@ impl Region {
         (next.checked_sub(at)? >= length).then_some(at)
     }
 
-    /// Marks bytes as taken that somebody else took.
+    /// Marks bytes as taken that somebody else took. What can't be, as it lies elsewhere, is none of this region's.
     pub fn reserve(&mut self, at: usize, length: usize) {
-        let end = at + length.next_multiple_of(ALIGNMENT);
+        let end = length.checked_next_multiple_of(ALIGNMENT).and_then(|length| at.checked_add(length));
+        let Some(end) = end.filter(|&end| at >= self.start && end <= self.end) else { return };
         self.taken.insert(at, end);
         self.cursor = end;
         self.highest = self.highest.max(end);
