@@ -128,6 +128,12 @@ def put_then_die(target: Any, lock: Any, kind: str) -> None:
     time.sleep(600)
 
 
+def kill_children() -> None:
+    """Kill this process's children: its zygote."""
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
 def kill_if_27(value: int) -> int:
     return kill_if(value, 27)
 

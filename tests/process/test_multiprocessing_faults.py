@@ -138,6 +138,30 @@ def test_bad_arguments_are_errors_at_once(context: Any) -> None:
         assert pool.submit(calls.identity, 1).result(LONG) == 1
 
 
+def test_a_killed_zygote_is_replaced_under_a_pool(programs: Any) -> None:
+    body = """
+    with multiprocessing.get_context("zygote").Pool(2) as pool:
+        for _ in range(3):
+            pool.map(abs, range(9))
+            calls.kill_children()
+            results = [pool.apply_async(abs, (n,)) for n in range(200)]
+            lost = 0
+            for n, result in enumerate(results):
+                try:
+                    assert result.get(60) == n
+                except WorkerDied:
+                    lost += 1
+            assert lost <= 2, lost
+        print("served on")
+        pool.close()
+        pool.join()
+"""
+    path = [str(Path(__file__).parent)]
+    source = ENDS.format(path=path, method="zygote", body=body)
+    source = source.replace("import os,", "from juggler.futures import WorkerDied\nimport os,", 1)
+    assert programs.run(source) == "served on\n"
+
+
 # ---------------------------------------------------------------- asyncio
 
 
