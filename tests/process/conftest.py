@@ -89,9 +89,9 @@ def run_program(programs: Programs) -> Callable[..., str]:
     return programs.run
 
 
-# ---------------------------------------------------------------- what a test leaves in this process
+# ---------------------------------------------------------------- what a test leaves behind here
 
-_PATIENCE = 5
+_PATIENCE = 30
 """Seconds until what is on its way to its end must have ended."""
 
 
@@ -143,8 +143,6 @@ def nothing_is_left(_servers: None, request: pytest.FixtureRequest) -> Iterator[
     yield
     request.node.funcargs.clear()  # what the test's fixtures gave it
     end = time.monotonic() + _PATIENCE
-    while left := {
-        what: more for what, now in remains().items() if (more := now - before[what])
-    }:
+    while left := {what: more for what, now in remains().items() if (more := now - before[what])}:
         assert time.monotonic() < end, f"the test left {left}"
         time.sleep(0.01)

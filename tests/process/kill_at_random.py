@@ -47,6 +47,11 @@ def check(number: int, result: Any) -> None:
         assert result == number
 
 
+def reason(death: WorkerDied) -> str:
+    assert death.pid and death.exitcode is not None, death
+    return f"lost: {str(death).split(' ', 3)[3]}"
+
+
 def kill_workers(pool: Any, kills: int, generator: random.Random, submitted: Any) -> None:
     """Kill `kills` workers, spread over the submission, by signals that nobody can catch."""
     done = 0
@@ -85,9 +90,8 @@ def run(method: str, tasks: int, kills: int, seed: int) -> Counter[str]:
                 try:
                     check(number, future.result())
                     ends["completed"] += 1
-                except WorkerDied as death:
-                    assert death.pid and death.exitcode is not None, death
-                    ends[f"lost: {str(death).split(' ', 3)[3]}"] += 1
+                except WorkerDied as died:
+                    ends[reason(died)] += 1
 
         while at < tasks:
             view = retried if at % 2 else pool
@@ -109,7 +113,9 @@ def remains() -> tuple[Counter[str], int, int, Counter[str]]:
     """What a run could leave: open files, threads, processes, named memory."""
     gc.collect()
     entries = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-    opened = Counter(os.readlink(entry).split(":")[0] for entry in entries if os.path.lexists(entry))
+    opened = Counter(
+        os.readlink(entry).split(":")[0] for entry in entries if os.path.lexists(entry)
+    )
     tasks = [*Path("/proc/self/task").iterdir()]
     children = sum(len((task / "children").read_text().split()) for task in tasks)
     return opened, len(tasks), children, Counter(os.listdir("/dev/shm"))

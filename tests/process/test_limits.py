@@ -8,7 +8,6 @@ error that says why; never a hang, and nothing left behind.
 import ctypes
 import os
 import random
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -228,9 +227,7 @@ def test_no_more_processes(programs: Any, method: str) -> None:
     output = run(programs, method, "processes", ",".join(actions), before=_be_limited)
     # A server keeps the limit that it began with.
     fails = method in ("fork", "spawn")
-    assert output == (
-        f"with_executor True True\nwith_pool True True\nwith_process {fails} True\n"
-    )
+    assert output == (f"with_executor True True\nwith_pool True True\nwith_process {fails} True\n")
 
 
 @pytest.mark.parametrize("method", METHODS)

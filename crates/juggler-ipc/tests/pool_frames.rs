@@ -111,9 +111,9 @@ fn apply(table: &Table, spoil: Spoil) {
     }
 }
 
-/// The first and the last byte: reached if they are there.
+/// Reads the first and the last byte: out of bounds, that would end this process.
 fn touch(bytes: &[u8]) {
-    assert!(bytes.is_empty() || (bytes.first().is_some() && std::hint::black_box(bytes.last()).is_some()));
+    std::hint::black_box((bytes.first().copied(), bytes.last().copied()));
 }
 
 /// A worker that sits down, makes the call that is next, if one is, and is killed.

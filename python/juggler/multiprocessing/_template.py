@@ -217,10 +217,7 @@ class _Template:
             if not _juggler.end_with_parent(template):
                 os._exit(1)
             self._leave_template(request)
-            try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, self.state["files"])
-            except (OSError, ValueError):  # as above
-                pass
+            _limit_files(self.state["files"])
             _signal.signal(
                 _signal.SIGINT,
                 _signal.default_int_handler if self.state["sigint"] else _signal.SIG_IGN,
@@ -347,6 +344,13 @@ class _Template:
             self.serve(_Request(message, fds))
 
 
+def _limit_files(limits: "tuple[int, ...]") -> None:
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)  # type: ignore[arg-type]
+    except (OSError, ValueError):
+        return  # the program may have given up rights since
+
+
 def _share_tracker(fd: int) -> None:
     """Use the parent's resource tracker."""
     tracker: Any = sys.modules["multiprocessing.resource_tracker"]
@@ -391,8 +395,7 @@ def main() -> "NoReturn":
         os._exit(0)
     gc.disable()
     # The program's limit is its children's; what they have here has to be open all the same.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _limit_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1:] * 2)
     template = _Template(control, parent)
     # Not the module of `python -c`, which has names of its own: definitions will come in here.
     main = sys.modules["__main__"] = sys.modules["__mp_main__"] = type(sys)("__main__")

@@ -100,8 +100,8 @@ def _receive(answers: socket.socket) -> tuple[int, int]:
         message = b""
     if not message:
         raise ProcessError(
-            "the zygote, which forks this program's processes, died or ran out of descriptors before it"
-            " had forked this one; the next start() begins with a new zygote, if need be"
+            "the zygote, which forks this program's processes, died or ran out of descriptors"
+            " before it had forked this one; the next start() begins with a new zygote, if need be"
         )
     (number,) = ANSWER.unpack(message)
     if number < 0:
