@@ -24,7 +24,7 @@ RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml
 PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property process typing examples))
 TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
 # What has a stub, and the modules that promise their names to type checkers.
-STUBBED := juggler._juggler juggler.threading juggler.queue juggler.futures
+STUBBED := juggler._juggler juggler.threading juggler.queue juggler.futures juggler.multiprocessing
 
 BENCH_VERSION := 3.14
 BENCH_PYTHON := .cache/python/$(BENCH_VERSION)/usr/bin/python$(BENCH_VERSION)

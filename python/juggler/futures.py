@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
     from juggler._processes.errors import MemoryLimitExceeded, WorkerDied
     from juggler._processes.executor import (
+        PoolView,
         ProcessPoolExecutor,
         ProcessPoolExecutorStatistics,
         WorkerStatistics,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         "Future",
         "InvalidStateError",
         "MemoryLimitExceeded",
+        "PoolView",
         "ProcessPoolExecutor",
         "ProcessPoolExecutorStatistics",
         "ThreadPoolExecutor",
@@ -95,6 +97,7 @@ else:
     # Beyond the standard library.
     _PROCESSES = (
         "MemoryLimitExceeded",
+        "PoolView",
         "ProcessPoolExecutorStatistics",
         "WorkerDied",
         "WorkerStatistics",

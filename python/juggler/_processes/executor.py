@@ -11,7 +11,7 @@ import weakref
 from concurrent.futures import Executor
 from concurrent.futures import process as _stdlib
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from juggler import _juggler
 from juggler._processes import errors, processors, worker
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 
 __all__ = ["ProcessPoolExecutor"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class WorkerStatistics(NamedTuple):
@@ -258,12 +261,20 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
     Stands in for `concurrent.futures.ProcessPoolExecutor`, and is a subclass of it.  A worker that
     dies takes with it only the call that it was making, whose future gets `WorkerDied`; another
-    worker takes its place.
+    worker takes its place.  Calls, arguments and results may be lambdas, closures, and what
+    ``__main__`` defines; what can't travel is the `PicklingError` of that call alone, which names
+    the path to the culprit.
 
     Fairness: calls begin in the order of their priorities, and of their submission.  Fork: the
-    executor belongs to the process that made it.  Signals: workers ignore Ctrl-C.  The workers end
+    executor belongs to the process that made it.  Blocking: `submit` never waits; a wait for a
+    result is without the GIL and answers signals, so that one Ctrl-C ends a blocked `map`.
+    Signals: workers ignore Ctrl-C.  The workers end
     when `shutdown` is called, when the executor is garbage, and at interpreter exit, in each case
     after they have made the calls that are queued; and at once when this process dies.
+
+    Deviations: a worker's death does not break the pool, so `BrokenProcessPool` proper comes only
+    when workers can't be started or an initializer raises; and `shutdown` is not needed for workers
+    to end when the program is killed.
 
     Args:
         max_workers: the most processes; by default as many as processors may be used.  They are
@@ -327,19 +338,23 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
     def map(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., _T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
         ordered: bool = True,
-    ) -> Iterator[Any]:
+    ) -> Iterator[_T]:
         """The results of `fn` called with the items of `iterables`, an iterator.
+
+        Stands in for `concurrent.futures.Executor.map`; ``ordered`` and the chunks that adapt are
+        juggler's own.  The iterator waits without the GIL, and signal handlers run meanwhile.
 
         Args:
             fn: what to call.
             iterables: one for each argument.  Read at once, without `buffersize`.
-            timeout: seconds from now after which waiting for a result is a TimeoutError.
+            timeout: seconds on the monotonic clock from now, after which waiting for a result is a
+                TimeoutError.
             chunksize: how many calls are handed to a worker together.  By default juggler starts
                 with few and takes more as they prove short.
             buffersize: how many calls to have under way at most beyond the results taken; then the
@@ -355,19 +370,21 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
     def options(
         self, *, timeout: float | None = None, retries: int = 0, priority: int = 0
     ) -> PoolView:
-        """A view of this pool whose calls are treated in a certain way.
+        """A view of this pool whose calls are treated in a certain way; an `Executor`.
+
+        The standard library has no counterpart.
 
         Args:
-            timeout: seconds that a call may run; then it is stopped: by an exception in it, after
-                0.5 s more by SIGTERM, after 1 s by SIGKILL.  Only that call fails, with
-                TimeoutError.
+            timeout: seconds that a call may run, from when a worker begins it; then it is stopped:
+                by an exception in it, after 0.5 s more by SIGTERM, after 1 s by SIGKILL.  Only that
+                call fails, with TimeoutError.
             retries: how often a call is made again whose worker died.
             priority: calls with a higher one begin earlier.
         """
         return PoolView(self, timeout, retries, priority)
 
     def stats(self) -> ProcessPoolExecutorStatistics:
-        """A snapshot of what the pool is doing."""
+        """A snapshot of what the pool is doing; never blocks.  The stdlib has no counterpart."""
         waiting, deepest, _, idle, _ = self._engine.numbers()
         desks = [self._engine.desk(desk) for desk in list(self._staff.desks)]
         workers = [WorkerStatistics(*desk) for desk in desks]
@@ -375,14 +392,19 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         return ProcessPoolExecutorStatistics(waiting, deepest, busy, idle, workers)
 
     def start(self) -> None:
-        """Start all workers now, not as calls come in."""
+        """Start all workers now, not as calls come in; returns when they exist.
+
+        The standard library has no counterpart.
+        """
         self._staff.grow(everyone=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; workers end when they have made those that are queued.
 
+        Stands in for `concurrent.futures.Executor.shutdown`.
+
         Args:
-            wait: whether to wait for that.
+            wait: whether to wait for that, without the GIL.
             cancel_futures: whether to cancel the calls that no worker has begun.
         """
         for results in list(self._maps):
@@ -400,11 +422,17 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
             thread.join()
 
     def terminate_workers(self) -> None:
-        """End the pool at once: SIGTERM to all workers, and cancel what is queued."""
+        """End the pool at once: SIGTERM to all workers, and cancel what is queued.
+
+        Here on every version; the standard library has it from 3.14 on.
+        """
         self._dismiss(signal.SIGTERM)
 
     def kill_workers(self) -> None:
-        """End the pool at once: SIGKILL to all workers, and cancel what is queued."""
+        """End the pool at once: SIGKILL to all workers, and cancel what is queued.
+
+        Here on every version; the standard library has it from 3.14 on.
+        """
         self._dismiss(signal.SIGKILL)
 
     def _dismiss(self, number: int) -> None:
@@ -431,7 +459,11 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
 
 class PoolView(Executor):
-    """A `ProcessPoolExecutor` whose calls are treated in a certain way; see `options`."""
+    """A `ProcessPoolExecutor` whose calls are treated in a certain way; see `options`.
+
+    The standard library has no counterpart.  Any number of views may be used at the same time; to
+    shut one down shuts the pool down.
+    """
 
     def __init__(
         self, pool: ProcessPoolExecutor, timeout: float | None, retries: int, priority: int
@@ -443,20 +475,20 @@ class PoolView(Executor):
         self._pool = pool
         self._options = (priority, retries, timeout or 0.0)
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """As `ProcessPoolExecutor.submit`."""
-        future: Future[Any] = self._pool._submit_with(*self._options, (fn, *args), kwargs)
+        future: Future[_T] = self._pool._submit_with(*self._options, (fn, *args), kwargs)
         return future
 
     def map(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., _T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
         ordered: bool = True,
-    ) -> Iterator[Any]:
+    ) -> Iterator[_T]:
         """As `ProcessPoolExecutor.map`; the options are each call's, so calls go one by one."""
         from juggler._processes import mapping
 

@@ -58,7 +58,10 @@ class BaseManager(_StockBaseManager):
 
 
 class SyncManager(BaseManager, _StockSyncManager):
-    """A manager of lists, dictionaries, queues, locks and the like; what `Manager()` makes."""
+    """A manager of lists, dictionaries, queues, locks and the like; what `Manager()` makes.
+
+    Stands in for `multiprocessing.managers.SyncManager`. Its arguments are those of `BaseManager`.
+    """
 
 
 class SharedMemoryManager(_StockSharedMemoryManager, BaseManager):
