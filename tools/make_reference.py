@@ -106,26 +106,25 @@ def members(owner: type, ours: Mapping[str, object]) -> Iterator[tuple[str, obje
 
     Its other bases are among `ours`, with entries of their own, or the standard library's.
     """
+    described = [base for base in owner.__mro__[1:] if ours.get(base.__name__) is base]
     defined: dict[str, object] = {}
     for base in reversed(owner.__mro__):
         native = getattr(_juggler, base.__name__, None) is base
-        private = ours.get(base.__name__) is not base
-        if base is owner or (private and (native or base.__module__.startswith("juggler"))):
+        private = base not in described and (native or base.__module__.startswith("juggler"))
+        if base is owner or private:
             defined |= vars(base)
     found = {
         name: member
         for name, member in defined.items()
         if not name.startswith("_")
         and not isinstance(member, int)
-        and not is_told_of(native.__base__, name, member)
+        and not any(is_told_of(base, name, member) for base in described)
     }
     yield from sorted(found.items(), key=lambda item: (not callable(item[1]), item[0]))
 
 
-def is_told_of(base: type | None, name: str, member: object) -> bool:
-    """Whether the native class `base` has the same member, documented there."""
-    if base is None or not hasattr(_juggler, base.__name__):
-        return False
+def is_told_of(base: type, name: str, member: object) -> bool:
+    """Whether `base` has the same member, documented there."""
     return member.__doc__ is not None and member.__doc__ == getattr(base, name, None).__doc__
 
 
