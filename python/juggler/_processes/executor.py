@@ -328,10 +328,17 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
                 raise TypeError("max_tasks_per_child must be an integer")
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
-        if memory_limit is not None and memory_limit <= 0:
-            raise ValueError("memory_limit must be greater than 0")
+        if memory_limit is not None:
+            if not isinstance(memory_limit, int):
+                raise TypeError(f"memory_limit must be an integer, of bytes, not {memory_limit!r}")
+            if memory_limit <= 0:
+                raise ValueError("memory_limit must be greater than 0")
         if mp_context is None:
             mp_context = _default_context(max_tasks_per_child is not None)
+        elif isinstance(mp_context, str):
+            raise TypeError(
+                f"mp_context must be a context, as get_context({mp_context!r}) returns, not text"
+            )
         method = mp_context.get_start_method(allow_none=False)
         if max_tasks_per_child is not None and method == "fork" and not self._forks_with_threads:
             # A worker would have to be forked while threads run.
@@ -484,8 +491,13 @@ class PoolView(Executor):
     def __init__(
         self, pool: ProcessPoolExecutor, timeout: float | None, retries: int, priority: int
     ) -> None:
-        if timeout is not None and timeout <= 0:
+        if not isinstance(timeout, int | float | None):
+            raise TypeError(f"timeout must be a number, of seconds, or None, not {timeout!r}")
+        if timeout is not None and not timeout > 0:
             raise ValueError("timeout must be greater than 0")
+        for name, value in {"retries": retries, "priority": priority}.items():
+            if not isinstance(value, int):
+                raise TypeError(f"{name} must be an integer, not {value!r}")
         if retries < 0:
             raise ValueError("retries must be 0 or more")
         self._pool = pool

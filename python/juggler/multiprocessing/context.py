@@ -95,7 +95,7 @@ class _Context(BaseContext):
             return self
         context = contexts.get(method)
         if context is None:
-            raise ValueError(f"cannot find context for {method!r}")
+            raise ValueError(f"cannot find context for {method!r}; there are {', '.join(contexts)}")
         context._check_available()
         return context
 
