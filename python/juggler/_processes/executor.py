@@ -19,6 +19,7 @@ from juggler._processes import errors, processors, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
 
     from juggler.futures import Future
 
@@ -444,6 +445,17 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         if wait and thread not in (None, me) and not self._engine.foreign:
             thread.join()
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Shut down; after Ctrl-C without waiting for the calls that are being made."""
+        if isinstance(error, KeyboardInterrupt):
+            self.terminate_workers()
+        return super().__exit__(kind, error, traceback)
+
     def terminate_workers(self) -> None:
         """End the pool at once: SIGTERM to all workers, and cancel what is queued.
 
@@ -564,8 +576,13 @@ _executors: weakref.WeakSet[ProcessPoolExecutor] = weakref.WeakSet()
 
 
 def _at_exit() -> None:
+    # What ended the program; at a prompt it ended a line of input only.
+    last = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     for executor in list(_executors):
-        executor.shutdown(wait=False)
+        if isinstance(last, KeyboardInterrupt):
+            executor.terminate_workers()
+        else:
+            executor.shutdown(wait=False)
     _juggler._close_process_pools()
     for thread in list(_threads):
         thread.join()
