@@ -307,6 +307,8 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
     # Whether workers may be replaced by forks of a process that has threads.
     _forks_with_threads = False
+    # Whether the program waits at its end for the calls that were submitted.
+    _finishes_at_exit = True
 
     def __init__(
         self,
@@ -575,14 +577,23 @@ _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _executors: weakref.WeakSet[ProcessPoolExecutor] = weakref.WeakSet()
 
 
+def _others_run() -> bool:
+    """Whether there are threads besides the main one that go on with the program."""
+    from juggler.futures import _workers
+
+    idle = {threading.main_thread(), *_threads, *_workers}
+    return any(not thread.daemon and thread not in idle for thread in threading.enumerate())
+
+
 def _at_exit() -> None:
     # What ended the program; at a prompt it ended a line of input only.
     last = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     for executor in list(_executors):
-        if isinstance(last, KeyboardInterrupt):
-            executor.terminate_workers()
-        else:
+        wanted = executor._finishes_at_exit or _others_run()
+        if wanted and not isinstance(last, KeyboardInterrupt):
             executor.shutdown(wait=False)
+        else:
+            executor.terminate_workers()
     _juggler._close_process_pools()
     for thread in list(_threads):
         thread.join()

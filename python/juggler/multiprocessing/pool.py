@@ -285,9 +285,13 @@ class IMapUnorderedIterator(IMapIterator[_Result]):
 
 
 class _Executor(futures.ProcessPoolExecutor):
-    """As the standard library's pool, and not its executor, replaces forked workers."""
+    """Does what the standard library's pool does and its executor doesn't.
+
+    It replaces forked workers, and the program ends without waiting for its calls.
+    """
 
     _forks_with_threads = True
+    _finishes_at_exit = False
 
 
 class Pool(_StdlibPool):
