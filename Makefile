@@ -75,6 +75,7 @@ build: $(VENV)/.built ## build juggler into .venv, optimised; does nothing when 
 
 .PHONY: demo
 demo: build ## run real programs on the standard library and on juggler, and compare
+	$(PY) -m compileall -q python/juggler  # as an installation does
 	$(PY) examples/demo.py $(ARGS)
 
 # ---------------------------------------------------------------- tests
