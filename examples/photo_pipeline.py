@@ -94,9 +94,9 @@ def develop(
 def main() -> int:
     """Develop the photographs, print a line for each, and return the exit status."""
     parser = argparse.ArgumentParser(description="Develop photographs in a pool of processes.")
-    parser.add_argument("--photos", type=int, default=12)
-    parser.add_argument("--height", type=int, default=1200, help="points; an even number")
-    parser.add_argument("--width", type=int, default=1600, help="points; an even number")
+    parser.add_argument("--photos", type=int, default=10)
+    parser.add_argument("--height", type=int, default=1600, help="points; an even number")
+    parser.add_argument("--width", type=int, default=2400, help="points; an even number")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
 
