@@ -99,6 +99,8 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=2400, help="points; an even number")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    if options.height % 2 or options.width % 2:
+        parser.error("--height and --width must be even")
 
     mosaics = (expose(number, options.height, options.width) for number in range(options.photos))
     with ProcessPoolExecutor(options.workers) as pool:
