@@ -63,7 +63,8 @@ def shrink(picture: Picture) -> Picture:
     height, width, colours = picture.shape
     strips = picture[: height // 8 * 8].reshape(height // 8, 8, width, colours).mean(axis=1)
     blocks = strips[:, : width // 8 * 8].reshape(height // 8, width // 8, 8, colours)
-    return (blocks.mean(axis=2) * 255).astype(np.uint8)
+    thumbnail: Picture = (blocks.mean(axis=2) * 255).astype(np.uint8)
+    return thumbnail
 
 
 STAGES = (fill_in_colours, sharpen, shrink)
@@ -108,7 +109,8 @@ def main() -> int:
     for number in range(options.photos):
         thumbnail = thumbnails[number]
         size = "x".join(str(length) for length in thumbnail.shape)
-        print(f"photo {number}  {size}  mean {thumbnail.mean():.2f}  {zlib.crc32(thumbnail):08x}")
+        digest = zlib.crc32(thumbnail.tobytes())
+        print(f"photo {number}  {size}  mean {thumbnail.mean():.2f}  {digest:08x}")
     print(f"photos  {len(thumbnails)}")
     return 0 if len(thumbnails) == options.photos else 1
 

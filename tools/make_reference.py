@@ -149,6 +149,9 @@ def signature(value: Callable[..., object]) -> str:
         for name, parameter in found.parameters.items()
         if name != "self"
     ]
+    if isinstance(value, type):
+        # What `Process` inherits from the standard library was `{}` before it was None.
+        plain = [each.replace(default=None) if each.default == {} else each for each in plain]
     return str(inspect.Signature(plain))
 
 
