@@ -248,8 +248,9 @@ class _Hooks:
     def start_collector(engine: Any) -> None:
         """Start the thread that collects where nobody waits."""
         thread = threading.Thread(target=engine.collect_all, name="juggler-collector")
-        _threads.add(thread)
-        thread.start()
+        with _uninterrupted():
+            thread.start()
+            _threads.add(thread)  # only now: what is there is joined at exit
 
     @staticmethod
     def dump_call(call: tuple[Any, ...], define: bool) -> bytes:
