@@ -41,6 +41,7 @@ def is_stamp(text: str, number: int, bits: int) -> bool:
 async def serve(
     pool: ProcessPoolExecutor,
     bits: int,
+    ended: asyncio.Semaphore,
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
 ) -> None:
@@ -51,6 +52,7 @@ async def serve(
         writer.write(b"%d\n" % stamp)
         await writer.drain()
     writer.close()
+    ended.release()
 
 
 async def ask(port: int, texts: list[str]) -> dict[str, int]:
@@ -78,15 +80,17 @@ async def run(options: argparse.Namespace) -> int:
     texts = [f"letter {number}" for number in range(options.letters)]
     ticks: list[float] = []
     with ProcessPoolExecutor(options.workers) as pool:
-        service = partial(serve, pool, options.bits)
-        async with await asyncio.start_server(service, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            ticker = asyncio.create_task(tick(0.005, ticks))
-            clients = [
-                ask(port, texts[number :: options.clients]) for number in range(options.clients)
-            ]
-            answers = await asyncio.gather(*clients)
-            ticker.cancel()
+        ended = asyncio.Semaphore(0)
+        service = partial(serve, pool, options.bits, ended)
+        server = await asyncio.start_server(service, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        ticker = asyncio.create_task(tick(0.005, ticks))
+        clients = [ask(port, texts[number :: options.clients]) for number in range(options.clients)]
+        answers = await asyncio.gather(*clients)
+        ticker.cancel()
+        server.close()
+        for _ in clients:
+            await ended.acquire()
     stamps = {text: stamp for answer in answers for text, stamp in answer.items()}
     good = sum(is_stamp(text, stamps[text], options.bits) for text in texts)
     print(f"letters  {len(texts)}")
