@@ -80,6 +80,8 @@ async def run(options: argparse.Namespace) -> int:
     texts = [f"letter {number}" for number in range(options.letters)]
     ticks: list[float] = []
     with ProcessPoolExecutor(options.workers) as pool:
+        # Have the workers started now: forked later, they would hold the clients' sockets open.
+        await asyncio.get_running_loop().run_in_executor(pool, is_stamp, "", 0, 1)
         ended = asyncio.Semaphore(0)
         service = partial(serve, pool, options.bits, ended)
         server = await asyncio.start_server(service, "127.0.0.1", 0)
