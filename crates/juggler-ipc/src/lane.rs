@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! bits 0-1 the receiver, 2-31 how many messages are under way through the socket
-//! Away    -> Waiting            the receiver looks at the word for a while
+//! Away    -> Waiting            the receiver looks at the word for a while, or soon will
 //! Waiting -> Asleep             it sleeps on it
 //! Waiting, Asleep -> Full       the sender has left it a message here
 //! Waiting, Asleep -> Away, +1   or there
@@ -85,6 +85,11 @@ impl Lane {
                 Err(now) => word = now,
             }
         }
+    }
+
+    /// The receiver will wait in a moment, and until then looks for messages nowhere else.
+    pub fn expect(&self) {
+        self.change(|word| if word == AWAY { WAITING } else { word });
     }
 
     /// The message that was to go elsewhere did not.
@@ -225,8 +230,10 @@ mod pair {
             self.header(self.sends).open.load(Ordering::Acquire) != 0
         }
 
-        /// Sends a message; as [`Lane::send`].
+        /// Sends a message, as [`Lane::send`], to which there will be an answer: the peer may be faster with it than the caller
+        /// with waiting for it.
         pub fn send(&self, message: &[u8]) -> bool {
+            self.receiving().expect();
             let write = (message.len() <= CAPACITY).then_some(|| {
                 // SAFETY: the message fits behind its header, and while its receiver waits nobody but the sender uses that memory.
                 unsafe { std::ptr::copy_nonoverlapping(message.as_ptr(), self.message(self.sends), message.len()) };
