@@ -48,7 +48,7 @@ static BUFFER_TOO_SHORT: Import = Import::new("multiprocessing.context", "Buffer
 const SHORT: usize = 0x7fff_ffff;
 /// Memory for a message is taken as it comes: a wrong length must not take it all at once.
 const PIECE: usize = 1 << 20;
-/// For how many nanoseconds a wait asks again before it sleeps.
+/// For how many nanoseconds a wait asks again at most before it sleeps.
 const ASK: u64 = 30_000;
 /// Longer waits count as if they had taken so many nanoseconds: they say nothing about how to begin.
 const LONGEST_WAIT: u32 = 100_000;
@@ -342,7 +342,9 @@ impl Waits {
         let (asking, sleeping) = (self.asking.load(Ordering::Relaxed), self.sleeping.load(Ordering::Relaxed));
         let trial = self.count.fetch_add(1, Ordering::Relaxed) % TRIAL < 2;
         let ask = several_processors() && trial != (asking < sleeping - sleeping / 4);
-        let done = wait(&mut || ask && monotonic_nanos() - begin < ASK);
+        // Who has asked for as long as a sleep takes has lost already.
+        let limit = ASK.min(u64::from(sleeping));
+        let done = wait(&mut || ask && monotonic_nanos() - begin < limit);
         let took = (monotonic_nanos() - begin).min(u64::from(LONGEST_WAIT)) as u32;
         let (average, before) = if ask { (&self.asking, asking) } else { (&self.sleeping, sleeping) };
         average.store(before - before / 4 + took / 4, Ordering::Relaxed);
