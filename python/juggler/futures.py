@@ -46,13 +46,14 @@ from concurrent.futures import (
 )
 from concurrent.futures import thread as _thread
 from concurrent.futures.thread import BrokenThreadPool
-from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
 from juggler._juggler import ThreadPoolExecutorStatistics, as_completed, wait
 
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 if TYPE_CHECKING:
     # What follows at runtime from the standard library's module, spelled out: type checkers read
