@@ -353,7 +353,7 @@ fn hold<G: Gate>(lock: &RawLock, gate: &G, deadline: Deadline) -> Result<Option<
 }
 
 /// For how long a queue that has run empty keeps its memory.
-const LINGER: std::time::Duration = std::time::Duration::from_millis(100);
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long a call that must not wait waits for a side's lock: if its holder died, it takes a moment to see that.
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);
