@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
     from juggler._processes.errors import MemoryLimitExceeded, WorkerDied
     from juggler._processes.executor import (
+        PoolView,
         ProcessPoolExecutor,
         ProcessPoolExecutorStatistics,
         WorkerStatistics,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
         "Future",
         "InvalidStateError",
         "MemoryLimitExceeded",
+        "PoolView",
         "ProcessPoolExecutor",
         "ProcessPoolExecutorStatistics",
         "ThreadPoolExecutor",
@@ -96,6 +98,7 @@ else:
     # Beyond the standard library.
     _PROCESSES = (
         "MemoryLimitExceeded",
+        "PoolView",
         "ProcessPoolExecutorStatistics",
         "WorkerDied",
         "WorkerStatistics",
