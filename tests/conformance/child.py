@@ -21,6 +21,7 @@ import time
 import traceback
 import unittest
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +60,26 @@ BARE_CHILD = {
     "test_finalize_daemon_thread_hang",  # what is imported decides how the interpreter ends (3.14)
 }
 
+# Seconds for a test that is known to hang.
+HANG = 10
+
 
 class Report(unittest.TestResult):
     """Writes each test's start and end to the log and ends the process when one takes too long."""
 
-    def __init__(self, log: Any, timeout: float) -> None:
+    def __init__(self, log: Any, timeout: float, hanging: Sequence[str]) -> None:
         super().__init__()
         self.log = log
         self.timeout = timeout
+        self.hanging = hanging
         self.running = ""
         self.trouble = ""
         self.reason: str | None = None
         self.began = 0.0
+
+    def limit(self, seconds: float) -> None:
+        """End the process when it takes longer."""
+        faulthandler.dump_traceback_later(seconds, exit=True)
 
     def emit(self, **event: Any) -> None:
         self.log.write(json.dumps(event) + "\n")
@@ -80,11 +89,13 @@ class Report(unittest.TestResult):
         self.trouble, self.reason, self.began = "", None, time.monotonic()
         self.running = test.conformance_id
         self.emit(event="start", id=self.running)
-        faulthandler.dump_traceback_later(self.timeout, exit=True)
+        hangs = any(fnmatchcase(self.running, pattern) for pattern in self.hanging)
+        self.limit(HANG if hangs else self.timeout)
 
     def stopTest(self, test: Any) -> None:
         super().stopTest(test)
-        faulthandler.cancel_dump_traceback_later()
+        # For what is between the tests.
+        self.limit(self.timeout)
         status = "failed" if self.trouble else "passed" if self.reason is None else "skipped"
         self._end(self.running, status, self.trouble or self.reason or "")
         self.running = ""
@@ -197,6 +208,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--done", type=Path, required=True, help="JSON list of ids to leave out")
     parser.add_argument("--timeout", type=float, required=True)
+    parser.add_argument("--hangs", action="append", default=[], help="a pattern of tests' names")
     parser.add_argument("--match", default="")
     options = parser.parse_args()
 
@@ -215,7 +227,7 @@ def main() -> None:
             importlib.import_module(name)
 
     log = options.log.open("a", buffering=1)
-    report = Report(log, options.timeout)
+    report = Report(log, options.timeout, options.hangs)
     if suite.layer == "multiprocessing":
         environment, needs = Environment({}, {}, options.package), suite.needs
     else:

@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import known
@@ -100,9 +101,16 @@ def _run(command: list[str], directory: Path) -> tuple[int, str]:
         return status, output.read()
 
 
-def run_suite(name: str, options: argparse.Namespace, directory: Path) -> SuiteResult:
+def run_suite(
+    name: str, options: argparse.Namespace, directory: Path, excused: dict[str, str]
+) -> SuiteResult:
     """Run one suite to its end, through as many children as its crashes need."""
     result = SuiteResult()
+    hanging = [
+        key.partition("::")[2]
+        for key, reason in excused.items()
+        if reason.startswith("hangs:") and fnmatchcase(name, key.partition("::")[0])
+    ]
     began = time.monotonic()
     log, done = directory / f"{name}.log", directory / f"{name}.done"
     command = [sys.executable, "-X", "faulthandler", "-W", "ignore"]
@@ -113,7 +121,11 @@ def run_suite(name: str, options: argparse.Namespace, directory: Path) -> SuiteR
         command += ["--path", path]
     for path in options.extra_tests:
         command += ["--extra-tests", path]
-    for _ in range(MAX_CRASHES):
+    for pattern in hanging:
+        command += ["--hangs", pattern]
+    crashes = 0
+    while crashes < MAX_CRASHES:
+        before = len(result.tests)
         log.write_text("")
         done.write_text(json.dumps(list(result.tests)))
         status, output = _run(command, directory)
@@ -121,9 +133,12 @@ def run_suite(name: str, options: argparse.Namespace, directory: Path) -> SuiteR
         if finished:
             break
         message = f"crash or hang (exit {status})\n{output[-4000:]}"
-        result.tests[flight or "(suite)"] = Outcome("failed", message)
-        if flight is None:  # it died outside a test: so would the next child
+        if flight is None:  # it died between two tests
+            flight = f"(after {len(result.tests)} tests)"
+        result.tests[flight] = Outcome("failed", message)
+        if len(result.tests) == before + 1:  # so would the next child
             break
+        crashes += not any(fnmatchcase(flight, pattern) for pattern in hanging)
     else:
         result.tests["(suite)"] = Outcome("failed", f"given up after {MAX_CRASHES} crashes")
     if not result.tests:
@@ -135,7 +150,7 @@ def run_suite(name: str, options: argparse.Namespace, directory: Path) -> SuiteR
 def judge(result: SuiteResult, name: str, excused: dict[str, str], baseline: bool) -> None:
     """Apply the rules that go beyond a test's own outcome."""
     for ident, outcome in result.tests.items():
-        reason = excused.get(f"{name}::{ident}")
+        reason = known.reason(excused, f"{name}::{ident}")
         if outcome.status == "failed" and reason:
             result.tests[ident] = Outcome("skipped", f"known: {reason}", outcome.seconds)
     if not baseline and not result.substituted:
@@ -195,7 +210,7 @@ def main() -> int:
     results: dict[str, SuiteResult] = {}
     with tempfile.TemporaryDirectory(prefix="conformance-") as directory:
         for name in names:
-            results[name] = run_suite(name, options, Path(directory))
+            results[name] = run_suite(name, options, Path(directory), excused)
             judge(results[name], name, excused, options.baseline)
             show(name, results[name], options.verbose)
 

@@ -105,12 +105,20 @@ class _Staff:
                 if not self.desks:
                     self.break_down("cannot start a worker process")
                 raise
-            if self.thread is None:
-                self.thread = threading.Thread(
+            if self.thread is None and self.desks:
+                thread = threading.Thread(
                     target=_supervise, args=(self,), name="juggler-supervisor"
                 )
-                _threads.add(self.thread)
-                self.thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as problem:
+                    # Too many threads, or the interpreter exits: nobody would look after them.
+                    self.break_down(f"cannot start a thread: {problem}")
+                    for process in self.desks.values():
+                        process.join()
+                    return
+                self.thread = thread
+                _threads.add(thread)
 
     def start(self) -> bool:
         """Start a worker; whether there was a free desk."""
@@ -173,12 +181,12 @@ class _Staff:
         for process in self.desks.values():
             process.terminate()
 
-    def dismiss(self, number: int) -> None:
-        """Have all workers end at once."""
+    def dismiss(self, operation: str) -> None:
+        """Have all workers end at once: `terminate` or `kill` them."""
         with self.lock:
             self.dismissed = True
-            for desk in self.desks:
-                self.engine.signal(desk, number)
+            for process in self.desks.values():
+                getattr(process, operation)()
 
 
 @contextlib.contextmanager
@@ -228,8 +236,15 @@ class _Hooks:
     def start_collector(engine: Any) -> None:
         """Start the thread that collects where nobody waits."""
         thread = threading.Thread(target=engine.collect_all, name="juggler-collector")
-        _threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as problem:
+            # Too many threads, or the interpreter exits: nobody would tell of results.
+            why = f"cannot start a thread: {problem}"
+            for future in engine.break_down(why):
+                engine.fail(future, BrokenProcessPool(why))
+        else:
+            _threads.add(thread)
 
     @staticmethod
     def dump_call(call: tuple[Any, ...], define: bool) -> bytes:
@@ -401,15 +416,17 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
     def terminate_workers(self) -> None:
         """End the pool at once: SIGTERM to all workers, and cancel what is queued."""
-        self._dismiss(signal.SIGTERM)
+        self._force_shutdown(operation="terminate")
 
     def kill_workers(self) -> None:
         """End the pool at once: SIGKILL to all workers, and cancel what is queued."""
-        self._dismiss(signal.SIGKILL)
+        self._force_shutdown(operation="kill")
 
-    def _dismiss(self, number: int) -> None:
+    def _force_shutdown(self, operation: str) -> None:
+        if operation not in ("terminate", "kill"):
+            raise ValueError(f"unsupported operation: {operation!r}")
         self.shutdown(wait=False, cancel_futures=True)
-        self._staff.dismiss(number)
+        self._staff.dismiss(operation)
 
     # What programs look at of the standard library's.
 
