@@ -26,9 +26,11 @@ TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
 # What has a stub, and the modules that promise their names to type checkers.
 STUBBED := juggler._juggler juggler.threading juggler.queue juggler.futures
 
+# What users have is an optimised build, which is brought; BENCH_PYTHON=python3.13 names another.
 BENCH_VERSION := 3.14
-BENCH_PYTHON := .cache/python/$(BENCH_VERSION)/usr/bin/python$(BENCH_VERSION)
-BENCH_VENV := .cache/bench/venv
+BENCH_BROUGHT := .cache/python/$(BENCH_VERSION)
+BENCH_PYTHON ?= $(BENCH_BROUGHT)/usr/bin/python$(BENCH_VERSION)
+BENCH_VENV := .cache/bench/$(notdir $(BENCH_PYTHON))
 
 .PHONY: help
 help: ## list the targets
@@ -71,6 +73,7 @@ build: $(VENV)/.built ## build juggler into .venv, optimised; does nothing when 
 
 .PHONY: demo
 demo: build ## run real programs on the standard library and on juggler, and compare
+	$(PY) -m compileall -q python/juggler  # as an installation does
 	$(PY) examples/demo.py $(ARGS)
 
 # ---------------------------------------------------------------- tests
@@ -150,9 +153,9 @@ bench-processes: bench-venv ## process pools and channels: ratios likewise
 	$(BENCH_VENV)/bin/python benches/python/processes.py $(ARGS)
 
 bench-venv: setup
-	tools/get-python $(BENCH_VERSION)
+	$(if $(filter $(BENCH_BROUGHT)/%,$(BENCH_PYTHON)),tools/get-python $(BENCH_VERSION))
 	test -x $(BENCH_VENV)/bin/python || $(BENCH_PYTHON) -m venv --without-pip $(BENCH_VENV)
-	CPATH=$(abspath .cache/python/$(BENCH_VERSION)/usr/include) $(PY) -m pip --python $(BENCH_VENV)/bin/python install --quiet -r benches/python/requirements.txt
+	CPATH=$(abspath $(BENCH_BROUGHT)/usr/include) $(PY) -m pip --python $(BENCH_VENV)/bin/python install --quiet -r benches/python/requirements.txt
 	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(BENCH_VENV)) CARGO_TARGET_DIR=.cache/bench/target \
 	  $(PY) -m maturin develop --release $(LOCKED) --quiet --pip-path $(abspath $(VENV))/bin/pip
 

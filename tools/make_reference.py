@@ -108,9 +108,18 @@ def members(owner: type) -> Iterator[tuple[str, object]]:
     found = {
         name: member
         for name, member in defined.items()
-        if not name.startswith("_") and not isinstance(member, int)
+        if not name.startswith("_")
+        and not isinstance(member, int)
+        and not is_told_of(native.__base__, name, member)
     }
     yield from sorted(found.items(), key=lambda item: (not callable(item[1]), item[0]))
+
+
+def is_told_of(base: type | None, name: str, member: object) -> bool:
+    """Whether the native class `base` has the same member, documented there."""
+    if base is None or not hasattr(_juggler, base.__name__):
+        return False
+    return member.__doc__ is not None and member.__doc__ == getattr(base, name, None).__doc__
 
 
 def entry(heading: str, name: str, value: object) -> list[str]:

@@ -205,6 +205,28 @@ def test_nothing_is_left(method: str) -> None:
     assert multiprocessing.active_children() == []
 
 
+def test_another_thread_may_reap_the_workers(make_pool: Any) -> None:
+    stop = threading.Event()
+
+    def reap() -> None:
+        while not stop.is_set():
+            multiprocessing.active_children()
+
+    reapers = [threading.Thread(target=reap) for _ in range(2)]
+    for reaper in reapers:
+        reaper.start()
+    try:
+        for _ in range(5):
+            pool = make_pool()
+            pool.submit(abs, -1).result(LONG)
+            pool.shutdown()
+            assert not any(worker.pid for worker in pool.stats().workers)
+    finally:
+        stop.set()
+        for reaper in reapers:
+            reaper.join()
+
+
 def test_threads_may_run_while_the_pool_starts(make_pool: Any) -> None:
     stop = threading.Event()
 

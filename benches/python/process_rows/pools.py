@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 from harness.contenders import Contender, version
@@ -264,6 +265,40 @@ def _start_to_result() -> Bench:
     return Bench(GROUP, (Metric("start to first result"),), ("start", "call", "stop"), prepare)
 
 
+def private_memory() -> int:
+    """Bytes of memory that this process shares with no other."""
+    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+    return sum(
+        int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Private_")
+    )
+
+
+class _PrivateMemory:
+    """An argument that turns, where it arrives, into the number of its process's private bytes."""
+
+    def __reduce__(self) -> tuple[Callable[[], int], tuple[()]]:
+        return private_memory, ()
+
+
+def _idle_worker() -> Bench:
+    def prepare(contender: Contender, effort: Effort) -> Turn:
+        driver = contender.classes
+
+        def turn() -> list[list[float]]:
+            pool = driver["start"]()
+            try:
+                for _ in range(2 * WORKERS):
+                    driver["call"](pool, None)
+                return [[float(driver["call"](pool, _PrivateMemory()))]]
+            finally:
+                driver["stop"](pool)
+
+        return turn
+
+    metric = Metric("private memory of a worker", unit="B")
+    return Bench(GROUP, (metric,), ("start", "call", "stop"), prepare, most_rounds=3)
+
+
 ROWS = [
     _row("round trip of a call", "call", _round_trips, 2_000),
     _row(
@@ -286,4 +321,5 @@ ROWS = [
     ),
     _row("64 MiB numpy array there and back", "call", _arrays, 4, rounds=5),
     _start_to_result(),
+    _idle_worker(),
 ]

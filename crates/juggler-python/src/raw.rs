@@ -12,6 +12,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
+use pyo3::types::PyType;
 use pyo3::{PyClass, PyTypeInfo};
 use std::ffi::{CStr, CString};
 use std::ops::Deref;
@@ -274,9 +275,18 @@ pub enum Function {
 
 /// Adds a method to the class `T`. `doc` begins with the method's text signature.
 ///
+/// Each of the classes `heirs`, which are based on `T`, gets it as a method of its own: the interpreter calls a method
+/// directly only if the object is of the very class that the method is of.
+///
 /// # Errors
 /// What setting an attribute of the class runs into.
-pub fn add_method<T: PyTypeInfo>(py: Python<'_>, name: &str, function: Function, doc: &str) -> PyResult<()> {
+pub fn add_method<T: PyTypeInfo>(
+    py: Python<'_>,
+    heirs: &[Bound<'_, PyType>],
+    name: &str,
+    function: Function,
+    doc: &str,
+) -> PyResult<()> {
     let (ml_meth, ml_flags) = match function {
         Function::NoArgs(function) => (ffi::PyMethodDefPointer { PyCFunction: function }, ffi::METH_NOARGS),
         Function::Keywords(function) => {
@@ -290,12 +300,15 @@ pub fn add_method<T: PyTypeInfo>(py: Python<'_>, name: &str, function: Function,
         ml_flags,
         ml_doc: CString::new(format!("{name}{doc}"))?.into_raw(),
     }));
-    let class = T::type_object(py);
-    // SAFETY: the definition is never freed, and the function takes instances of this class as the descriptor checks.
-    let descriptor = unsafe {
-        Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), std::ptr::from_mut(definition)))?
-    };
-    class.setattr(name, descriptor)
+    let definition = std::ptr::from_mut(definition);
+    for class in std::iter::once(&T::type_object(py)).chain(heirs) {
+        debug_assert!(class.is_subclass_of::<T>()?, "an heir is based on the class");
+        // SAFETY: the definition is never freed, and the function takes instances of these classes as the descriptor checks.
+        let descriptor =
+            unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))? };
+        class.setattr(name, descriptor)?;
+    }
+    Ok(())
 }
 
 /// Makes calling the class `T` a `TypeError`.
@@ -352,13 +365,15 @@ pub fn truth(object: *mut ffi::PyObject, default: bool) -> Result<bool, Raised> 
 /// } }
 /// ```
 ///
-/// A `noargs` function is `fn(This<T>) -> RawResult`, a `keywords` function `fn(This<T>, Args) -> RawResult`.
+/// Classes based on it may be named after it: `for Lock, NamedLock`. A `noargs` function is
+/// `fn(This<T>) -> RawResult`, a `keywords` function `fn(This<T>, Args) -> RawResult`.
 macro_rules! methods {
-    ($add:ident for $class:ty { $($name:literal => $kind:ident $function:path, $doc:expr;)* }) => {
+    ($add:ident for $class:ty $(, $heir:ty)* { $($name:literal => $kind:ident $function:path, $doc:expr;)* }) => {
         /// Adds the raw methods to the class.
         #[allow(unsafe_code)]
         pub fn $add(py: ::pyo3::Python<'_>) -> ::pyo3::PyResult<()> {
-            $($crate::raw::add_method::<$class>(py, $name, $crate::raw::methods!(@$kind $class, $function), $doc)?;)*
+            let heirs = [$(py.get_type::<$heir>()),*];
+            $($crate::raw::add_method::<$class>(py, &heirs, $name, $crate::raw::methods!(@$kind $class, $function), $doc)?;)*
             Ok(())
         }
     };

@@ -252,7 +252,7 @@ fn exit(this: This<'_, '_, Semaphore>, _exception: Args<'_>) -> RawResult {
     give_back(this, 1)
 }
 
-methods! { add_methods for Semaphore {
+methods! { add_methods for Semaphore, BoundedSemaphore {
     "acquire" => keywords acquire, "($self, /, blocking=True, timeout=None)\n--\n\n\
         Take a permit, waiting for one if need be; as `threading.Semaphore.acquire`.\n\
         \n\

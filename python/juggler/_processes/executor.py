@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import Executor
 from concurrent.futures import process as _stdlib
@@ -150,9 +151,7 @@ class _Staff:
             process = self.desks.pop(desk)
             self.engine.leave_desk(desk)
             self.processes.pop(process.pid, None)
-            process.join()
-            pid, exitcode = process.pid, process.exitcode
-            process.close()
+            pid, exitcode = process.pid, _reap(process)
             if lost is not None:
                 future, reason, done = lost
                 if reason is None:
@@ -187,6 +186,23 @@ class _Staff:
             self.dismissed = True
             for process in self.desks.values():
                 getattr(process, operation)()
+
+
+def _reap(process: Any) -> int | None:
+    """The exit status of a process that is dead, whose descriptors are closed.
+
+    Another thread that starts a process or asks for `active_children` looks for dead ones too, and
+    what it has taken from the system it has not yet noted for a moment.  Where the program ignores
+    ``SIGCHLD``, nobody gets the status.
+    """
+    for _ in range(200):
+        process.join()
+        exitcode = process.exitcode
+        if exitcode is not None:
+            process.close()
+            return int(exitcode)
+        time.sleep(0.001)
+    return None
 
 
 @contextlib.contextmanager

@@ -63,6 +63,8 @@ class Popen(popen_fork.Popen):
                 return None
             except ConnectionResetError:
                 message = b""
+            except OSError:  # another thread was faster, and has closed the process
+                return self.returncode
             if message:
                 (self.returncode,) = STATUS.unpack(message)
             else:
