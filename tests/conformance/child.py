@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import gc
 import importlib
 import importlib.util
 import json
@@ -99,6 +100,8 @@ class Report(unittest.TestResult):
         status = "failed" if self.trouble else "passed" if self.reason is None else "skipped"
         self._end(self.running, status, self.trouble or self.reason or "")
         self.running = ""
+        if self.trouble:  # its frames may keep what the tests' own cleaning up waits for
+            gc.collect()
 
     def _end(self, ident: str, status: str, message: str) -> None:
         seconds = round(time.monotonic() - self.began, 2) if self.began else 0.0

@@ -133,12 +133,12 @@ def run_suite(
         if finished:
             break
         message = f"crash or hang (exit {status})\n{output[-4000:]}"
-        if flight is None:  # it died between two tests
-            flight = f"(after {len(result.tests)} tests)"
-        result.tests[flight] = Outcome("failed", message)
-        if len(result.tests) == before + 1:  # so would the next child
+        stuck = flight is None and len(result.tests) == before  # so would the next child be
+        ident = flight or f"(between tests, after {len(result.tests)})"
+        result.tests[ident] = Outcome("failed", message)
+        if stuck:
             break
-        crashes += not any(fnmatchcase(flight, pattern) for pattern in hanging)
+        crashes += not any(fnmatchcase(ident, pattern) for pattern in hanging)
     else:
         result.tests["(suite)"] = Outcome("failed", f"given up after {MAX_CRASHES} crashes")
     if not result.tests:

@@ -87,6 +87,8 @@ class _Staff:
         self.lock = threading.RLock()
         self.processes: dict[int, Any] = {}
         self.desks: dict[int, Any] = {}
+        # Calls to fail, with the reason.
+        self.failed: list[tuple[Any, BaseException]] = []
         self.thread: threading.Thread | None = None
         # Workers that died in a row before they had taken a call.
         self.barren = 0
@@ -94,32 +96,43 @@ class _Staff:
 
     def grow(self, *, everyone: bool = False) -> None:
         """Start a worker, as calls wait and nobody is idle; or all that there may be."""
-        with self.lock:
+        try:
+            with self.lock:
+                self._hire(everyone)
+        finally:
+            self._tell()
+
+    def _hire(self, everyone: bool) -> None:
+        try:
+            while self.start() and (everyone or self.all_at_once):
+                pass
+        except OSError as problem:
+            # Those that there are do all the work.
+            if not self.desks:
+                self.break_down(f"cannot start a worker process: {problem}")
+        except BaseException:
+            if not self.desks:
+                self.break_down("cannot start a worker process")
+            raise
+        if self.thread is None and self.desks:
+            thread = threading.Thread(target=_supervise, args=(self,), name="juggler-supervisor")
             try:
-                while self.start() and (everyone or self.all_at_once):
-                    pass
-            except OSError as problem:
-                # Those that there are do all the work.
-                if not self.desks:
-                    self.break_down(f"cannot start a worker process: {problem}")
-            except BaseException:
-                if not self.desks:
-                    self.break_down("cannot start a worker process")
-                raise
-            if self.thread is None and self.desks:
-                thread = threading.Thread(
-                    target=_supervise, args=(self,), name="juggler-supervisor"
-                )
-                try:
-                    thread.start()
-                except RuntimeError as problem:
-                    # Too many threads, or the interpreter exits: nobody would look after them.
-                    self.break_down(f"cannot start a thread: {problem}")
-                    for process in self.desks.values():
-                        process.join()
-                    return
-                self.thread = thread
-                _threads.add(thread)
+                thread.start()
+            except RuntimeError as problem:
+                # Too many threads, or the interpreter exits: nobody would look after the workers.
+                self.break_down(f"cannot start a thread: {problem}")
+                for process in self.desks.values():
+                    process.join()
+                return
+            self.thread = thread
+            _threads.add(thread)
+
+    def _tell(self) -> None:
+        """Fail the calls that are to be; without the lock, as callbacks may wait for others'."""
+        with self.lock:
+            failed, self.failed = self.failed, []
+        for future, reason in failed:
+            self.engine.fail(future, reason)
 
     def start(self) -> bool:
         """Start a worker; whether there was a free desk."""
@@ -142,41 +155,44 @@ class _Staff:
             self.desks[desk] = process
             self.processes[process.pid] = process
             if not self.engine.watch(desk, process.pid):
-                self.bury(desk, None, False, False)
+                self._bury(desk, None, worked=False, unfit=False)
         return True
 
     def bury(self, desk: int, lost: Any, worked: bool, unfit: bool) -> None:
         """Do what is to be done when the worker at `desk` is dead."""
         with self.lock:
-            process = self.desks.pop(desk)
-            self.engine.leave_desk(desk)
-            self.processes.pop(process.pid, None)
-            pid, exitcode = process.pid, _reap(process)
-            if lost is not None:
-                future, reason, done = lost
-                if reason is None:
-                    self.engine.fail(future, errors.died(pid, exitcode, done))
-                else:
-                    self.engine.fail(future, errors.stopped(reason, pid, exitcode))
-            self.barren = 0 if worked else self.barren + 1
-            if self.dismissed:
-                if not self.desks:
-                    self.break_down("the workers were told to end")
-            elif unfit:
-                self.break_down(
-                    "A worker's initializer failed, the process pool is not usable anymore"
-                )
-            elif self.barren >= max(3, self.max_workers):
-                how = errors.died(pid, exitcode)
-                self.break_down(f"no worker lived to take a call; the last: {how}")
-            elif self.engine.waiting:
-                self.grow()
+            self._bury(desk, lost, worked, unfit)
+        self._tell()
+
+    def _bury(self, desk: int, lost: Any, worked: bool, unfit: bool) -> None:
+        process = self.desks.pop(desk)
+        self.engine.leave_desk(desk)
+        self.processes.pop(process.pid, None)
+        pid, exitcode = process.pid, _reap(process)
+        if lost is not None:
+            future, reason, done = lost
+            if reason is None:
+                self.failed.append((future, errors.died(pid, exitcode, done)))
+            else:
+                self.failed.append((future, errors.stopped(reason, pid, exitcode)))
+        self.barren = 0 if worked else self.barren + 1
+        if self.dismissed:
+            if not self.desks:
+                self.break_down("the workers were told to end")
+        elif unfit:
+            self.break_down(
+                "A worker's initializer failed, the process pool is not usable anymore"
+            )
+        elif self.barren >= max(3, self.max_workers):
+            how = errors.died(pid, exitcode)
+            self.break_down(f"no worker lived to take a call; the last: {how}")
+        elif self.engine.waiting:
+            self._hire(everyone=False)
 
     def break_down(self, why: str) -> None:
         """End the pool: nothing that waits can be done."""
         self.dismissed = True
-        for future in self.engine.break_down(why):
-            self.engine.fail(future, BrokenProcessPool(why))
+        self.failed += ((future, BrokenProcessPool(why)) for future in self.engine.break_down(why))
         for process in self.desks.values():
             process.terminate()
 
@@ -189,7 +205,9 @@ class _Staff:
 
 
 def _reap(process: Any) -> int | None:
-    """The exit status of a process that is dead, whose descriptors are closed.
+    """The exit status of a process that is dead.
+
+    It is not closed: the program may have it from `_processes`, and join it.
 
     Another thread that starts a process or asks for `active_children` looks for dead ones too, and
     what it has taken from the system it has not yet noted for a moment.  Where the program ignores
@@ -199,7 +217,6 @@ def _reap(process: Any) -> int | None:
         process.join()
         exitcode = process.exitcode
         if exitcode is not None:
-            process.close()
             return int(exitcode)
         time.sleep(0.001)
     return None

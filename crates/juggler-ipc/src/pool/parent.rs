@@ -98,7 +98,7 @@ pub struct Parent<T> {
 /// What became of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Submitted {
-    /// Nobody is idle, and there is a desk for another worker.
+    /// Every worker has a task, and there is a desk for another.
     pub needs_worker: bool,
     /// It had to wait in the backlog, which only moves when somebody collects.
     pub waits: bool,
@@ -218,7 +218,21 @@ impl<T> Parent<T> {
         inner.deepest = inner.deepest.max(waiting);
         drop(inner);
         let woken = self.table.wake_one();
-        Ok(Submitted { needs_worker: !woken && free_desk, waits })
+        Ok(Submitted { needs_worker: !woken && free_desk && self.lacks_workers(), waits })
+    }
+
+    /// Whether there are more tasks than workers. One that has just done its task, or is just being started, isn't idle
+    /// yet, but will take the next.
+    #[cold]
+    fn lacks_workers(&self) -> bool {
+        let inner = self.inner.lock();
+        let workers = inner.desks.iter().filter(|taken| **taken).count();
+        let used = inner.entries.iter().zip(self.table.slots()).filter(|(entry, _)| entry.is_some());
+        let undone = used.filter(|(_, slot)| {
+            let state = State(slot.state.load(Ordering::Acquire));
+            matches!(state.phase(), Phase::Queued | Phase::Taken)
+        });
+        inner.backlog.len() + undone.take(workers + 1).count() > workers
     }
 
     /// Whether a task can be queued. Each worker's task must be able to be queued again at any time.
