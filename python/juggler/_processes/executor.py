@@ -123,6 +123,8 @@ class _Staff:
                 self.break_down(f"cannot start a thread: {problem}")
                 for process in self.desks.values():
                     process.join()
+                self.desks.clear()
+                self.processes.clear()
                 return
             self.thread = thread
             _threads.add(thread)

@@ -282,8 +282,8 @@ impl Pool {
         // SAFETY: `layout::create_from` made it.
         let this = unsafe { This::<Future>::new(py, future.as_ptr()) };
         future::finish(this, Outcome::Error(error.value(py).clone().into_any().into()))?;
-        // As the standard library, which finds out later.
-        Ok((future, Submitted { needs_worker: self.parent.statistics().idle == 0, waits: false }))
+        // As the standard library, which finds out when there is a worker.
+        Ok((future, Submitted { needs_worker: true, waits: false }))
     }
 
     /// The exception for a submission that comes too late.
