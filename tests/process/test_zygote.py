@@ -523,13 +523,15 @@ mp.Process(target=int).start()
 
 
 INTERRUPTED = """
-import os, signal
+import os, signal, time
 from juggler import multiprocessing as mp
 
 def child(pipe):
     caught = []
     signal.signal(signal.SIGINT, lambda *_: caught.append("caught"))
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    while before and not caught:
+        time.sleep(0.01)
     pipe.send((*(signal.Signals(number).name for number in before), *caught))
 
 for blocked in ((signal.SIGINT,), (signal.SIGINT, signal.SIGUSR1), ()):
