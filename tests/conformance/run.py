@@ -28,7 +28,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import known
-from suites import SUITES, everyday
+from suites import PROCESSES, SUITES, everyday
 
 # A suite that crashes more often than this is broken as a whole; going on would take hours.
 MAX_CRASHES = 10
@@ -78,7 +78,9 @@ class SuiteResult:
         return flight, finished
 
 
-def _run(command: list[str], directory: Path) -> tuple[int, str]:
+def _run(
+    command: list[str], directory: Path, environment: dict[str, str]
+) -> tuple[int, str]:
     """The exit status of `command` and what it printed; nothing that it started is left behind.
 
     Its output goes to a file: a pipe would stay open as long as any process that a test has lost.
@@ -90,6 +92,7 @@ def _run(command: list[str], directory: Path) -> tuple[int, str]:
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=directory,
+            env={**os.environ, **environment},
             start_new_session=True,
         )
         try:
@@ -123,12 +126,16 @@ def run_suite(
         command += ["--extra-tests", path]
     for pattern in hanging:
         command += ["--hangs", pattern]
+    environment = {}
+    if options.extra_tests and name in PROCESSES:
+        environment["PYTHONPATH"] = str(Path(__file__).parent)  # for sitecustomize.py
+        environment["CONFORMANCE_TESTS"] = os.pathsep.join(options.extra_tests)
     crashes = 0
     while crashes < MAX_CRASHES:
         before = len(result.tests)
         log.write_text("")
         done.write_text(json.dumps(list(result.tests)))
-        status, output = _run(command, directory)
+        status, output = _run(command, directory, environment)
         flight, finished = result.read(log)
         if finished:
             break

@@ -213,6 +213,8 @@ SUITES |= {
     for name, part in _PARTS.items()
 }
 
+PROCESSES = ("process-pool", *_PARTS)
+
 # What `make conformance` runs of them where nothing is chosen. All of them everywhere take an hour,
 # and the process pool's own suite has failures that are not sorted out yet.
 _EVERYDAY = {"3.14": ("fork-processes", "zygote-processes")}
@@ -220,5 +222,5 @@ _EVERYDAY = {"3.14": ("fork-processes", "zygote-processes")}
 
 def everyday(version: str) -> list[str]:
     """The suites for a version when the command line names none."""
-    rare = {"process-pool", *_PARTS}.difference(_EVERYDAY.get(version, ()))
+    rare = set(PROCESSES).difference(_EVERYDAY.get(version, ()))
     return [name for name in SUITES if name not in rare]
