@@ -112,7 +112,7 @@ class Report(unittest.TestResult):
         if self.running:
             self.trouble += text
         else:  # setUpClass or setUpModule: there is no test to charge it to
-            self._end(str(test), "failed", text)
+            self._end(str(test).replace(" ", ""), "failed", text)
 
     def addFailure(self, test: Any, err: Any) -> None:
         self._failed(test, err)
@@ -128,7 +128,7 @@ class Report(unittest.TestResult):
         if self.running:
             self.reason = reason
         else:  # a class skipped as a whole
-            self._end(str(test), "skipped", reason)
+            self._end(str(test).replace(" ", ""), "skipped", reason)
 
     def addExpectedFailure(self, test: Any, err: Any) -> None:
         self.reason = "expected failure"
