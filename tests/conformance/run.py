@@ -78,9 +78,7 @@ class SuiteResult:
         return flight, finished
 
 
-def _run(
-    command: list[str], directory: Path, environment: dict[str, str]
-) -> tuple[int, str]:
+def _run(command: list[str], directory: Path, environment: dict[str, str]) -> tuple[int, str]:
     """The exit status of `command` and what it printed; nothing that it started is left behind.
 
     Its output goes to a file: a pipe would stay open as long as any process that a test has lost.

@@ -182,9 +182,7 @@ class _Staff:
             if not self.desks:
                 self.break_down("the workers were told to end")
         elif unfit:
-            self.break_down(
-                "A worker's initializer failed, the process pool is not usable anymore"
-            )
+            self.break_down("A worker's initializer failed, the process pool is not usable anymore")
         elif self.barren >= max(3, self.max_workers):
             how = errors.died(pid, exitcode)
             self.break_down(f"no worker lived to take a call; the last: {how}")
