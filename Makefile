@@ -24,7 +24,7 @@ RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml
 PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property process typing examples))
 TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
 # What has a stub, and the modules that promise their names to type checkers.
-STUBBED := juggler._juggler juggler.threading juggler.queue juggler.futures
+STUBBED := juggler._juggler juggler.threading juggler.queue juggler.futures juggler.multiprocessing
 
 # What users have is an optimised build, which is brought; BENCH_PYTHON=python3.13 names another.
 BENCH_VERSION := 3.14
@@ -53,6 +53,7 @@ toolchain:
 	  "%s is Python %d.%d: juggler needs CPython 3.11 to 3.15; name one with PYTHON=..." % ((sys.executable,) + v))'
 
 $(VENV)/.setup: pyproject.toml | toolchain
+	@echo 'Setting up $(VENV): about a minute the first time'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo '$(PYTHON) cannot make a virtual environment: on Debian and Ubuntu, apt-get install python3-venv' >&2; \
 	  exit 1; }
@@ -62,6 +63,7 @@ $(VENV)/.setup: pyproject.toml | toolchain
 
 # The Python sources are used where they are, so only Rust's make a new build necessary.
 $(VENV)/.built: $(VENV)/.setup $(RUST_SOURCES)
+	@echo 'Building juggler: a few minutes the first time'
 	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release $(LOCKED) --quiet
 	@touch $@
 

@@ -16,6 +16,7 @@ The exit status is 1 if a run failed, if outputs differ, or if the deadlock was 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import subprocess
 import sys
 import time
@@ -47,14 +48,24 @@ class Program:
     quick: tuple[str, ...]
     prepare: tuple[str, ...] = ()
     """Arguments with which it first makes its input, so that no run's time contains that."""
+    needs: str | None = None
+    """A package without which it is left out."""
+
+    @property
+    def possible(self) -> bool:
+        """Whether what it needs is installed."""
+        return self.needs is None or importlib.util.find_spec(self.needs) is not None
 
 
 PROGRAMS = (
-    Program("fetch_pages.py", "pages, thread pool", ("--pages=60", "--workers=8")),
+    Program("fetch_pages.py", "thread pool, web", ("--pages=60", "--workers=8")),
     Program("csv_pipeline.py", "CSV rows, queues", ("--rows=3000",), prepare=("--make-only",)),
     Program("bounded_buffer.py", "conditions", ("--items=5000",)),
-    Program("bank.py", "locks, timer, SQLite", ("--rounds=3", "--transfers=50")),
+    Program("bank.py", "locks, SQLite", ("--rounds=3", "--transfers=50")),
     Program("primes.py", "process pool", ("--limit=200000",)),
+    Program("factorials.py", "pool, small calls", ("--rows=200",)),
+    Program("photo_pipeline.py", "pool, arrays", ("--photos=2", "--width=400"), needs="numpy"),
+    Program("async_service.py", "asyncio and pool", ("--letters=100",)),
     Program("shared_counter.py", "shared memory", ("--rounds=1000",)),
     Program("process_chain.py", "process queues", ("--items=500",)),
 )
@@ -201,13 +212,17 @@ def main() -> None:
     if options.repeat < 1:
         parser.error(f"argument --repeat: must be at least 1, not {options.repeat}")
     console = Console()
-    steps = len(PROGRAMS) * options.repeat * len(RUNTIMES)
-    steps += sum(bool(program.prepare) for program in PROGRAMS) + 1
+    programs = [program for program in PROGRAMS if program.possible]
+    steps = len(programs) * options.repeat * len(RUNTIMES)
+    steps += sum(bool(program.prepare) for program in programs) + 1
     with progress_line(console, steps) as report:
-        rows = [compare(program, options.repeat, options.quick, report) for program in PROGRAMS]
+        rows = [compare(program, options.repeat, options.quick, report) for program in programs]
         report("deadlock.py on juggler")
         deadlock = execute([*RUNTIMES["juggler"], "deadlock.py"])
     console.print(table(rows))
+    for program in PROGRAMS:
+        if not program.possible:
+            console.print(f"{program.file} was left out: {program.needs} is not installed")
     problems = [problem for row in rows for problem in row.problems]
     message = deadlock_message(deadlock)
     if message is None:

@@ -54,7 +54,7 @@ def save(source: Any, path: Path, transformers: int) -> None:
 def main() -> int:
     """Run the chain, check what it saved, and return the exit status."""
     parser = argparse.ArgumentParser(description="A chain of processes joined by queues.")
-    parser.add_argument("--items", type=int, default=4000)
+    parser.add_argument("--items", type=int, default=30_000)
     parser.add_argument("--transformers", type=int, default=2)
     parser.add_argument("--capacity", type=int, default=64, help="items that a queue holds")
     options = parser.parse_args()

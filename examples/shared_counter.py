@@ -33,7 +33,7 @@ def main() -> int:
     """Count, check that nothing was lost, and return the exit status."""
     parser = argparse.ArgumentParser(description="Count in shared memory.")
     parser.add_argument("--processes", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=20_000, help="increments of each process")
+    parser.add_argument("--rounds", type=int, default=60_000, help="increments of each process")
     options = parser.parse_args()
 
     counter: Any = multiprocessing.Value("q", 0)

@@ -32,6 +32,7 @@ BINDING = "juggler-python"
 UNSAFE = {
     "juggler-ipc/src/arena.rs": "blocks of memory that other processes write",
     "juggler-ipc/src/heap.rs": "structures placed in blocks that keep their segment alive",
+    "juggler-ipc/src/lane.rs": "messages in memory that the peer writes",
     "juggler-ipc/src/ring.rs": "bytes go into memory that other processes write",
     "juggler-ipc/src/pool/parent.rs": "payloads in slots that the parent owns",
     "juggler-ipc/src/pool/payload.rs": "copies into and out of shared memory",
@@ -42,6 +43,7 @@ UNSAFE = {
     "juggler-ipc/tests/pool.rs": "the tests fork",
     "juggler-ipc/tests/ring.rs": "its tests copy frames out",
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
+    "juggler-ipc/src/sys/socket.rs": "descriptors sent over sockets",
     "juggler-ipc/src/sys/testing.rs": "the unit tests fork",
     "juggler-sync/src/future.rs": "the result's cell, handed over by the state word",
     "juggler-sync/src/guarded.rs": "what the engine's own short lock guards",

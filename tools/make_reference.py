@@ -15,7 +15,8 @@ import inspect
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -23,14 +24,22 @@ from juggler import _juggler, cli
 from juggler.cli import run
 
 ROOT = Path(__file__).resolve().parents[1]
-# Our module -> the standard library's that it stands in for.
+# Our module -> the page of the standard library's that it stands in for, where there is one.
 STAND_INS = {
     "threading": "threading",
     "queue": "queue",
     "futures": "concurrent.futures",
+    "multiprocessing": "multiprocessing",
+    "multiprocessing.pool": "multiprocessing",
+    "multiprocessing.queues": "multiprocessing",
     "multiprocessing.synchronize": "multiprocessing",
     "multiprocessing.sharedctypes": "multiprocessing",
+    "multiprocessing.connection": "multiprocessing",
+    "multiprocessing.managers": "multiprocessing",
+    "joblib": None,
 }
+# What users meet though the standard library does not export its like.
+ALSO = {"multiprocessing.pool": ("ApplyResult", "IMapIterator")}
 BEGIN = "<!-- Written by tools/make_reference.py from the docstrings: change those. -->\n"
 # Google's sections, with the words that stand for them here.
 SECTIONS = {"Args": "Arguments", "Returns": "Returns", "Raises": "Raises", "Warns": "Warnings"}
@@ -65,22 +74,24 @@ def module_page(module: ModuleType) -> str:
         BEGIN + f"# `{module.__name__}`",
         *prose(inspect.getdoc(module) or ""),
         f"On this page: {links}.",
-        f"Every other name is the standard library's own: "
-        f"[`{stdlib}`](https://docs.python.org/3/library/{stdlib}.html).",
     ]
+    if stdlib is not None:
+        address = f"https://docs.python.org/3/library/{stdlib}.html"
+        parts.append(f"Every other name is the standard library's own: [`{stdlib}`]({address}).")
     for name, value in ours.items():
         parts += entry(f"## `{name}`", name, value)
         if isinstance(value, type) and not issubclass(value, BaseException):
-            for member, attribute in members(value):
+            for member, attribute in members(value, ours):
                 parts += entry(f"### `{name}.{member}`", f"{name}.{member}", attribute)
     return "\n\n".join(parts) + "\n"
 
 
 def exports(module: ModuleType) -> Iterator[tuple[str, object]]:
     """What a module exports; of `Lock`, which is a function before 3.13, always the class."""
-    for name in sorted(module.__all__):
+    for name in sorted({*module.__all__, *ALSO.get(module.__name__.partition(".")[2], ())}):
         value = getattr(module, name)
-        yield name, value if isinstance(value, type) or name != "Lock" else _juggler.Lock
+        function_before_3_13 = (module.__name__, name) == ("juggler.threading", "Lock")
+        yield name, _juggler.Lock if function_before_3_13 else value
 
 
 def is_ours(value: object) -> bool:
@@ -90,35 +101,30 @@ def is_ours(value: object) -> bool:
     return any(name.startswith("juggler") for name in modules) or hasattr(value, "statistics")
 
 
-def members(owner: type) -> Iterator[tuple[str, object]]:
-    """The public attributes that `owner`, or the native class behind it, defines; methods first."""
-    native = getattr(_juggler, owner.__name__, owner)
-    if owner.__module__.startswith("juggler.multiprocessing"):
-        # What processes share derives from its native class, `SharedLock` and so on.
-        native = next(
-            (
-                base
-                for base in owner.__mro__
-                if base.__module__ == owner.__module__
-                and base.__name__ == f"Shared{owner.__name__}"
-            ),
-            owner,
-        )
-    defined = {**vars(native), **vars(owner)}
+def members(owner: type, ours: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """The public attributes that `owner` and its private bases define; methods first.
+
+    Its other bases are among `ours`, with entries of their own, or the standard library's.
+    """
+    described = [base for base in owner.__mro__[1:] if ours.get(base.__name__) is base]
+    defined: dict[str, object] = {}
+    for base in reversed(owner.__mro__):
+        native = getattr(_juggler, base.__name__, None) is base
+        private = base not in described and (native or base.__module__.startswith("juggler"))
+        if base is owner or private:
+            defined |= vars(base)
     found = {
         name: member
         for name, member in defined.items()
         if not name.startswith("_")
         and not isinstance(member, int)
-        and not is_told_of(native.__base__, name, member)
+        and not any(is_told_of(base, name, member) for base in described)
     }
     yield from sorted(found.items(), key=lambda item: (not callable(item[1]), item[0]))
 
 
-def is_told_of(base: type | None, name: str, member: object) -> bool:
-    """Whether the native class `base` has the same member, documented there."""
-    if base is None or not hasattr(_juggler, base.__name__):
-        return False
+def is_told_of(base: type, name: str, member: object) -> bool:
+    """Whether `base` has the same member, documented there."""
     return member.__doc__ is not None and member.__doc__ == getattr(base, name, None).__doc__
 
 
@@ -143,6 +149,9 @@ def signature(value: Callable[..., object]) -> str:
         for name, parameter in found.parameters.items()
         if name != "self"
     ]
+    if isinstance(value, type):
+        # What `Process` inherits from the standard library was `{}` before it was None.
+        plain = [each.replace(default=None) if each.default == {} else each for each in plain]
     return str(inspect.Signature(plain))
 
 
@@ -162,7 +171,7 @@ def prose(doc: str) -> list[str]:
 def items(body: str) -> str:
     """A section's ``name: text`` lines as a list."""
     lines = []
-    for item in re.split(r"\n(?=\S)", inspect.cleandoc(body)):
+    for item in re.split(r"\n(?=\S)", textwrap.dedent(body)):
         name, _, text = one_line(item).partition(": ")
         lines.append(f"* `{name}`: {text}")
     return "\n".join(lines)

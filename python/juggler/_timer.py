@@ -27,13 +27,14 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
 
 from juggler._juggler import Event
 
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
+    from typing import Any, Final
 
 # The states of a timer.
 _OWN: Final = "own"  # its thread was started by `start`, or it is yet to be started

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+# What `signal` makes enums of: asked at many waits, and imported with every program.
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 import threading
 import time
@@ -26,15 +27,13 @@ def live() -> tuple[list[int], bool]:
     return threads, starting or foreign or _has_signal_handlers()
 
 
-# Asked at many waits: without the detour that makes each answer an enum.
-_get_handler = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_SIGNALS = tuple(range(1, signal.NSIG))
+_SIGNALS = tuple(range(1, _signal.NSIG))
 
 
 def _has_signal_handlers() -> bool:
     for number in _SIGNALS:
-        handler = _get_handler(number)
-        if callable(handler) and handler is not signal.default_int_handler:
+        handler = _signal.getsignal(number)
+        if callable(handler) and handler is not _signal.default_int_handler:
             return True
     return False
 

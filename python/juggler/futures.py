@@ -46,13 +46,14 @@ from concurrent.futures import (
 )
 from concurrent.futures import thread as _thread
 from concurrent.futures.thread import BrokenThreadPool
-from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
 from juggler._juggler import ThreadPoolExecutorStatistics, as_completed, wait
 
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 if TYPE_CHECKING:
     # What follows at runtime from the standard library's module, spelled out: type checkers read
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
     from juggler._processes.errors import MemoryLimitExceeded, WorkerDied
     from juggler._processes.executor import (
+        PoolView,
         ProcessPoolExecutor,
         ProcessPoolExecutorStatistics,
         WorkerStatistics,
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
         "Future",
         "InvalidStateError",
         "MemoryLimitExceeded",
+        "PoolView",
         "ProcessPoolExecutor",
         "ProcessPoolExecutorStatistics",
         "ThreadPoolExecutor",
@@ -95,6 +98,7 @@ else:
     # Beyond the standard library.
     _PROCESSES = (
         "MemoryLimitExceeded",
+        "PoolView",
         "ProcessPoolExecutorStatistics",
         "WorkerDied",
         "WorkerStatistics",

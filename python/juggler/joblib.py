@@ -42,7 +42,10 @@ def _executor(workers: int) -> futures.ProcessPoolExecutor:
 
 
 class JugglerBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """What joblib asks of a backend."""
+    """What joblib asks of a backend; made by it.
+
+    Stands in for joblib's own backends; the standard library has no counterpart.
+    """
 
     supports_retrieve_callback = True
     uses_threads = False

@@ -18,7 +18,6 @@ from __future__ import annotations
 import queue as _stdlib
 import sys
 from queue import Empty, Full, SimpleQueue
-from typing import TYPE_CHECKING
 
 from juggler._juggler import LifoQueue, PriorityQueue, Queue, QueueStatistics
 
@@ -43,6 +42,7 @@ __all__ = [
     "SimpleQueue",
 ]
 
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:

@@ -18,7 +18,6 @@ import sys as _sys
 import threading as _stdlib
 import time as _time
 from contextlib import contextmanager as _contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
 
 from juggler._juggler import (
     Barrier,
@@ -43,6 +42,8 @@ from juggler._juggler import (
 )
 from juggler._timer import Timer
 
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
+
 if TYPE_CHECKING or _sys.version_info >= (3, 13):
     from juggler._juggler import Lock
 else:
@@ -56,6 +57,12 @@ if TYPE_CHECKING:
     # literals only. tests/typing holds the two together on every version.
     import sys
     from collections.abc import Iterator
+    from typing import Any, Protocol
+
+    class _Acquirable(Protocol):
+        def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...
+        def release(self) -> None: ...
+
     from threading import (
         TIMEOUT_MAX,
         BrokenBarrierError,
@@ -174,11 +181,6 @@ def detect_deadlocks(enabled: bool = True) -> None:
         trace_start(report=False, detect=True)
     else:
         trace_stop()
-
-
-class _Acquirable(Protocol):
-    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...
-    def release(self) -> None: ...
 
 
 @_contextmanager

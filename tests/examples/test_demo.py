@@ -34,10 +34,15 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Any:
 def small_demo(demo: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Return a function that runs the whole demo over one tiny program and a make-believe juggler.
 
-    It takes what the runtime adds to the output, and what it does with `deadlock.py`.
+    It takes what the runtime adds to the output, what it does with `deadlock.py`, and programs to
+    run also.
     """
 
-    def run(extra: str = "", on_deadlock: str = "raise DeadlockError('a > b > a')") -> int | None:
+    def run(
+        extra: str = "",
+        on_deadlock: str = "raise DeadlockError('a > b > a')",
+        also: tuple[Any, ...] = (),
+    ) -> int | None:
         (tmp_path / "tiny.py").write_text("print('hello')")
         (tmp_path / "deadlock.py").write_text("")
         fake = tmp_path / "fake_runtime.py"
@@ -45,7 +50,7 @@ def small_demo(demo: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> An
         runtimes = {"standard library": [sys.executable], "juggler": [sys.executable, str(fake)]}
         monkeypatch.setattr(demo, "FOLDER", tmp_path)
         monkeypatch.setattr(demo, "RUNTIMES", runtimes)
-        monkeypatch.setattr(demo, "PROGRAMS", (demo.Program("tiny.py", "says hello", ()),))
+        monkeypatch.setattr(demo, "PROGRAMS", (demo.Program("tiny.py", "says hello", ()), *also))
         monkeypatch.setattr(sys, "argv", ["demo.py", "--repeat=2"])
         with pytest.raises(SystemExit) as ended:
             demo.main()
@@ -143,11 +148,25 @@ def test_a_missed_deadlock_fails_the_demo(
     assert "no DeadlockError" in capsys.readouterr().out
 
 
-def test_the_real_demo_on_small_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_lacks_a_package_is_left_out_and_named(
+    demo: Any, small_demo: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = demo.Program("lacking.py", "", (), needs="a_package_that_nobody_has")
+    assert small_demo(also=(lacking,)) == 0
+    printed = capsys.readouterr().out
+    assert "lacking.py was left out: a_package_that_nobody_has is not installed" in printed
+    assert "[5/5] deadlock.py" in printed
+
+
+def test_the_real_demo_on_small_inputs(
+    demo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "120")
     command = [sys.executable, str(EXAMPLES / "demo.py"), "--quick", "--repeat=1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sum("│ yes" in line for line in done.stdout.splitlines()) == 7
+    assert sum("│ yes" in line for line in done.stdout.splitlines()) == sum(
+        program.possible for program in demo.PROGRAMS
+    )
     assert "DeadlockError: " in done.stdout

@@ -27,6 +27,9 @@ SMALL_RUNS = {
     "bounded_buffer.py": (["--items=3000", "--capacity=8"], "exactly once  yes"),
     "bank.py": (["--rounds=4", "--transfers=25"], "money conserved  yes"),
     "primes.py": (["--limit=100000", "--pieces=7"], "primes below 100000  9592"),
+    "factorials.py": (["--rows=60"], "sums of digits divisible by nine  yes"),
+    "photo_pipeline.py": (["--photos=3", "--height=240", "--width=402"], "photos  3"),
+    "async_service.py": (["--letters=60", "--clients=3"], "good stamps  60"),
     "shared_counter.py": (["--rounds=500"], "nothing lost  yes"),
     "process_chain.py": (["--items=300", "--capacity=8"], "every stage ended well  yes"),
     "race.py": (["--rounds=20"], "lost with a lock     none"),
@@ -89,6 +92,8 @@ class Program:
 @pytest.mark.parametrize("file", SMALL_RUNS)
 def test_prints_the_same_on_both_runtimes(file: str, tmp_path: Path) -> None:
     arguments, expected = SMALL_RUNS[file]
+    if file == "photo_pipeline.py":
+        pytest.importorskip("numpy", reason="numpy has no release for this Python")
     outputs = []
     for runtime in RUNTIMES:
         status, stdout, stderr = Program(runtime, file, arguments, tmp_path).finish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import multiprocessing.managers
 import multiprocessing.queues
 import os
 import pickle
@@ -553,3 +554,111 @@ def test_a_class_that_was_registered(context: Any) -> None:
     with OwnManager(ctx=context) as manager:
         counter = manager.Counter()  # type: ignore[attr-defined]
         assert [counter.add(2), counter.add(3)] == [2, 5]
+
+
+def lanes() -> int:
+    """How many connections of this process have memory beside their socket."""
+    with open("/proc/self/maps") as maps:
+        return sum("juggler-lanes" in line for line in maps)
+
+
+def stay(counter: Any, more: int, seconds: float, ready: Any) -> None:
+    ready.send(counter.add(more))
+    time.sleep(seconds)
+    ready.send((counter.add(more), lanes()))
+
+
+def test_calls_of_every_length_at_any_time(context: Any) -> None:
+    with context.Manager() as manager:
+        before, shared = lanes(), manager.dict()
+        for turn, size in enumerate([1, 5, 20_000, 3, 300_000, 16_000, 17_000, 0] * 20):
+            shared[turn] = b"x" * size
+            if turn % 16 == 0:
+                time.sleep(0.015)  # longer than either side waits in memory
+            assert len(shared.get(turn)) == size
+            with pytest.raises(KeyError):
+                shared.pop("missing")
+        assert lanes() == before + 1
+
+
+def test_each_thread_and_forked_process_has_its_own_connection(context: Any, start: Start) -> None:
+    with OwnManager(ctx=context) as manager:
+        counter = manager.Counter()  # type: ignore[attr-defined]
+        assert counter.add(1) == 1
+        threads = [
+            threading.Thread(target=lambda: [counter.add(1) for _ in range(1_000)])
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert counter.add(1) == 3_002
+        here, there = connection.Pipe()
+        start(stay, counter, 1, 0.05, there)
+        assert here.recv() == 3_003
+        assert counter.add(1) == 3_004
+        assert here.recv() == (3_005, 1)
+
+
+def test_a_server_that_dies_ends_a_call(context: Any) -> None:
+    manager = context.Manager()
+    shared, event = manager.dict(a=1), manager.Event()
+    assert [shared["a"] for _ in range(10)] == [1] * 10
+    server = manager._process
+    threading.Timer(0.1, server.kill).start()
+    with pytest.raises((EOFError, ConnectionError)):
+        event.wait()
+    server.join()
+    with pytest.raises((EOFError, ConnectionError)):
+        shared["a"]
+    manager.shutdown()
+
+
+def test_a_client_that_dies_costs_the_server_its_thread_only(context: Any, start: Start) -> None:
+    with OwnManager(ctx=context) as manager:
+        counter = manager.Counter()  # type: ignore[attr-defined]
+        here, there = connection.Pipe()
+        child = start(stay, counter, 1, 60, there)
+        assert here.recv() == 1
+        child.kill()
+        child.join()
+        assert counter.add(1) == 2
+
+
+def test_a_server_elsewhere_gets_everything_through_its_socket(context: Any) -> None:
+    with OwnManager(("127.0.0.1", 0), ctx=context) as manager:
+        before, counter = lanes(), manager.Counter()  # type: ignore[attr-defined]
+        assert [counter.add(1) for _ in range(100)] == list(range(1, 101))
+        assert lanes() == before
+
+
+def test_a_client_of_the_standard_library_is_served(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OwnManager(ctx=context) as manager:
+        monkeypatch.setitem(
+            multiprocessing.managers.listener_client, "pickle", (stock.Listener, stock.Client)
+        )
+        before, counter = lanes(), manager.Counter()  # type: ignore[attr-defined]
+        assert [counter.add(1) for _ in range(100)] == list(range(1, 101))
+        assert type(counter._tls.connection) is stock.Connection
+        assert lanes() == before
+
+
+CALL = """
+import os, signal, threading
+from juggler.multiprocessing import Manager
+with Manager() as manager:
+    shared, event = manager.dict(a=1), manager.Event()
+    assert [shared["a"] for _ in range(100)] == [1] * 100
+    threading.Timer(0.2, os.kill, args=(os.getpid(), signal.SIGINT)).start()
+    try:
+        event.wait()
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_an_interrupt_ends_a_call(run_program: Callable[..., str]) -> None:
+    assert run_program(CALL) == "interrupted\n"

@@ -190,9 +190,9 @@ except ValueError as error:
 assert mp.get_context("fork").get_context() is mp.get_context("fork")
 """
     assert run_program(program).splitlines() == [
-        "cannot find context for 'thread'",
-        "cannot find context for 3",
-        "cannot find context for 'Fork'",
+        "cannot find context for 'thread'; there are zygote, fork, spawn, forkserver",
+        "cannot find context for 3; there are zygote, fork, spawn, forkserver",
+        "cannot find context for 'Fork'; there are zygote, fork, spawn, forkserver",
         "context has already been set",
         "cannot set start method of concrete context",
     ]

@@ -11,7 +11,18 @@ import pytest
 
 from juggler import _juggler
 
-MODULES = ["juggler.threading", "juggler.queue", "juggler.futures"]
+MODULES = [
+    "juggler.threading",
+    "juggler.queue",
+    "juggler.futures",
+    "juggler.multiprocessing",
+    "juggler.multiprocessing.connection",
+    "juggler.multiprocessing.managers",
+    "juggler.multiprocessing.pool",
+    "juggler.multiprocessing.queues",
+    "juggler.multiprocessing.sharedctypes",
+    "juggler.multiprocessing.synchronize",
+]
 # Of what is not public by its name, that which users meet.
 DUNDERS = {"__enter__", "__exit__"}
 
@@ -37,10 +48,11 @@ MEMBERS = {
     f"{name}.{member}": value
     for name, cls in CLASSES.items()
     if not issubclass(cls, BaseException)
-    # `futures` adds the standard library's class as a base to a native one.
-    for owner in {cls, getattr(_juggler, cls.__name__, cls)}
+    for owner in cls.__mro__
+    # The public classes derive from native ones, which have the names of the standard library's.
+    if owner.__module__.startswith("juggler") or getattr(_juggler, owner.__name__, None) is owner
     for member, value in vars(owner).items()
-    if not member.startswith("_") or member in DUNDERS
+    if (not member.startswith("_") or member in DUNDERS) and not isinstance(value, int | str)
 }
 
 
@@ -48,6 +60,7 @@ def test_what_is_ours_is_found() -> None:
     assert {"juggler.threading.Condition", "juggler.queue.PriorityQueue"} <= set(CLASSES)
     assert "juggler.threading.acquire_all" in PUBLIC
     assert {"juggler.queue.Queue.put", "juggler.futures.Future.result"} <= set(MEMBERS)
+    assert "juggler.multiprocessing.queues.SimpleQueue.get" in MEMBERS
 
 
 @pytest.mark.parametrize("name", [*PUBLIC, *MEMBERS])
@@ -65,7 +78,7 @@ def test_says_what_it_stands_in_for(name: str) -> None:
     if name.endswith("Statistics"):
         assert "; see `" in doc, doc
     else:
-        words = ("Stands in for `", "no counterpart", "only some versions", "Raised by")
+        words = ("tands in for `", "; as `", "no counterpart", "only some versions", "Raised by")
         assert any(word in " ".join(doc.split()) for word in words), doc
 
 

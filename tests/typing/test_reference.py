@@ -44,3 +44,8 @@ def test_sections_of_a_docstring_become_lists() -> None:
         "**Returns**",
         "All of it.",
     ]
+
+
+def test_a_section_may_have_a_single_item_of_several_lines() -> None:
+    doc = "Do it.\n\nArgs:\n    one: the first,\n        explained."
+    assert make_reference().prose(doc)[-1] == "* `one`: the first, explained."

@@ -18,7 +18,7 @@ import juggler
 HERE = Path(__file__).parent
 SAMPLES = HERE / "samples"
 CONFIG = HERE.parents[1] / "pyproject.toml"
-MODULES = ["threading", "queue", "futures"]
+MODULES = ["threading", "queue", "futures", "multiprocessing"]
 
 
 def mypy(*args: str | Path, cache: Path) -> str:
@@ -42,7 +42,7 @@ def test_samples_are_well_typed_on_every_version(version: str, cache: Path) -> N
     assert output.startswith("Success"), output
 
 
-@pytest.mark.parametrize("sample", ["threads", "queues", "pools"])
+@pytest.mark.parametrize("sample", ["threads", "queues", "pools", "processes"])
 def test_samples_run_as_they_are_typed(sample: str) -> None:
     runpy.run_path(str(SAMPLES / f"{sample}.py"), run_name="__main__")
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import multiprocessing.connection
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import repeat
-from multiprocessing import managers
+from multiprocessing import connection, managers
 from typing import Any
 
 from harness.contenders import Contender, version
@@ -88,8 +87,7 @@ def _pipe(contender: Contender) -> Callable[[], object]:
 
 def _manager(contender: Contender) -> Callable[[], object]:
     # juggler's connections serve all managers once its own are imported.
-    channels = contender.classes["channels"]
-    managers.listener_client["pickle"] = (channels.Listener, channels.Client)  # type: ignore[attr-defined]
+    managers.listener_client["pickle"] = contender.classes["channels"]  # type: ignore[attr-defined]
     manager = contender.classes["Manager"]()
     shared = manager.dict(key=1)
     # The proxy keeps the manager's connection, but not the manager.
@@ -98,7 +96,7 @@ def _manager(contender: Contender) -> Callable[[], object]:
 
 def _entrants() -> tuple[Contender, ...]:
     import juggler.multiprocessing.managers  # noqa: F401  (before the rows that set what it sets)
-    from juggler.multiprocessing import connection, get_context
+    from juggler.multiprocessing import get_context
 
     names = ("Queue", "Pipe", "Manager")
     ours = get_context("fork")
@@ -107,12 +105,13 @@ def _entrants() -> tuple[Contender, ...]:
             "stdlib",
             "this interpreter's",
             {name: getattr(_fork, name) for name in names}
-            | {"channels": multiprocessing.connection},
+            | {"channels": (connection.Listener, connection.Client)},
         ),
         Contender(
             "juggler",
             version("juggler"),
-            {name: getattr(ours, name) for name in names} | {"channels": connection},
+            {name: getattr(ours, name) for name in names}
+            | {"channels": managers.listener_client["pickle"]},  # type: ignore[attr-defined]
         ),
     ]
     if importlib.util.find_spec("faster_fifo"):

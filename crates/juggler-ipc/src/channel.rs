@@ -212,10 +212,17 @@ impl Channel {
             if self.look_again() {
                 continue;
             }
-            self.trim();
-            let waited = header.frames.sleep_until(gate, deadline, || !ring.is_empty()).map_err(GetError::Gate)?;
+            // What is to be given back may be wanted again at once: memory that is there already is much the faster.
+            let lingers = ring.holds_too_much();
+            let until = if lingers { deadline.min(Deadline::after(LINGER)) } else { deadline };
+            let waited = header.frames.sleep_until(gate, until, || !ring.is_empty()).map_err(GetError::Gate)?;
             if waited == Waited::TimedOut {
-                return Err(GetError::Empty);
+                if lingers {
+                    self.trim();
+                }
+                if deadline.has_passed() {
+                    return Err(GetError::Empty);
+                }
             }
         }
     }
@@ -344,6 +351,9 @@ fn hold<G: Gate>(lock: &RawLock, gate: &G, deadline: Deadline) -> Result<Option<
         Acquired::TimedOut => None,
     })
 }
+
+/// For how long a queue that has run empty keeps its memory.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long a call that must not wait waits for a side's lock: if its holder died, it takes a moment to see that.
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);

@@ -15,6 +15,7 @@
 //! | [`bell`] | where those who wait for something sleep |
 //! | [`ring`] | frames of bytes, in at one end and out at the other |
 //! | [`channel`] | a queue between processes |
+//! | [`lane`] | a short way past a socket |
 //! | [`semaphore`], [`event`], [`condition`], [`barrier`] | what else processes wait for |
 //! | [`pool`] | the process pool |
 
@@ -28,6 +29,7 @@ pub mod condition;
 pub mod event;
 #[cfg(not(loom))]
 pub mod heap;
+pub mod lane;
 pub mod lock;
 pub mod owner;
 pub mod pool;

@@ -12,18 +12,22 @@ import weakref
 from concurrent.futures import Executor
 from concurrent.futures import process as _stdlib
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from juggler import _juggler
 from juggler._processes import errors, processors, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
 
     from juggler.futures import Future
 
 
 __all__ = ["ProcessPoolExecutor"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class WorkerStatistics(NamedTuple):
@@ -270,14 +274,14 @@ class _Hooks:
         """Start the thread that collects where nobody waits."""
         thread = threading.Thread(target=engine.collect_all, name="juggler-collector")
         try:
-            thread.start()
+            with _uninterrupted():
+                thread.start()
+                _threads.add(thread)  # only now: what is there is joined at exit
         except RuntimeError as problem:
             # Too many threads, or the interpreter exits: nobody would tell of results.
             why = f"cannot start a thread: {problem}"
             for future in engine.break_down(why):
                 engine.fail(future, BrokenProcessPool(why))
-        else:
-            _threads.add(thread)
 
     @staticmethod
     def dump_call(call: tuple[Any, ...], define: bool) -> bytes:
@@ -306,12 +310,20 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
     Stands in for `concurrent.futures.ProcessPoolExecutor`, and is a subclass of it.  A worker that
     dies takes with it only the call that it was making, whose future gets `WorkerDied`; another
-    worker takes its place.
+    worker takes its place.  Calls, arguments and results may be lambdas, closures, and what
+    ``__main__`` defines; what can't travel is the `PicklingError` of that call alone, which names
+    the path to the culprit.
 
     Fairness: calls begin in the order of their priorities, and of their submission.  Fork: the
-    executor belongs to the process that made it.  Signals: workers ignore Ctrl-C.  The workers end
+    executor belongs to the process that made it.  Blocking: `submit` never waits; a wait for a
+    result is without the GIL and answers signals, so that one Ctrl-C ends a blocked `map`.
+    Signals: workers ignore Ctrl-C.  The workers end
     when `shutdown` is called, when the executor is garbage, and at interpreter exit, in each case
     after they have made the calls that are queued; and at once when this process dies.
+
+    Deviations: a worker's death does not break the pool, so `BrokenProcessPool` proper comes only
+    when workers can't be started or an initializer raises; and `shutdown` is not needed for workers
+    to end when the program is killed.
 
     Args:
         max_workers: the most processes; by default as many as processors may be used.  They are
@@ -327,6 +339,8 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
     # Whether workers may be replaced by forks of a process that has threads.
     _forks_with_threads = False
+    # Whether the program waits at its end for the calls that were submitted.
+    _finishes_at_exit = True
 
     def __init__(
         self,
@@ -349,10 +363,17 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
                 raise TypeError("max_tasks_per_child must be an integer")
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
-        if memory_limit is not None and memory_limit <= 0:
-            raise ValueError("memory_limit must be greater than 0")
+        if memory_limit is not None:
+            if not isinstance(memory_limit, int):
+                raise TypeError(f"memory_limit must be an integer, of bytes, not {memory_limit!r}")
+            if memory_limit <= 0:
+                raise ValueError("memory_limit must be greater than 0")
         if mp_context is None:
             mp_context = _default_context(max_tasks_per_child is not None)
+        elif isinstance(mp_context, str):
+            raise TypeError(
+                f"mp_context must be a context, as get_context({mp_context!r}) returns, not text"
+            )
         method = mp_context.get_start_method(allow_none=False)
         if max_tasks_per_child is not None and method == "fork" and not self._forks_with_threads:
             # A worker would have to be forked while threads run.
@@ -375,19 +396,23 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
     def map(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., _T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
         ordered: bool = True,
-    ) -> Iterator[Any]:
+    ) -> Iterator[_T]:
         """The results of `fn` called with the items of `iterables`, an iterator.
+
+        Stands in for `concurrent.futures.Executor.map`; ``ordered`` and the chunks that adapt are
+        juggler's own.  The iterator waits without the GIL, and signal handlers run meanwhile.
 
         Args:
             fn: what to call.
             iterables: one for each argument.  Read at once, without `buffersize`.
-            timeout: seconds from now after which waiting for a result is a TimeoutError.
+            timeout: seconds on the monotonic clock from now, after which waiting for a result is a
+                TimeoutError.
             chunksize: how many calls are handed to a worker together.  By default juggler starts
                 with few and takes more as they prove short.
             buffersize: how many calls to have under way at most beyond the results taken; then the
@@ -403,19 +428,21 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
     def options(
         self, *, timeout: float | None = None, retries: int = 0, priority: int = 0
     ) -> PoolView:
-        """A view of this pool whose calls are treated in a certain way.
+        """A view of this pool whose calls are treated in a certain way; an `Executor`.
+
+        The standard library has no counterpart.
 
         Args:
-            timeout: seconds that a call may run; then it is stopped: by an exception in it, after
-                0.5 s more by SIGTERM, after 1 s by SIGKILL.  Only that call fails, with
-                TimeoutError.
+            timeout: seconds that a call may run, from when a worker begins it; then it is stopped:
+                by an exception in it, after 0.5 s more by SIGTERM, after 1 s by SIGKILL.  Only that
+                call fails, with TimeoutError.
             retries: how often a call is made again whose worker died.
             priority: calls with a higher one begin earlier.
         """
         return PoolView(self, timeout, retries, priority)
 
     def stats(self) -> ProcessPoolExecutorStatistics:
-        """A snapshot of what the pool is doing."""
+        """A snapshot of what the pool is doing; never blocks.  The stdlib has no counterpart."""
         waiting, deepest, _, idle, _ = self._engine.numbers()
         desks = [self._engine.desk(desk) for desk in list(self._staff.desks)]
         workers = [WorkerStatistics(*desk) for desk in desks]
@@ -423,14 +450,19 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         return ProcessPoolExecutorStatistics(waiting, deepest, busy, idle, workers)
 
     def start(self) -> None:
-        """Start all workers now, not as calls come in."""
+        """Start all workers now, not as calls come in; returns when they exist.
+
+        The standard library has no counterpart.
+        """
         self._staff.grow(everyone=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; workers end when they have made those that are queued.
 
+        Stands in for `concurrent.futures.Executor.shutdown`.
+
         Args:
-            wait: whether to wait for that.
+            wait: whether to wait for that, without the GIL.
             cancel_futures: whether to cancel the calls that no worker has begun.
         """
         for results in list(self._maps):
@@ -447,12 +479,29 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
         if wait and thread not in (None, me) and not self._engine.foreign:
             thread.join()
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Shut down; after Ctrl-C without waiting for the calls that are being made."""
+        if isinstance(error, KeyboardInterrupt):
+            self.terminate_workers()
+        return super().__exit__(kind, error, traceback)
+
     def terminate_workers(self) -> None:
-        """End the pool at once: SIGTERM to all workers, and cancel what is queued."""
+        """End the pool at once: SIGTERM to all workers, and cancel what is queued.
+
+        Here on every version; the standard library has it from 3.14 on.
+        """
         self._force_shutdown(operation="terminate")
 
     def kill_workers(self) -> None:
-        """End the pool at once: SIGKILL to all workers, and cancel what is queued."""
+        """End the pool at once: SIGKILL to all workers, and cancel what is queued.
+
+        Here on every version; the standard library has it from 3.14 on.
+        """
         self._force_shutdown(operation="kill")
 
     def _force_shutdown(self, operation: str) -> None:
@@ -481,32 +530,41 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
 
 class PoolView(Executor):
-    """A `ProcessPoolExecutor` whose calls are treated in a certain way; see `options`."""
+    """A `ProcessPoolExecutor` whose calls are treated in a certain way; see `options`.
+
+    The standard library has no counterpart.  Any number of views may be used at the same time; to
+    shut one down shuts the pool down.
+    """
 
     def __init__(
         self, pool: ProcessPoolExecutor, timeout: float | None, retries: int, priority: int
     ) -> None:
-        if timeout is not None and timeout <= 0:
+        if not isinstance(timeout, int | float | None):
+            raise TypeError(f"timeout must be a number, of seconds, or None, not {timeout!r}")
+        if timeout is not None and not timeout > 0:
             raise ValueError("timeout must be greater than 0")
+        for name, value in {"retries": retries, "priority": priority}.items():
+            if not isinstance(value, int):
+                raise TypeError(f"{name} must be an integer, not {value!r}")
         if retries < 0:
             raise ValueError("retries must be 0 or more")
         self._pool = pool
         self._options = (priority, retries, timeout or 0.0)
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """As `ProcessPoolExecutor.submit`."""
-        future: Future[Any] = self._pool._submit_with(*self._options, (fn, *args), kwargs)
+        future: Future[_T] = self._pool._submit_with(*self._options, (fn, *args), kwargs)
         return future
 
     def map(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., _T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
         ordered: bool = True,
-    ) -> Iterator[Any]:
+    ) -> Iterator[_T]:
         """As `ProcessPoolExecutor.map`; the options are each call's, so calls go one by one."""
         from juggler._processes import mapping
 
@@ -553,9 +611,23 @@ _threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _executors: weakref.WeakSet[ProcessPoolExecutor] = weakref.WeakSet()
 
 
+def _others_run() -> bool:
+    """Whether there are threads besides the main one that go on with the program."""
+    from juggler.futures import _workers
+
+    idle = {threading.main_thread(), *_threads, *_workers}
+    return any(not thread.daemon and thread not in idle for thread in threading.enumerate())
+
+
 def _at_exit() -> None:
+    # What ended the program; at a prompt it ended a line of input only.
+    last = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     for executor in list(_executors):
-        executor.shutdown(wait=False)
+        wanted = executor._finishes_at_exit or _others_run()
+        if wanted and not isinstance(last, KeyboardInterrupt):
+            executor.shutdown(wait=False)
+        else:
+            executor.terminate_workers()
     _juggler._close_process_pools()
     for thread in list(_threads):
         thread.join()

@@ -7,7 +7,7 @@ its name and returns the exit status, and a line in `COMMANDS`.
 import sys
 
 COMMANDS = {
-    "run": "run a Python program, unmodified, on juggler's threads, queues and futures",
+    "run": "run a Python program, unmodified, on juggler's threads, queues, pools and processes",
 }
 
 _HELP = """\
@@ -53,7 +53,7 @@ def main(words: "list[str] | None" = None) -> int:
         print(f"juggler {__version__}")
         return 0
     commands = "\n".join(f"  {name:<13}  {what}" for name, what in COMMANDS.items())
-    if words and words[0] in ("-h", "--help"):
+    if words and words[0] in ("-h", "--help", "help"):
         print(_HELP.format(commands=commands), end="")
         return 0
     return _reject(words)
@@ -70,7 +70,7 @@ def _reject(words: "list[str]") -> int:
 
         complaint = f"no such {'option' if words[0].startswith('-') else 'command'}: {words[0]}"
         near = difflib.get_close_matches(words[0], COMMANDS, n=1)
-        if os.path.exists(words[0]):
+        if os.path.exists(words[0]) or words[0].endswith(".py"):
             advice = f"to run a program: juggler run {words[0]}"
         elif near:
             advice = f"did you mean `juggler {near[0]}`?"

@@ -24,17 +24,19 @@ usage: juggler run [options] program.py [arguments]
        juggler run [options] -c code [arguments]
        juggler run [options] -  < program.py
 
-Run a Python program, unmodified, with `threading`, `queue` and `concurrent.futures` replaced by
-juggler's. Everything else is as `python program.py` has it: arguments, `__main__`, standard
-streams, tracebacks, signals and the exit status. The program may be a file, a folder or a zip with
-a `__main__.py`, or a script that begins with `#!/usr/bin/env -S juggler run`.
+Run a Python program, unmodified, with `threading`, `queue`, `concurrent.futures` and
+`multiprocessing` replaced by juggler's, in the processes that it starts, too. Everything else is as
+`python program.py` has it: arguments, `__main__`, standard streams, tracebacks, signals and the
+exit status. The program may be a file, a folder or a zip with a `__main__.py`, or a script that
+begins with `#!/usr/bin/env -S juggler run`.
 
-A wait that can never end (a deadlock) raises `DeadlockError`, which shows who waits for whom.
+A wait of threads that can never end (a deadlock) raises `DeadlockError`, which shows who waits for
+whom. A worker process that dies costs the call that it was making, which raises `WorkerDied`.
 
 options:
-  --report[=table|json]  when the program has ended, print to standard error which primitives it
-                         used, how often and how long they waited, how full its queues were and
-                         how busy its pools
+  --report[=table|json]  when the program has ended, print to standard error which primitives its
+                         threads used, how often and how long they waited, how full its queues
+                         were and how busy its pools; what processes share is not in it
   --report-file PATH     write the report to PATH instead; implies --report
   --no-detect            do not look for deadlocks
   -h, --help             show this help
@@ -50,6 +52,7 @@ exit status:
   the program's own; 2 where the command line is wrong
 """
 
+_OPTIONS = ("--report", "--report-file", "--no-detect", "--help")
 BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot")
 
 
@@ -107,8 +110,16 @@ def _take_settings(words: "list[str]") -> "tuple[dict[str, str], list[str]]":
             settings.setdefault("JUGGLER_RUN_REPORT", "table")
             settings["JUGGLER_RUN_REPORT_FILE"] = _writable(value)
         else:
-            raise _UsageError(f"no such option: {option}{equals}{value}")
+            raise _UsageError(f"no such option: {option}{equals}{value}{_near(option)}")
     return settings, words
+
+
+def _near(option: str) -> str:
+    """A guess what was meant by an option that there is not, if there is one."""
+    import difflib
+
+    near = difflib.get_close_matches(option, _OPTIONS, n=1)
+    return f"; did you mean {near[0]}?" if near and near[0] != option else ""
 
 
 def _writable(path: str) -> str:

@@ -9,6 +9,15 @@ value. ``fork``, ``spawn`` and ``forkserver`` are as in the standard library.
 
 Nothing is imported before the first use of a name, `multiprocessing` itself included.
 
+Which start method: ``zygote`` unless there is a reason. ``fork`` when children have to see what the
+program had in memory, and it has no threads yet; ``spawn`` when what was imported is not to be
+shared; ``forkserver`` for what was made for it. A program under `juggler run` keeps the one that
+its interpreter would have given it.
+
+Of the submodules, `connection`, `context`, `managers`, `pool`, `queues`, `sharedctypes`, `spawn`
+and `synchronize` have classes of juggler's; all others (`shared_memory`, `process`, `util`, `dummy`
+and so on) are the standard library's own.
+
 Deviations:
 
 * A child of the zygote is killed when its parent has died, daemonic or not.

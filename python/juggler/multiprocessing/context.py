@@ -41,35 +41,37 @@ __all__ = [
     "ZygoteProcess",
 ]
 
-# The methods that make an object of a class from another module of the package.
-_FACTORIES = (
-    "Array",
-    "Barrier",
-    "BoundedSemaphore",
-    "Condition",
-    "Event",
-    "JoinableQueue",
-    "Lock",
-    "Manager",
-    "Pipe",
-    "Pool",
-    "Queue",
-    "RLock",
-    "RawArray",
-    "RawValue",
-    "Semaphore",
-    "SimpleQueue",
-    "Value",
-)
+# The methods that make something from another module of the package, and what that is called there.
+_FACTORIES = {
+    "Array": ("Make an array in shared memory with a lock", "sharedctypes"),
+    "Barrier": ("Make a barrier", "synchronize"),
+    "BoundedSemaphore": ("Make a bounded semaphore", "synchronize"),
+    "Condition": ("Make a condition", "synchronize"),
+    "Event": ("Make an event", "synchronize"),
+    "JoinableQueue": ("Make a queue that knows which items are done", "queues"),
+    "Lock": ("Make a lock", "synchronize"),
+    "Manager": ("Start a manager of shared objects, a `SyncManager`", "managers"),
+    "Pipe": ("Make the two ends of a pipe", "connection"),
+    "Pool": ("Make a pool whose workers this context starts", "pool"),
+    "Queue": ("Make a queue", "queues"),
+    "RLock": ("Make a reentrant lock", "synchronize"),
+    "RawArray": ("Make an array in shared memory without a lock", "sharedctypes"),
+    "RawValue": ("Make a value in shared memory without a lock", "sharedctypes"),
+    "Semaphore": ("Make a semaphore", "synchronize"),
+    "SimpleQueue": ("Make a queue without a bound", "queues"),
+    "Value": ("Make a value in shared memory with a lock", "sharedctypes"),
+}
 
 
-def _here(method: "Callable[..., Any]") -> "Callable[..., Any]":
+def _here(method: "Callable[..., Any]", purpose: str, module: str) -> "Callable[..., Any]":
     """The standard library's method, whose ``from .queues import Queue`` means our package."""
     code: Any = method
-    copy = types.FunctionType(code.__code__, globals(), code.__name__, code.__defaults__)
+    name = code.__name__
+    copy = types.FunctionType(code.__code__, globals(), name, code.__defaults__)
     copy.__kwdefaults__ = code.__kwdefaults__
-    copy.__doc__ = code.__doc__
-    copy.__qualname__ = f"_Context.{code.__name__}"
+    where = f"juggler.multiprocessing.{module}"
+    copy.__doc__ = f"{purpose}; as `multiprocessing.{name}`.\n\nMore: `{where}`."
+    copy.__qualname__ = f"_Context.{name}"
     return copy
 
 
@@ -79,17 +81,27 @@ class _Context(BaseContext):
     OwnerDied = OwnerDied
 
     def get_context(self, method: "str | None" = None) -> "Any":
+        """The context of a start method; this one if none is named.
+
+        Stands in for `multiprocessing.get_context`, and knows ``"zygote"`` besides.
+
+        Args:
+            method: ``"zygote"``, ``"fork"``, ``"spawn"`` or ``"forkserver"``.
+
+        Raises:
+            ValueError: there is no such start method.
+        """
         if method is None:
             return self
         context = contexts.get(method)
         if context is None:
-            raise ValueError(f"cannot find context for {method!r}")
+            raise ValueError(f"cannot find context for {method!r}; there are {', '.join(contexts)}")
         context._check_available()
         return context
 
 
-for _name in _FACTORIES:
-    setattr(_Context, _name, _here(getattr(BaseContext, _name)))
+for _name, _what in _FACTORIES.items():
+    setattr(_Context, _name, _here(getattr(BaseContext, _name), *_what))
 
 
 class _Child(BaseProcess):
@@ -106,7 +118,34 @@ class _Child(BaseProcess):
 
 
 class Process(_Child):
-    """A process, started by the default context's method."""
+    """A process that calls a function; started by the method of the default context.
+
+    Stands in for `multiprocessing.Process`: its methods and attributes (`start`, `run`, `join`,
+    `is_alive`, `terminate`, `kill`, `close`; `name`, `daemon`, `pid`, `exitcode`, `sentinel`,
+    `authkey`) are the standard library's.
+
+    Blocking: `start` returns when the child exists, not when it runs; `join` waits without the GIL,
+    at most ``timeout`` seconds on the monotonic clock, and signal handlers run meanwhile.
+    `sentinel` is a descriptor that becomes readable when the process ends, for
+    `multiprocessing.connection.wait`. Fork: a forked child can't join its parent's children.
+    Signals: with the start method ``fork`` a child has its parent's handlers, otherwise Python's
+    own; Ctrl-C at a terminal reaches parent and children alike.
+
+    With the start method ``zygote`` the function and its arguments may be lambdas, closures and
+    what ``__main__`` defines, and the process is killed when its parent dies.
+
+    Args:
+        group: None; there for the sake of `threading.Thread`.
+        target: what `run` calls.
+        name: for messages; by default ``Process-N``.
+        args: the positional arguments of the call.
+        kwargs: its named arguments.
+        daemon: whether the process is ended when its parent ends; by default as its parent is.
+
+    Raises:
+        AssertionError: by `start`: the process was started already, or is another process's child.
+        PicklingError: by `start`: an argument can't travel. Not with ``fork``.
+    """
 
     @staticmethod
     def _Popen(process_obj: "Any") -> "Any":  # noqa: N802
@@ -189,12 +228,26 @@ class DefaultContext(_Context, _stock.DefaultContext):
     Process = Process  # type: ignore[assignment]
 
     def get_context(self, method: "str | None" = None) -> "Any":
+        """The context of a start method; of the default one if none is named.
+
+        Stands in for `multiprocessing.get_context`, and knows ``"zygote"`` besides. Without a name
+        the default becomes final, as there: `set_start_method` raises `RuntimeError` afterwards.
+
+        Args:
+            method: ``"zygote"``, ``"fork"``, ``"spawn"`` or ``"forkserver"``.
+
+        Raises:
+            ValueError: there is no such start method.
+        """
         if method is None:
             return _stock.DefaultContext.get_context(self)
         return super().get_context(method)
 
     def get_all_start_methods(self) -> list[str]:
-        """The names of the start methods, the default first."""
+        """The names of the start methods, juggler's default ``"zygote"`` first.
+
+        Stands in for `multiprocessing.get_all_start_methods`.
+        """
         return list(contexts)
 
 

@@ -4,7 +4,9 @@ The server, the proxies and the registry are the standard library's; the connect
 are juggler's, in which most of an operation's time was spent. For that, importing this module puts
 them into the standard library's table of serializers: its own managers and every proxy class
 derived from its `BaseProxy`, whoever defines it, get them as well. Both kinds of connections
-understand each other, so a manager may serve processes without juggler.
+understand each other, so a manager may serve processes without juggler. Where a thread and the
+server's thread for it run on one machine and both on juggler, short calls and answers meet in
+memory that the two share (`_offer_lanes`), and everything else goes through their socket.
 
 The managers here start their server by the start method of `juggler.multiprocessing`.
 """
@@ -12,7 +14,9 @@ The managers here start their server by the start method of `juggler.multiproces
 from multiprocessing import managers as _stock
 from multiprocessing.managers import BaseManager as _StockBaseManager
 from multiprocessing.managers import BaseProxy, Token
+from multiprocessing.managers import Server as _StockServer
 from multiprocessing.managers import SharedMemoryManager as _StockSharedMemoryManager
+from multiprocessing.managers import SharedMemoryServer as _StockSharedMemoryServer
 from multiprocessing.managers import SyncManager as _StockSyncManager
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +25,25 @@ from juggler.multiprocessing.context import default_context
 
 __all__ = ["BaseManager", "BaseProxy", "SharedMemoryManager", "SyncManager", "Token"]
 
-_stock.listener_client["pickle"] = (connection.Listener, connection.Client)  # type: ignore[attr-defined]
+
+def _client(address: "Any", authkey: "bytes | None" = None) -> connection.Connection:
+    server = connection.Client(address, authkey=authkey)
+    server._expect_lanes()
+    return server
+
+
+_stock.listener_client["pickle"] = (connection.Listener, _client)  # type: ignore[attr-defined]
+
+
+class _Server(_StockServer):
+    def serve_client(self, conn: "Any") -> None:
+        if isinstance(conn, connection.Connection):
+            conn._offer_lanes()
+        super().serve_client(conn)
+
+
+class _SharedMemoryServer(_Server, _StockSharedMemoryServer):
+    pass
 
 
 class BaseManager(_StockBaseManager):
@@ -35,6 +57,8 @@ class BaseManager(_StockBaseManager):
         shutdown_timeout: seconds to wait for the server's end, before it is terminated and then
             killed.
     """
+
+    _Server = _Server
 
     def __init__(
         self,
@@ -58,7 +82,10 @@ class BaseManager(_StockBaseManager):
 
 
 class SyncManager(BaseManager, _StockSyncManager):
-    """A manager of lists, dictionaries, queues, locks and the like; what `Manager()` makes."""
+    """A manager of lists, dictionaries, queues, locks and the like; what `Manager()` makes.
+
+    Stands in for `multiprocessing.managers.SyncManager`. Its arguments are those of `BaseManager`.
+    """
 
 
 class SharedMemoryManager(_StockSharedMemoryManager, BaseManager):
@@ -66,6 +93,8 @@ class SharedMemoryManager(_StockSharedMemoryManager, BaseManager):
 
     Its arguments are those of `BaseManager`.
     """
+
+    _Server = _SharedMemoryServer
 
     def __init__(
         self,

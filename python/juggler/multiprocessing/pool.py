@@ -64,7 +64,11 @@ _Call = futures.Future[Any]
 
 
 class ApplyResult(Generic[_Result]):
-    """The result of a call that may still be running."""
+    """The result of calls that may still be running; returned by `Pool.apply_async` and the like.
+
+    Stands in for `multiprocessing.pool.AsyncResult`. It keeps its pool alive. Where callbacks were
+    given it is ready when they have returned.
+    """
 
     def __init__(
         self,
@@ -120,13 +124,13 @@ class ApplyResult(Generic[_Result]):
         return value
 
     def ready(self) -> bool:
-        """Whether the call has ended."""
+        """Whether the call has ended; never blocks."""
         if self._called_back is not None:
             return self._called_back.is_set()
         return all(call.done() for call in self._calls)
 
     def successful(self) -> bool:
-        """Whether the call ended without an exception.
+        """Whether the call ended without an exception; never blocks.
 
         Raises:
             ValueError: it has not ended.
@@ -136,17 +140,25 @@ class ApplyResult(Generic[_Result]):
         return self._error() is None
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait for the end of the call, at most ``timeout`` seconds."""
+        """Wait for the end of the call, without the GIL; signal handlers run meanwhile.
+
+        Args:
+            timeout: seconds on the monotonic clock to wait at most; None waits for ever.
+        """
         if self._called_back is not None:
             self._called_back.wait(timeout)
         else:
             futures.wait(self._calls, timeout)
 
     def get(self, timeout: float | None = None) -> _Result:
-        """The result; wait for it at most ``timeout`` seconds.
+        """The result; waits for it without the GIL, and signal handlers run meanwhile.
+
+        Args:
+            timeout: seconds on the monotonic clock to wait at most; None waits for ever.
 
         Raises:
             multiprocessing.TimeoutError: it is not there in time.
+            WorkerDied: the worker died that made the call.
             BaseException: what the call raised.
         """
         self.wait(timeout)
@@ -173,7 +185,10 @@ class MapResult(ApplyResult[list[_Result]]):
 
 
 class IMapIterator(Generic[_Result]):
-    """The results of an `imap`, in the order of the arguments. Threads may share it."""
+    """The results of an `imap`, in the order of the arguments. Threads may share it.
+
+    Stands in for `multiprocessing.pool.IMapIterator`.
+    """
 
     def __init__(
         self, pool: Pool, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int
@@ -219,7 +234,10 @@ class IMapIterator(Generic[_Result]):
         return self
 
     def next(self, timeout: float | None = None) -> _Result:
-        """The next result; wait for it at most ``timeout`` seconds.
+        """The next result; waits for it without the GIL, and signal handlers run meanwhile.
+
+        Args:
+            timeout: seconds on the monotonic clock to wait at most; None waits for ever.
 
         Raises:
             multiprocessing.TimeoutError: it is not there in time.
@@ -267,23 +285,32 @@ class IMapUnorderedIterator(IMapIterator[_Result]):
 
 
 class _Executor(futures.ProcessPoolExecutor):
-    """As the standard library's pool, and not its executor, replaces forked workers."""
+    """Does what the standard library's pool does and its executor doesn't.
+
+    It replaces forked workers, and the program ends without waiting for its calls.
+    """
 
     _forks_with_threads = True
+    _finishes_at_exit = False
 
 
 class Pool(_StdlibPool):
     """A pool of worker processes, started at once.
 
     Stands in for `multiprocessing.pool.Pool`, and is a subclass of it, none of whose own code runs
-    but for `repr`.
+    but for `repr`. See the module for the deviations.
+
+    Fairness: chunks begin in the order of their submission. Fork: the pool belongs to the process
+    that made it. Signals: workers ignore Ctrl-C; the one that waits gets `KeyboardInterrupt`.
+    Leaving a ``with`` block terminates the pool, as there.
 
     Args:
         processes: how many; by default as many as processors may be used.
-        initializer: called first in every worker.
+        initializer: called first in every worker. If it raises, the pool is broken.
         initargs: its arguments.
         maxtasksperchild: a worker ends after so many chunks and is replaced.
-        context: the start method; by default that of the module the class was called from.
+        context: what starts the workers; by default the context of `juggler.multiprocessing`,
+            under `juggler run` that of `multiprocessing`.
 
     Raises:
         ValueError: ``processes`` or ``maxtasksperchild`` is not positive.
@@ -352,16 +379,33 @@ class Pool(_StdlibPool):
             raise ValueError("Pool not running")
 
     def __enter__(self) -> Self:
+        """Return the pool.
+
+        Raises:
+            ValueError: it was closed.
+        """
         self._check_running()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Terminate the pool, as there: results that were not waited for are lost."""
         self.terminate()
 
     def apply(
         self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}
     ) -> Any:
-        """Call ``func(*args, **kwds)`` in a worker and wait for the result."""
+        """Call ``func(*args, **kwds)`` in a worker and wait for the result, without the GIL.
+
+        Args:
+            func: what to call; anything that can be pickled, a lambda or a closure.
+            args: the positional arguments.
+            kwds: the named ones.
+
+        Raises:
+            WorkerDied: the worker died that made the call.
+            PicklingError: the call can't travel; the message names the path to the culprit.
+            BaseException: what the call raised.
+        """
         return self.apply_async(func, args, kwds).get()
 
     def apply_async(
@@ -372,7 +416,15 @@ class Pool(_StdlibPool):
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult[Any]:
-        """Have ``func(*args, **kwds)`` called in a worker; a callback gets what comes of it."""
+        """Have ``func(*args, **kwds)`` called in a worker; never blocks.
+
+        Args:
+            func: as for `apply`.
+            args: the positional arguments.
+            kwds: the named ones.
+            callback: called with the result, in whichever thread collects it; must not block.
+            error_callback: called with the exception instead, if there is one.
+        """
         self._check_running()
         call = self._submit(func, *args, **kwds)
         return ApplyResult(self, [call], callback, error_callback)
@@ -380,7 +432,20 @@ class Pool(_StdlibPool):
     def map(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None
     ) -> list[Any]:
-        """The list of ``func(item)`` for each item; waits for all, also if one raises."""
+        """The list of ``func(item)`` for each item; waits for all, also if one raises.
+
+        Waits without the GIL, and signal handlers run meanwhile.
+
+        Args:
+            func: as for `apply`.
+            iterable: the items, all of which are read at once.
+            chunksize: how many calls are handed to a worker together; by default such that each
+                worker gets four chunks.
+
+        Raises:
+            WorkerDied: a worker died; the other calls were made.
+            BaseException: what the first call raised that did.
+        """
         return self.map_async(func, iterable, chunksize).get()
 
     def map_async(
@@ -391,7 +456,7 @@ class Pool(_StdlibPool):
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> MapResult[Any]:
-        """As `map`, without waiting."""
+        """As `map`, without waiting; callbacks are called as by `apply_async`."""
         return self._map_async(func, iterable, mapstar, chunksize, callback, error_callback)
 
     def starmap(
@@ -408,13 +473,22 @@ class Pool(_StdlibPool):
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> MapResult[Any]:
-        """As `starmap`, without waiting."""
+        """As `starmap`, without waiting; callbacks are called as by `apply_async`."""
         return self._map_async(func, iterable, starmapstar, chunksize, callback, error_callback)
 
     def imap(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
     ) -> IMapIterator[Any]:
-        """An iterator over ``func(item)`` for each item, in order; the calls begin at once."""
+        """An iterator over ``func(item)`` for each item, in order; the calls begin at once.
+
+        Args:
+            func: as for `apply`.
+            iterable: the items. A generator is read by a thread, and may be endless.
+            chunksize: how many calls are handed to a worker together.
+
+        Raises:
+            ValueError: ``chunksize`` is not positive.
+        """
         self._check_running()
         return IMapIterator(self, func, iterable, _checked(chunksize))
 
@@ -491,7 +565,7 @@ class Pool(_StdlibPool):
         self._executor.terminate_workers()  # type: ignore[attr-defined]
 
     def join(self) -> None:
-        """Wait for the workers to end, after `close` or `terminate`.
+        """Wait for the workers to end, after `close` or `terminate`, without the GIL.
 
         Raises:
             ValueError: the pool is still open.
@@ -506,7 +580,15 @@ class Pool(_StdlibPool):
 
 
 class ThreadPool(Pool):
-    """A pool of worker threads; stands in for `multiprocessing.pool.ThreadPool`."""
+    """A pool of worker threads with the methods of `Pool`.
+
+    Stands in for `multiprocessing.pool.ThreadPool`, and is a subclass of `Pool` only.
+
+    Args:
+        processes: how many threads; by default as many as processors may be used.
+        initializer: called first in every thread. If it raises, the pool is broken.
+        initargs: its arguments.
+    """
 
     def __init__(
         self,

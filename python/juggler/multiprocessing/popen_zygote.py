@@ -10,7 +10,7 @@ from multiprocessing import popen_fork, spawn, util
 from multiprocessing.context import set_spawning_popen
 from typing import Any
 
-from juggler.multiprocessing import _by_value, zygote
+from juggler.multiprocessing import _child_pickling, zygote
 from juggler.multiprocessing._wire import STATUS, Inherited
 
 __all__ = ["Popen"]
@@ -44,8 +44,8 @@ class Popen(popen_fork.Popen):
         payload = io.BytesIO()
         set_spawning_popen(self)  # type: ignore[arg-type]
         try:
-            _by_value.dump(data, payload, self._fds)
-            _by_value.dump(process_obj, payload, self._fds)
+            _child_pickling.dump(data, payload, self._fds)
+            _child_pickling.dump(process_obj, payload, self._fds)
         finally:
             set_spawning_popen(None)
         child = zygote.fork(payload.getbuffer(), self._fds)

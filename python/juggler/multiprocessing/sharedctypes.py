@@ -62,7 +62,7 @@ def _new_value(type_: type[Any]) -> Any:
 
 
 def RawValue(typecode_or_type: Any, *args: Any) -> Any:  # noqa: N802
-    """A ctypes object in shared memory, without a lock.
+    """A ctypes object in shared memory, without a lock; as `multiprocessing.RawValue`.
 
     Args:
         typecode_or_type: a ctypes type, or a typecode as of the `array` module.
@@ -76,7 +76,9 @@ def RawValue(typecode_or_type: Any, *args: Any) -> Any:  # noqa: N802
 def RawArray(  # noqa: N802
     typecode_or_type: Any, size_or_initializer: int | Iterable[Any]
 ) -> Any:
-    """A ctypes array in shared memory, without a lock; `numpy.frombuffer` gives a view of it.
+    """A ctypes array in shared memory, without a lock; as `multiprocessing.RawArray`.
+
+    `numpy.frombuffer` gives a view of it.
 
     Args:
         typecode_or_type: a ctypes type, or a typecode as of the `array` module, of the elements.
@@ -102,7 +104,10 @@ def _lock_for(lock: Any, ctx: Any) -> Any:
 def Value(  # noqa: N802
     typecode_or_type: Any, *args: Any, lock: Any = True, ctx: Any = None
 ) -> Any:
-    """A ctypes object in shared memory with a lock; its ``value`` is read and written under it.
+    """A ctypes object in shared memory with a lock; as `multiprocessing.Value`.
+
+    Its ``value`` is read and written under the lock. So ``counter.value += 1`` takes the lock twice
+    and needs ``with counter.get_lock():`` around it; `fetch_add` needs nothing.
 
     Args:
         typecode_or_type: a ctypes type, or a typecode as of the `array` module.
@@ -124,7 +129,9 @@ def Array(  # noqa: N802
     lock: Any = True,
     ctx: Any = None,
 ) -> Any:
-    """A ctypes array in shared memory with a lock, under which its elements are read and written.
+    """A ctypes array in shared memory with a lock; as `multiprocessing.Array`.
+
+    Its elements are read and written under the lock, one at a time or a slice.
 
     Args:
         typecode_or_type: a ctypes type, or a typecode as of the `array` module, of the elements.
@@ -140,7 +147,7 @@ def Array(  # noqa: N802
 
 
 def copy(obj: Any) -> Any:
-    """A copy of a ctypes object, in shared memory."""
+    """A copy of a ctypes object, in shared memory; as `multiprocessing.sharedctypes.copy`."""
     new = _new_value(type(obj))
     ctypes.pointer(new)[0] = obj
     return new
@@ -148,6 +155,8 @@ def copy(obj: Any) -> Any:
 
 def synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> Any:
     """A wrapper of a ctypes object that reads and writes it under a lock.
+
+    Stands in for `multiprocessing.sharedctypes.synchronized`.
 
     Args:
         obj: a number, an array or a structure of ctypes.

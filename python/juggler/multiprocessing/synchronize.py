@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from juggler._juggler import SharedSegment
 
-    Place = tuple[SharedSegment, int]
+    _Place = tuple[SharedSegment, int]
 
 __all__ = [
     "Barrier",
@@ -72,11 +72,11 @@ SEM_VALUE_MAX = SharedSemaphore.SEM_VALUE_MAX
 _T = TypeVar("_T")
 
 
-def _rebuild(cls: Any, place: Place) -> object:
+def _rebuild(cls: Any, place: _Place) -> object:
     return cls.__new__(cls, at=place)
 
 
-def _rebuild_semaphore(cls: Any, place: Place, maxvalue: int) -> object:
+def _rebuild_semaphore(cls: Any, place: _Place, maxvalue: int) -> object:
     semaphore = cls.__new__(cls, at=place)
     semaphore._bound(maxvalue)
     return semaphore
@@ -225,9 +225,11 @@ class Condition:
         self.release = self._lock.release
 
     def __enter__(self) -> bool:
+        """Take the lock, waiting for it, without the GIL, if need be."""
         return bool(self._lock.__enter__())
 
     def __exit__(self, *exc_info: object) -> None:
+        """Give the lock back; never blocks."""
         self._lock.__exit__(*exc_info)
 
     def __repr__(self) -> str:

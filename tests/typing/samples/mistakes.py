@@ -2,7 +2,7 @@
 
 import queue as stdlib
 
-from juggler import futures, queue, threading
+from juggler import futures, multiprocessing, queue, threading
 
 threading.Lokc()  # type: ignore[attr-defined]
 threading.Lock("name")  # type: ignore[call-arg]
@@ -21,6 +21,11 @@ ours: queue.Queue[int] = stdlib.Queue()  # type: ignore[assignment]
 futures.ThreadPoolExecutor().submit(len)  # type: ignore[call-arg]
 futures.Future[int]().set_result("text")  # type: ignore[arg-type]
 futures.ThreadPoolExecutor(initializer=len)  # type: ignore[arg-type]
+futures.ProcessPoolExecutor().submit(len)  # type: ignore[call-arg]
+futures.ProcessPoolExecutor().options(retry=1)  # type: ignore[call-arg]
+multiprocessing.Value("q").value = "1"  # type: ignore[assignment]
+multiprocessing.Queue("1")  # type: ignore[arg-type]
+multiprocessing.Lokc()  # type: ignore[attr-defined]
 
 
 class Mine(threading.Lock):  # type: ignore[misc]

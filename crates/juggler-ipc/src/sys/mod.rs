@@ -12,6 +12,10 @@ pub use linux::{
 mod process;
 #[cfg(target_os = "linux")]
 pub use process::{Poller, await_process, kill_self, open_process, resident_bytes, signal_process};
+#[cfg(target_os = "linux")]
+mod socket;
+#[cfg(target_os = "linux")]
+pub use socket::{receive_with_file, send_with_file};
 
 #[cfg(all(test, not(loom)))]
 pub mod testing;

@@ -11,6 +11,7 @@
 
 mod condition;
 mod event;
+mod lane;
 mod lock;
 mod pool;
 mod semaphore;

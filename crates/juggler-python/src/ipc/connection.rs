@@ -13,6 +13,12 @@
 //! microseconds than to sleep and be woken; where all processors are busy, it is slower, as it keeps one from the peer. No
 //! number that the system tells is fresh enough to choose by. So a connection remembers how long its waits took in either
 //! way, waits in the way that was clearly better, and tries the other now and then.
+//!
+//! # Lanes
+//!
+//! A manager's server offers each client memory beside their socket, in which a message may lie for a peer that waits for one;
+//! see [`juggler_ipc::lane`]. The file comes with the server's first answer, and closes with it unread where the client is the
+//! standard library's or another machine's: nobody waits at a lane that only one side knows.
 #![allow(unsafe_code)]
 
 use crate::futures::stdlib::Import;
@@ -22,15 +28,19 @@ use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
 use juggler_ipc::channel::several_processors;
+use juggler_ipc::lane::{Arrival, Lanes};
+use juggler_ipc::sys::{receive_with_file, send_with_file};
 use juggler_sync::Deadline;
 use juggler_sync::sys::monotonic_nanos;
 use pyo3::exceptions::{PyEOFError, PyOSError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use std::io;
-use std::os::fd::RawFd;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
 
 static BUFFER_TOO_SHORT: Import = Import::new("multiprocessing.context", "BufferTooShort");
 
@@ -38,12 +48,14 @@ static BUFFER_TOO_SHORT: Import = Import::new("multiprocessing.context", "Buffer
 const SHORT: usize = 0x7fff_ffff;
 /// Memory for a message is taken as it comes: a wrong length must not take it all at once.
 const PIECE: usize = 1 << 20;
-/// For how many nanoseconds a wait asks again before it sleeps.
+/// For how many nanoseconds a wait asks again at most before it sleeps.
 const ASK: u64 = 30_000;
 /// Longer waits count as if they had taken so many nanoseconds: they say nothing about how to begin.
 const LONGEST_WAIT: u32 = 100_000;
 /// Of so many waits, the first two try the way that seems worse.
 const TRIAL: u32 = 32;
+/// How long a wait at a lane lasts before it goes on at the socket, which tells when the peer is gone.
+const PATIENCE: Duration = Duration::from_millis(10);
 /// Calls that move more bytes than this give the GIL up from the beginning.
 const LONG: usize = 256 << 10;
 
@@ -64,6 +76,9 @@ pub struct Connection {
     /// One of the constants below.
     nature: AtomicU8,
     waits: Waits,
+    /// One of the constants below.
+    prospect: AtomicU8,
+    lanes: OnceLock<Lanes>,
 }
 
 /// How long waits for messages took lately, in nanoseconds, by how they began.
@@ -72,6 +87,13 @@ struct Waits {
     asking: AtomicU32,
     sleeping: AtomicU32,
 }
+
+/// The connection has its lanes, or will never have any.
+const SETTLED: u8 = 0;
+/// The next message that is sent carries the file of lanes.
+const OFFERS: u8 = 1;
+/// A message to come may carry it.
+const EXPECTS: u8 = 2;
 
 /// Nobody has asked yet; a socket, unless the system says otherwise.
 const SOCKET: u8 = 0;
@@ -93,6 +115,8 @@ impl Connection {
                 asking: AtomicU32::new(LONGEST_WAIT),
                 sleeping: AtomicU32::new(LONGEST_WAIT),
             },
+            prospect: AtomicU8::new(SETTLED),
+            lanes: OnceLock::new(),
         }
     }
 
@@ -181,6 +205,16 @@ impl Connection {
     fn _detach(&self) {
         self.set_handle(None);
     }
+
+    /// Offer the peer lanes with the next message. For a connection on which the sides speak in turn.
+    fn _offer_lanes(&self) {
+        self.prospect.store(OFFERS, Ordering::Relaxed);
+    }
+
+    /// Take the lanes that the peer may offer with one of its messages; it is trusted with the program already.
+    fn _expect_lanes(&self) {
+        self.prospect.store(EXPECTS, Ordering::Relaxed);
+    }
 }
 
 const CLOSED: &str = "handle is closed";
@@ -218,10 +252,42 @@ impl Connection {
         Raised::new::<PyOSError>(py, "bad message length")
     }
 
-    /// The length of the next message.
+    /// The lanes, if both sides have them.
+    fn lanes(&self) -> Option<&Lanes> {
+        self.lanes.get().filter(|lanes| lanes.is_open())
+    }
+
+    /// Waits for the next message's beginning.
+    fn incoming(&self, end: &mut End<'_, '_>) -> Result<Incoming, Raised> {
+        if let Some(lanes) = self.lanes() {
+            let arrival = match lanes.arrival() {
+                Some(arrival) => arrival,
+                None => {
+                    let arrival = PyGate::new(end.py).system_call(|| self.waits.at_lane(lanes))?;
+                    // It may have been closed meanwhile, and the descriptor be another's by now.
+                    end.handle = self.open_handle().ok_or_else(|| Raised::new::<PyOSError>(end.py, CLOSED))?;
+                    arrival.map_err(|error| Raised::from_err(end.py, error.into()))?
+                }
+            };
+            if let Arrival::Here(length) = arrival {
+                return Ok(Incoming { length, here: true });
+            }
+        }
+        let length = self.length(end)?;
+        Ok(Incoming { length, here: false })
+    }
+
+    /// The length of the next message from the descriptor.
     fn length(&self, end: &End<'_, '_>) -> Result<usize, Raised> {
         let mut short = [0; 4];
-        end.read(&mut short, true)?;
+        if self.prospect.load(Ordering::Relaxed) == EXPECTS {
+            end.read_with_lanes(&mut short)?;
+        } else {
+            end.read(&mut short, true)?;
+            if let Some(lanes) = self.lanes() {
+                lanes.received_elsewhere();
+            }
+        }
         let length = i32::from_be_bytes(short);
         if length >= 0 {
             return Ok(length as usize);
@@ -237,20 +303,48 @@ impl Connection {
     }
 }
 
+/// A message whose beginning has come.
+struct Incoming {
+    length: usize,
+    /// Whether it lies in the lane.
+    here: bool,
+}
+
 impl Waits {
     /// Reads the first bytes of a message, waiting for them. Detached.
     fn read(&self, handle: RawFd, nature: &AtomicU8, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait(|asks_on| {
+            let mut done = Err(io::ErrorKind::WouldBlock.into());
+            while would_wait(&done) && asks_on() {
+                done = try_read(handle, nature, buffer);
+            }
+            if would_wait(&done) { read(handle, buffer) } else { done }
+        })
+    }
+
+    /// Waits for a message at the lane. Detached.
+    fn at_lane(&self, lanes: &Lanes) -> io::Result<Arrival> {
+        let arrival = self.wait(|asks_on| {
+            // The clock costs more than a look.
+            let mut looks = 0_u32;
+            let look_on = || {
+                looks += 1;
+                if looks % 32 == 1 { asks_on() } else { true }
+            };
+            lanes.wait(look_on, Deadline::after(PATIENCE))
+        });
+        arrival.ok_or_else(|| io::ErrorKind::Interrupted.into())
+    }
+
+    /// Has `wait` wait, which asks as long as it is told to and sleeps then.
+    fn wait<T>(&self, wait: impl FnOnce(&mut dyn FnMut() -> bool) -> T) -> T {
         let begin = monotonic_nanos();
         let (asking, sleeping) = (self.asking.load(Ordering::Relaxed), self.sleeping.load(Ordering::Relaxed));
         let trial = self.count.fetch_add(1, Ordering::Relaxed) % TRIAL < 2;
         let ask = several_processors() && trial != (asking < sleeping - sleeping / 4);
-        let mut done = Err(io::ErrorKind::WouldBlock.into());
-        while ask && would_wait(&done) && monotonic_nanos() - begin < ASK {
-            done = try_read(handle, nature, buffer);
-        }
-        if would_wait(&done) {
-            done = read(handle, buffer);
-        }
+        // Who has asked for as long as a sleep takes has lost already.
+        let limit = ASK.min(u64::from(sleeping));
+        let done = wait(&mut || ask && monotonic_nanos() - begin < limit);
         let took = (monotonic_nanos() - begin).min(u64::from(LONGEST_WAIT)) as u32;
         let (average, before) = if ask { (&self.asking, asking) } else { (&self.sleeping, sleeping) };
         average.store(before - before / 4 + took / 4, Ordering::Relaxed);
@@ -281,8 +375,57 @@ impl End<'_, '_> {
             header[4..].copy_from_slice(&(message.len() as u64).to_be_bytes());
             &header
         };
-        let total = header.len() + message.len();
-        let (handle, mut sent) = (self.handle, 0);
+        if let Some(lanes) = self.connection.lanes() {
+            if lanes.send(message) {
+                return Ok(());
+            }
+            return self.write(header, message, 0).inspect_err(|_| lanes.retract());
+        }
+        let mut sent = 0;
+        if self.connection.prospect.load(Ordering::Relaxed) == OFFERS {
+            self.connection.prospect.store(SETTLED, Ordering::Relaxed);
+            sent = self.send_with_lanes(header, message).unwrap_or(0);
+        }
+        self.write(header, message, sent)
+    }
+
+    /// Sends the beginning of a message and makes lanes that come with it. Where that can't be, the connection is as good without.
+    #[cold]
+    fn send_with_lanes(&self, header: &[u8], message: &[u8]) -> io::Result<usize> {
+        let (lanes, file) = Lanes::create()?;
+        let sent = send_with_file(self.socket(), &[IoSlice::new(header), IoSlice::new(message)], file.as_fd())?;
+        let _ = self.connection.lanes.set(lanes);
+        Ok(sent)
+    }
+
+    /// Reads the first bytes of a message, and the lanes that may come with them.
+    #[cold]
+    fn read_with_lanes(&self, buffer: &mut [u8]) -> Result<(), Raised> {
+        let socket = self.socket();
+        let received = PyGate::new(self.py).system_call(|| receive_with_file(socket, buffer))?;
+        let (count, file) = match received {
+            // Not a socket, or one that is not blocking.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTSOCK | libc::EAGAIN)) => (0, None),
+            Ok((0, _)) => return Err(end_of_file()),
+            received => received.map_err(|error| Raised::from_err(self.py, error.into()))?,
+        };
+        if let Some(file) = file {
+            self.connection.prospect.store(SETTLED, Ordering::Relaxed);
+            // What can't be mapped is not used.
+            if let Ok(lanes) = Lanes::join(file) {
+                let _ = self.connection.lanes.set(lanes);
+            }
+        }
+        if count < buffer.len() { self.read(&mut buffer[count..], count == 0) } else { Ok(()) }
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open, as the connection's user closes it only when no call is under way.
+        unsafe { BorrowedFd::borrow_raw(self.handle) }
+    }
+
+    fn write(&self, header: &[u8], message: &[u8], mut sent: usize) -> Result<(), Raised> {
+        let (handle, total) = (self.handle, header.len() + message.len());
         let mut waiting = total > LONG;
         while sent < total {
             // What is left of the two parts.
@@ -315,11 +458,7 @@ impl End<'_, '_> {
                 try_read(handle, &connection.nature, rest)
             };
             match read {
-                Ok(0) if first && done == 0 => {
-                    // SAFETY: the thread is attached; the class always exists.
-                    unsafe { ffi::PyErr_SetNone(ffi::PyExc_EOFError) };
-                    return Err(Raised);
-                }
+                Ok(0) if first && done == 0 => return Err(end_of_file()),
                 Ok(0) => return Err(Raised::new::<PyEOFError>(self.py, "got end of file during message")),
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => waiting = true,
@@ -329,8 +468,18 @@ impl End<'_, '_> {
         Ok(())
     }
 
-    /// Reads a message's bytes.
-    fn read_bytes(&self, length: usize) -> Result<Obj, Raised> {
+    /// Reads the rest of a message.
+    fn fill(&self, incoming: &Incoming, buffer: &mut [u8]) -> Result<(), Raised> {
+        match self.connection.lanes.get() {
+            Some(lanes) if incoming.here && lanes.take(buffer) => Ok(()),
+            Some(_) if incoming.here => Err(self.connection.bad_message_length(self.py)),
+            _ => self.read(buffer, false),
+        }
+    }
+
+    /// Reads the rest of a message.
+    fn read_bytes(&self, incoming: &Incoming) -> Result<Obj, Raised> {
+        let length = incoming.length;
         let mut size = length.min(PIECE);
         // SAFETY: the thread is attached; without a source the contents are uninitialised, and written before they are read.
         let mut bytes = unsafe { owned(ffi::PyBytes_FromStringAndSize(std::ptr::null(), size as isize))? };
@@ -341,7 +490,7 @@ impl End<'_, '_> {
                 let start = ffi::PyBytes_AsString(bytes.as_ptr()).cast::<u8>();
                 std::slice::from_raw_parts_mut(start.add(done), size - done)
             };
-            self.read(rest, false)?;
+            self.fill(incoming, rest)?;
             if size == length {
                 return Ok(bytes);
             }
@@ -372,6 +521,14 @@ impl End<'_, '_> {
         // SAFETY: as above.
         would_block(outcome(unsafe { libc::pwritev2(self.handle, parts.as_ptr(), 2, -1, libc::RWF_NOWAIT) }))
     }
+}
+
+/// The peer is gone. The thread is attached.
+#[cold]
+fn end_of_file() -> Raised {
+    // SAFETY: the thread is attached; the class always exists.
+    unsafe { ffi::PyErr_SetNone(ffi::PyExc_EOFError) };
+    Raised
 }
 
 /// Reads some bytes if there are any.
@@ -452,8 +609,9 @@ fn send(this: This<'_, '_, Connection>, args: Args<'_>) -> RawResult {
 }
 
 fn recv(this: This<'_, '_, Connection>) -> RawResult {
-    let end = this.reader(this.py())?;
-    let message = end.read_bytes(this.length(&end)?)?;
+    let mut end = this.reader(this.py())?;
+    let incoming = this.incoming(&mut end)?;
+    let message = end.read_bytes(&incoming)?;
     Ok(payload::loads(this.py(), message)?.into_ptr())
 }
 
@@ -495,35 +653,36 @@ fn index(argument: *mut ffi::PyObject, default: usize) -> Result<Option<usize>, 
 fn recv_bytes(this: This<'_, '_, Connection>, args: Args<'_>) -> RawResult {
     let py = this.py();
     let [maxlength] = args.parse(py, "recv_bytes", [c"maxlength"], 0)?;
-    let end = this.reader(py)?;
+    let mut end = this.reader(py)?;
     let Some(most) = index(maxlength, usize::MAX)? else {
         return Err(Raised::new::<PyValueError>(py, "negative maxlength"));
     };
-    let length = this.length(&end)?;
-    if length > most {
+    let incoming = this.incoming(&mut end)?;
+    if incoming.length > most {
         return Err(this.bad_message_length(py));
     }
-    Ok(end.read_bytes(length)?.into_ptr())
+    Ok(end.read_bytes(&incoming)?.into_ptr())
 }
 
 fn recv_bytes_into(this: This<'_, '_, Connection>, args: Args<'_>) -> RawResult {
     let py = this.py();
     let [buf, offset] = args.parse(py, "recv_bytes_into", [c"buf", c"offset"], 1)?;
-    let end = this.reader(py)?;
+    let mut end = this.reader(py)?;
     let buffer = Buffer::new(buf, ffi::PyBUF_WRITABLE)?;
     let Some(offset) = index(offset, 0)? else { return Err(Raised::new::<PyValueError>(py, "negative offset")) };
     let available = buffer.bytes().len();
     if offset > available {
         return Err(Raised::new::<PyValueError>(py, "offset too large"));
     }
-    let length = this.length(&end)?;
+    let incoming = this.incoming(&mut end)?;
+    let length = incoming.length;
     if length > available - offset {
-        let message = end.read_bytes(length)?;
+        let message = end.read_bytes(&incoming)?;
         return Err(BUFFER_TOO_SHORT.raise(py, (message.into_bound(py),)));
     }
     if length > 0 {
         // SAFETY: the buffer is held and writable, and the range lies within it.
-        end.read(unsafe { std::slice::from_raw_parts_mut(buffer.start().add(offset), length) }, false)?;
+        end.fill(&incoming, unsafe { std::slice::from_raw_parts_mut(buffer.start().add(offset), length) })?;
     }
     // SAFETY: the thread is attached.
     Ok(unsafe { owned(ffi::PyLong_FromSize_t(length))? }.into_ptr())
@@ -534,6 +693,10 @@ fn poll_method(this: This<'_, '_, Connection>, args: Args<'_>) -> RawResult {
     let [timeout] = args.parse(py, "poll", [c"timeout"], 0)?;
     let end = this.reader(py)?;
     let deadline = if timeout.is_null() { Deadline::PASSED } else { timeout::of_wait(py, timeout)? };
+    // A message may have been left in the lane by an interrupted call.
+    if this.lanes().is_some_and(|lanes| matches!(lanes.arrival(), Some(Arrival::Here(_)))) {
+        return Ok(raw::bool(true));
+    }
     let mut ready = poll(end.handle, libc::POLLIN, Deadline::PASSED);
     if matches!(ready, Ok(false)) && deadline != Deadline::PASSED {
         let handle = end.handle;

@@ -20,7 +20,7 @@ pyo3::create_exception!(
     PyRuntimeWarning,
     "A process died while it held a lock, which the caller has now.\n\nTold once per death, as a warning: what the lock \
      guards may be half changed. Where warnings are errors (`warnings.simplefilter(\"error\", OwnerDied)`) it is raised \
-     instead, and the lock is free again."
+     instead, and the lock is free again. The standard library has no counterpart: there everybody waits for ever."
 );
 
 /// Tells of a dead owner; an error is the warning, raised, and then the caller lets go of the lock.
