@@ -1,14 +1,19 @@
-"""Runs programs and sees what they leave behind."""
+"""Runs programs, and sees what they and the tests themselves leave behind."""
 
+import gc
 import os
 import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
+
+from juggler import multiprocessing
 
 _MARK = "JUGGLER_TEST_MARK"
 
@@ -82,3 +87,62 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 def run_program(programs: Programs) -> Callable[..., str]:
     """Runs the text of a program, expects it to succeed, and gives what it printed."""
     return programs.run
+
+
+# ---------------------------------------------------------------- what a test leaves behind here
+
+_PATIENCE = 30
+"""Seconds until what is on its way to its end must have ended."""
+
+
+def children(pid: int) -> set[int]:
+    """The processes that a process has, dead ones that nobody has reaped too."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+
+
+def descriptors() -> Counter[str]:
+    """What this process has open, but for the heap of what processes share, which stays."""
+    names = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+    found = Counter(os.readlink(name) for name in names if os.path.lexists(name))
+    del found["/memfd:juggler (deleted)"]
+    return found
+
+
+def remains() -> dict[str, Counter[str]]:
+    """What a test could leave behind."""
+    gc.collect()
+    threads = (Path(f"/proc/self/task/{task}/comm") for task in os.listdir("/proc/self/task"))
+    return {
+        "open files": descriptors(),
+        "threads": Counter(name.read_text().strip() for name in threads if name.exists()),
+        "processes": Counter(map(str, children(os.getpid()))),
+        "shared memory": Counter(os.listdir("/dev/shm")),
+    }
+
+
+def _nothing() -> None:
+    pass
+
+
+@pytest.fixture(scope="session")
+def _servers() -> None:
+    """What is started once and stays: zygote, forkserver, resource tracker."""
+    resource_tracker.ensure_running()
+    for method in ("zygote", "forkserver"):
+        process = multiprocessing.get_context(method).Process(target=_nothing)
+        process.start()
+        process.join()
+        process.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(_servers: None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test leaves no open file, no thread, no process and no shared memory."""
+    before = remains()
+    yield
+    request.node.funcargs.clear()  # what the test's fixtures gave it
+    end = time.monotonic() + _PATIENCE
+    while left := {what: more for what, now in remains().items() if (more := now - before[what])}:
+        assert time.monotonic() < end, f"the test left {left}"
+        time.sleep(0.01)

@@ -108,6 +108,40 @@ def raise_unpicklable() -> Never:
     raise error
 
 
+def make_unknown() -> Any:
+    """An object of a class that no other process can import."""
+    import types
+
+    module = sys.modules["only_here"] = types.ModuleType("only_here")
+    exec("class Unknown: pass", vars(module))
+    return module.Unknown()
+
+
+def put_then_die(target: Any, lock: Any, kind: str) -> None:
+    """Die with what `target` is held by, so that others must take over."""
+    if kind == "condition":
+        target.acquire()
+    lock.release()
+    if kind == "queue":
+        while True:
+            target.put(b"x" * 10_000)
+    time.sleep(600)
+
+
+def kill_children() -> None:
+    """Kill this process's children: its zygote."""
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
+def kill_if_27(value: int) -> int:
+    return kill_if(value, 27)
+
+
+def sleep_then_none(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 initialized: list[int] = []
 
 

@@ -12,6 +12,7 @@ import weakref
 from concurrent.futures import Executor
 from concurrent.futures import process as _stdlib
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import ProcessError
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from juggler import _juggler
@@ -110,7 +111,7 @@ class _Staff:
         try:
             while self.start() and (everyone or self.all_at_once):
                 pass
-        except OSError as problem:
+        except (OSError, ProcessError) as problem:
             # Those that there are do all the work.
             if not self.desks:
                 self.break_down(f"cannot start a worker process: {problem}")
@@ -123,15 +124,12 @@ class _Staff:
             try:
                 thread.start()
             except RuntimeError as problem:
-                # Too many threads, or the interpreter exits: nobody would look after the workers.
-                self.break_down(f"cannot start a thread: {problem}")
-                for process in self.desks.values():
-                    process.join()
-                self.desks.clear()
-                self.processes.clear()
-                return
-            self.thread = thread
-            _threads.add(thread)
+                self.break_down(f"cannot start the thread that looks after workers: {problem}")
+                for desk in list(self.desks):
+                    self.discard(desk)
+            else:
+                _threads.add(thread)
+                self.thread = thread
 
     def _tell(self) -> None:
         """Fail the calls that are to be; without the lock, as callbacks may wait for others'."""
@@ -153,16 +151,38 @@ class _Staff:
         args = (seat, self.initializer, self.initargs, self.max_tasks, spins)
         process = self.context.Process(target=worker.main, args=args)
         with _uninterrupted():
+            spare = -1
             try:
-                process.start()
+                # The descriptor with which it will be watched: better none now than none then.
+                spare = os.dup(self.engine.fileno())
+                try:
+                    process.start()
+                except ProcessError:  # its zygote died; the next start begins with another
+                    process = self.context.Process(target=worker.main, args=args)
+                    process.start()
             except BaseException:
                 self.engine.leave_desk(desk)
                 raise
+            finally:
+                if spare >= 0:
+                    os.close(spare)
             self.desks[desk] = process
             self.processes[process.pid] = process
-            if not self.engine.watch(desk, process.pid):
-                self._bury(desk, None, worked=False, unfit=False)
+            try:
+                watched = self.engine.watch(desk, process.pid)
+            except OSError:
+                self.discard(desk)
+                raise
+            if not watched:
+                self._bury(*self.engine.settle(desk))
         return True
+
+    def discard(self, desk: int) -> None:
+        """Kill the worker at `desk`, which nobody looks after."""
+        process = self.desks[desk]
+        process.kill()
+        process.join()
+        self.clear(*self.engine.settle(desk)[:2])
 
     def bury(self, desk: int, lost: Any, worked: bool, unfit: bool) -> None:
         """Do what is to be done when the worker at `desk` is dead."""
@@ -171,16 +191,7 @@ class _Staff:
         self._tell()
 
     def _bury(self, desk: int, lost: Any, worked: bool, unfit: bool) -> None:
-        process = self.desks.pop(desk)
-        self.engine.leave_desk(desk)
-        self.processes.pop(process.pid, None)
-        pid, exitcode = process.pid, _reap(process)
-        if lost is not None:
-            future, reason, done = lost
-            if reason is None:
-                self.failed.append((future, errors.died(pid, exitcode, done)))
-            else:
-                self.failed.append((future, errors.stopped(reason, pid, exitcode)))
+        pid, exitcode = self.clear(desk, lost)
         self.barren = 0 if worked else self.barren + 1
         if self.dismissed:
             if not self.desks:
@@ -191,7 +202,23 @@ class _Staff:
             how = errors.died(pid, exitcode)
             self.break_down(f"no worker lived to take a call; the last: {how}")
         elif self.engine.waiting:
-            self._hire(everyone=False)
+            # The others do the work, or the pool is broken and has said why.
+            with contextlib.suppress(Exception):
+                self._hire(everyone=False)
+
+    def clear(self, desk: int, lost: Any) -> tuple[int, int | None]:
+        """Clear the desk of a dead worker, and have the call fail that is lost with it."""
+        process = self.desks.pop(desk)
+        self.engine.leave_desk(desk)
+        self.processes.pop(process.pid, None)
+        pid, exitcode = process.pid, _reap(process)
+        if lost is not None:
+            future, reason, done = lost
+            if reason is None:
+                self.failed.append((future, errors.died(pid, exitcode, done)))
+            else:
+                self.failed.append((future, errors.stopped(reason, pid, exitcode)))
+        return pid, exitcode
 
     def break_down(self, why: str) -> None:
         """End the pool: nothing that waits can be done."""

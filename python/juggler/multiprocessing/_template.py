@@ -11,6 +11,7 @@ import _pickle
 import _signal  # type: ignore[import-not-found]
 import _socket
 import atexit
+import errno
 import gc
 import marshal
 import os
@@ -40,10 +41,10 @@ class _Request:
         self.fds = fds
         self.length, streams, no_tracker = _wire.REQUEST.unpack(message)
         received = iter(fds)
+        self.answers = next(received)
         self.payload = next(received)
         self.header: dict[str, Any] = marshal.loads(os.pread(self.payload, self.length, 0))
         self.outputs = {fd: next(received) for fd in (1, 2) if streams & fd}
-        self.answers = next(received)
         self.tracker = next(received)
         # The other end of the tracker's pipe, where there is no tracker yet.
         self.unread = next(received) if no_tracker else None
@@ -107,12 +108,20 @@ class _Template:
 
     def _receive(self) -> None:
         space = _socket.CMSG_SPACE(4 * _wire.DESCRIPTORS)
-        message, ancillary, _, _ = self.control.recvmsg(
+        message, ancillary, flags, _ = self.control.recvmsg(
             _wire.REQUEST.size, space, _socket.MSG_CMSG_CLOEXEC
         )
         if not message:
             os._exit(0)
-        self.serve(_Request(message, [*array("i", ancillary[0][2])]))
+        fds = [*array("i", ancillary[0][2])] if ancillary else []
+        if flags & _socket.MSG_CTRUNC:
+            # This process may open no more files. Without an answer, the program sees an end.
+            if fds:
+                _send(fds[0], _wire.ANSWER.pack(-errno.EMFILE), [])
+            for fd in fds:
+                os.close(fd)
+            return
+        self.serve(_Request(message, fds))
 
     def _reap(self, pidfd: int) -> None:
         pid, answers = self.children.pop(pidfd)
@@ -166,8 +175,6 @@ class _Template:
         try:
             if "affinity" in state:
                 os.sched_setaffinity(0, state["affinity"])
-            if "files" in state:
-                resource.setrlimit(resource.RLIMIT_NOFILE, state["files"])
         except (OSError, ValueError):  # the program may have given up rights since
             pass
         if state.get("installed"):
@@ -214,6 +221,7 @@ class _Template:
             if not _juggler.end_with_parent(template):
                 os._exit(1)
             self._leave_template(request)
+            _limit_files(self.state["files"])
             _signal.signal(
                 _signal.SIGINT,
                 _signal.default_int_handler if self.state["sigint"] else _signal.SIG_IGN,
@@ -341,6 +349,13 @@ class _Template:
             self.serve(_Request(message, fds))
 
 
+def _limit_files(limits: "tuple[int, ...]") -> None:
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)  # type: ignore[arg-type]
+    except (OSError, ValueError):
+        return  # the program may have given up rights since
+
+
 def _share_tracker(fd: int) -> None:
     """Use the parent's resource tracker."""
     tracker: Any = sys.modules["multiprocessing.resource_tracker"]
@@ -384,6 +399,8 @@ def main() -> "NoReturn":
     if killed and not _juggler.end_with_parent(killed):
         os._exit(0)
     gc.disable()
+    # The program's limit is its children's; what they have here has to be open all the same.
+    _limit_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1:] * 2)
     template = _Template(control, parent)
     # Not the module of `python -c`, which has names of its own: definitions will come in here.
     main = sys.modules["__main__"] = sys.modules["__mp_main__"] = type(sys)("__main__")

@@ -64,6 +64,7 @@ def fork(payload: "bytes | memoryview", descriptors: "Sequence[int]" = ()) -> Fo
         return Forked(*_receive(answers), answers)
     except BaseException:
         answers.close()
+        _zygote.repeat()
         raise
 
 
@@ -99,8 +100,8 @@ def _receive(answers: socket.socket) -> tuple[int, int]:
         message = b""
     if not message:
         raise ProcessError(
-            "the zygote, which forks this program's processes, died before it had forked this one;"
-            " the next start() begins with a new zygote"
+            "the zygote, which forks this program's processes, died or ran out of descriptors"
+            " before it had forked this one; the next start() begins with a new zygote, if need be"
         )
     (number,) = ANSWER.unpack(message)
     if number < 0:
@@ -149,6 +150,12 @@ class _Zygote:
     def stop(self) -> None:
         with self._lock:
             self._forget()
+
+    def repeat(self) -> None:
+        """Tell everything again: the last request may not have been read."""
+        with self._lock:
+            self._modules = set()
+            self._told = {}
 
     def after_fork_in_child(self) -> None:
         """The zygote is the parent's."""
@@ -202,7 +209,8 @@ class _Zygote:
                 content.write(payload)
             content.flush()
             message = REQUEST.pack(len(header), sum(streams), has_tracker)
-            rights = array("i", [file, *streams, *descriptors])
+            answers, *others = descriptors
+            rights = array("i", [answers, file, *streams, *others])
             control.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         self._modules.update(loaded)
         self._told = state

@@ -30,7 +30,8 @@ impl Order<'_> {
     #[inline]
     pub fn push(&self, slot: usize) -> bool {
         let ticket = self.tail.load(Ordering::Relaxed);
-        if ticket - self.head.load(Ordering::Acquire) >= self.ring.len() as u64 && !self.skip_gone(ticket) {
+        let length = ticket.wrapping_sub(self.head.load(Ordering::Acquire));
+        if length >= self.ring.len() as u64 && !self.skip_gone(ticket) {
             return false;
         }
         self.place(ticket).store(slot as u64, Ordering::Relaxed);
@@ -51,10 +52,16 @@ impl Order<'_> {
     /// Moves `head` over tickets that were cancelled; whether there is room now.
     #[cold]
     fn skip_gone(&self, tail: u64) -> bool {
+        let most = self.ring.len() as u64;
         loop {
             let head = self.head.load(Ordering::Acquire);
+            if tail.wrapping_sub(head) > most {
+                // Written by a process gone wrong. All that is queued lies behind this.
+                self.head.store(tail.saturating_sub(most - 1), Ordering::Release);
+                continue;
+            }
             if head == tail || self.queued(head).is_some() {
-                return tail - head < self.ring.len() as u64;
+                return tail - head < most;
             }
             self.advance(head);
         }

@@ -30,11 +30,9 @@ impl Region {
     pub fn take(&mut self, length: usize) -> Option<usize> {
         let length = length.checked_next_multiple_of(ALIGNMENT)?;
         let at = self.gap(self.cursor, length).or_else(|| {
-            let ends = std::iter::once(self.start).chain(self.taken.values().copied());
-            ends.filter(|&end| end < self.cursor).find_map(|end| self.gap(end, length))
+            std::iter::once(self.start).chain(self.taken.values().copied()).find_map(|end| self.gap(end, length))
         })?;
         self.reserve(at, length);
-        self.cursor = at + length;
         Some(at)
     }
 
@@ -44,10 +42,12 @@ impl Region {
         (next.checked_sub(at)? >= length).then_some(at)
     }
 
-    /// Marks bytes as taken that somebody else took.
+    /// Marks bytes as taken that somebody else took. What can't be, as it lies elsewhere, is none of this region's.
     pub fn reserve(&mut self, at: usize, length: usize) {
-        let end = at + length.next_multiple_of(ALIGNMENT);
+        let end = length.checked_next_multiple_of(ALIGNMENT).and_then(|length| at.checked_add(length));
+        let Some(end) = end.filter(|&end| at >= self.start && end <= self.end) else { return };
         self.taken.insert(at, end);
+        self.cursor = end;
         self.highest = self.highest.max(end);
     }
 
@@ -85,6 +85,20 @@ mod tests {
         assert_eq!(region.take(129), None);
         assert_eq!(region.take(100), Some(all[3]));
         assert_eq!(region.take(1), None);
+    }
+
+    #[test]
+    fn room_is_found_beside_what_somebody_else_took() {
+        let mut region = Region::new(4096, 4096 + 640);
+        region.reserve(4096, 64);
+        region.reserve(4096 + 576, 64);
+        assert_eq!(region.take(64), Some(4096 + 64));
+        assert_eq!(region.take(448), Some(4096 + 128));
+        assert_eq!(region.take(1), None);
+        region.give_back(4096);
+        region.reserve(4096, 64);
+        region.give_back(4096 + 576);
+        assert_eq!(region.take(64), Some(4096 + 576), "behind what begins at the cursor");
     }
 
     #[test]

@@ -600,7 +600,9 @@ const EXCEPTION: &str = "($self, /, timeout=None)\n--\n\n\
 const CANCEL: &str = "($self, /, running=False)\n--\n\n\
 Cancel the call unless it has begun. Returns whether it is cancelled.\n\n\
 With `running`, also one that a process pool's worker is making: the future is cancelled at once, and the worker is \
-stopped: by an exception in the call first, by signals after 0.5 s and 1 s. A thread's call can't be stopped.";
+stopped: by an exception in the call first, by signals after 0.5 s and 1 s. A thread's call can't be stopped.\n\n\
+When an asyncio task that awaits a process pool's call is cancelled, as in `loop.run_in_executor`, that counts as \
+`running` too; the standard library lets the call run on for nobody.";
 const ADD_DONE_CALLBACK: &str = "($self, /, fn)\n--\n\n\
 Call `fn` with this future when it is done, at once if it is.\n\n\
 Callbacks are called in the order in which they were added, by the thread that ends the future. An Exception that one \

@@ -19,6 +19,7 @@ use juggler_sync::future::State;
 use juggler_sync::sync::{Arc, Ordering};
 use juggler_sync::{Deadline, Gate, Waited};
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::time::Duration;
@@ -247,6 +248,17 @@ fn settle(future: This<'_, '_, Future>) -> Result<(), Raised> {
     if future.engine.state() == State::Cancelled { future::start(future).map(drop) } else { Ok(()) }
 }
 
+/// Whether the code that calls us is `asyncio.futures`: it passes on that whoever awaited the future was cancelled.
+///
+/// The standard library's futures go on running then; but nobody is left who could ask for the result, and the event loop
+/// has no way to say that running calls are meant too.
+fn asked_by_asyncio(py: Python<'_>) -> bool {
+    // SAFETY: the thread is attached; the result is borrowed from the frame that runs, or null.
+    let globals = unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PyEval_GetGlobals()) };
+    let name = globals.and_then(|globals| globals.get_item("__name__").ok());
+    name.is_some_and(|name| name.eq("asyncio.futures").unwrap_or(false))
+}
+
 impl Source {
     /// Has the future know what is known of its call.
     ///
@@ -263,7 +275,8 @@ impl Source {
         Ok(())
     }
 
-    /// Cancels the call, if no worker has begun it; with `running` has the worker stopped that has.
+    /// Cancels the call, if no worker has begun it; with `running`, or for whoever awaited it, has the worker stopped that
+    /// has.
     ///
     /// # Errors
     /// What a callback raised that is no `Exception`.
@@ -275,6 +288,7 @@ impl Source {
             return cancelled;
         }
         self.refresh(future)?;
+        let running = running || asked_by_asyncio(future.py());
         if running && self.pool.parent.stop(self.id, Reason::Cancelled) {
             let cancelled = future::cancel_begun(future).and_then(|()| settle(future)).map(|()| true);
             self.pool.watch.ring();

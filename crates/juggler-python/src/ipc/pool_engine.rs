@@ -4,6 +4,7 @@ use super::pool::{Pool, Task};
 use super::pool_collect::{BACKLOG, cancelled, finish, name_of};
 use crate::futures::future::{Future, Outcome};
 use crate::gate::{self, PyGate};
+use juggler_ipc::pool::parent::Settled;
 use juggler_ipc::pool::table::MAX_WORKERS;
 use juggler_sync::sync::{Arc, Ordering};
 use juggler_sync::{Deadline, Gate, Waited};
@@ -24,6 +25,11 @@ type Dead<'py> = (usize, Option<Lost<'py>>, bool, bool);
 
 /// A pool's numbers: waiting, deepest, workers, idle, in flight, moved bytes.
 type Numbers = (usize, usize, usize, usize, usize);
+
+fn told(py: Python<'_>, worker: usize, settled: Settled<Task>) -> Dead<'_> {
+    let lost = settled.lost.map(|lost| (lost.owner.future.into_bound(py), name_of(lost.stop), lost.progress));
+    (worker, lost, settled.worked, settled.unfit)
+}
 
 #[pymethods]
 impl ProcessPoolEngine {
@@ -146,11 +152,12 @@ impl ProcessPoolEngine {
                 }
             }
         });
-        let dead = settled.into_iter().map(|(worker, settled)| {
-            let lost = settled.lost.map(|lost| (lost.owner.future.into_bound(py), name_of(lost.stop), lost.progress));
-            (worker, lost, settled.worked, settled.unfit)
-        });
-        dead.collect()
+        settled.into_iter().map(|(worker, settled)| told(py, worker, settled)).collect()
+    }
+
+    /// What the worker at a desk leaves that is dead and was not watched.
+    fn settle<'py>(&self, py: Python<'py>, worker: usize) -> Dead<'py> {
+        told(py, worker, self.pool.parent.settle(worker))
     }
 
     /// Gives back the desk of a worker that is buried, or was never born.
