@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import gc
 import importlib
 import importlib.util
 import json
@@ -21,6 +22,7 @@ import time
 import traceback
 import unittest
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +61,26 @@ BARE_CHILD = {
     "test_finalize_daemon_thread_hang",  # what is imported decides how the interpreter ends (3.14)
 }
 
+# Seconds for a test that is known to hang.
+HANG = 10
+
 
 class Report(unittest.TestResult):
     """Writes each test's start and end to the log and ends the process when one takes too long."""
 
-    def __init__(self, log: Any, timeout: float) -> None:
+    def __init__(self, log: Any, timeout: float, hanging: Sequence[str]) -> None:
         super().__init__()
         self.log = log
         self.timeout = timeout
+        self.hanging = hanging
         self.running = ""
         self.trouble = ""
         self.reason: str | None = None
         self.began = 0.0
+
+    def limit(self, seconds: float) -> None:
+        """End the process when it takes longer."""
+        faulthandler.dump_traceback_later(seconds, exit=True)
 
     def emit(self, **event: Any) -> None:
         self.log.write(json.dumps(event) + "\n")
@@ -80,14 +90,18 @@ class Report(unittest.TestResult):
         self.trouble, self.reason, self.began = "", None, time.monotonic()
         self.running = test.conformance_id
         self.emit(event="start", id=self.running)
-        faulthandler.dump_traceback_later(self.timeout, exit=True)
+        hangs = any(fnmatchcase(self.running, pattern) for pattern in self.hanging)
+        self.limit(HANG if hangs else self.timeout)
 
     def stopTest(self, test: Any) -> None:
         super().stopTest(test)
-        faulthandler.cancel_dump_traceback_later()
+        # For what is between the tests.
+        self.limit(self.timeout)
         status = "failed" if self.trouble else "passed" if self.reason is None else "skipped"
         self._end(self.running, status, self.trouble or self.reason or "")
         self.running = ""
+        if self.trouble:  # its frames may keep what the tests' own cleaning up waits for
+            gc.collect()
 
     def _end(self, ident: str, status: str, message: str) -> None:
         seconds = round(time.monotonic() - self.began, 2) if self.began else 0.0
@@ -98,7 +112,7 @@ class Report(unittest.TestResult):
         if self.running:
             self.trouble += text
         else:  # setUpClass or setUpModule: there is no test to charge it to
-            self._end(str(test), "failed", text)
+            self._end(str(test).replace(" ", ""), "failed", text)
 
     def addFailure(self, test: Any, err: Any) -> None:
         self._failed(test, err)
@@ -114,7 +128,7 @@ class Report(unittest.TestResult):
         if self.running:
             self.reason = reason
         else:  # a class skipped as a whole
-            self._end(str(test), "skipped", reason)
+            self._end(str(test).replace(" ", ""), "skipped", reason)
 
     def addExpectedFailure(self, test: Any, err: Any) -> None:
         self.reason = "expected failure"
@@ -197,6 +211,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--done", type=Path, required=True, help="JSON list of ids to leave out")
     parser.add_argument("--timeout", type=float, required=True)
+    parser.add_argument("--hangs", action="append", default=[], help="a pattern of tests' names")
     parser.add_argument("--match", default="")
     options = parser.parse_args()
 
@@ -215,7 +230,7 @@ def main() -> None:
             importlib.import_module(name)
 
     log = options.log.open("a", buffering=1)
-    report = Report(log, options.timeout)
+    report = Report(log, options.timeout, options.hangs)
     if suite.layer == "multiprocessing":
         environment, needs = Environment({}, {}, options.package), suite.needs
     else:

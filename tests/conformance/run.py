@@ -24,10 +24,11 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import known
-from suites import SUITES, everyday
+from suites import PROCESSES, SUITES, everyday
 
 # A suite that crashes more often than this is broken as a whole; going on would take hours.
 MAX_CRASHES = 10
@@ -77,7 +78,7 @@ class SuiteResult:
         return flight, finished
 
 
-def _run(command: list[str], directory: Path) -> tuple[int, str]:
+def _run(command: list[str], directory: Path, environment: dict[str, str]) -> tuple[int, str]:
     """The exit status of `command` and what it printed; nothing that it started is left behind.
 
     Its output goes to a file: a pipe would stay open as long as any process that a test has lost.
@@ -89,6 +90,7 @@ def _run(command: list[str], directory: Path) -> tuple[int, str]:
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=directory,
+            env={**os.environ, **environment},
             start_new_session=True,
         )
         try:
@@ -100,9 +102,16 @@ def _run(command: list[str], directory: Path) -> tuple[int, str]:
         return status, output.read()
 
 
-def run_suite(name: str, options: argparse.Namespace, directory: Path) -> SuiteResult:
+def run_suite(
+    name: str, options: argparse.Namespace, directory: Path, excused: dict[str, str]
+) -> SuiteResult:
     """Run one suite to its end, through as many children as its crashes need."""
     result = SuiteResult()
+    hanging = [
+        key.partition("::")[2]
+        for key, reason in excused.items()
+        if reason.startswith("hangs:") and fnmatchcase(name, key.partition("::")[0])
+    ]
     began = time.monotonic()
     log, done = directory / f"{name}.log", directory / f"{name}.done"
     command = [sys.executable, "-X", "faulthandler", "-W", "ignore"]
@@ -113,17 +122,28 @@ def run_suite(name: str, options: argparse.Namespace, directory: Path) -> SuiteR
         command += ["--path", path]
     for path in options.extra_tests:
         command += ["--extra-tests", path]
-    for _ in range(MAX_CRASHES):
+    for pattern in hanging:
+        command += ["--hangs", pattern]
+    environment = {}
+    if options.extra_tests and name in PROCESSES:
+        environment["PYTHONPATH"] = str(Path(__file__).parent)  # for sitecustomize.py
+        environment["CONFORMANCE_TESTS"] = os.pathsep.join(options.extra_tests)
+    crashes = 0
+    while crashes < MAX_CRASHES:
+        before = len(result.tests)
         log.write_text("")
         done.write_text(json.dumps(list(result.tests)))
-        status, output = _run(command, directory)
+        status, output = _run(command, directory, environment)
         flight, finished = result.read(log)
         if finished:
             break
         message = f"crash or hang (exit {status})\n{output[-4000:]}"
-        result.tests[flight or "(suite)"] = Outcome("failed", message)
-        if flight is None:  # it died outside a test: so would the next child
+        stuck = flight is None and len(result.tests) == before  # so would the next child be
+        ident = flight or f"(between tests, after {len(result.tests)})"
+        result.tests[ident] = Outcome("failed", message)
+        if stuck:
             break
+        crashes += not any(fnmatchcase(ident, pattern) for pattern in hanging)
     else:
         result.tests["(suite)"] = Outcome("failed", f"given up after {MAX_CRASHES} crashes")
     if not result.tests:
@@ -135,7 +155,7 @@ def run_suite(name: str, options: argparse.Namespace, directory: Path) -> SuiteR
 def judge(result: SuiteResult, name: str, excused: dict[str, str], baseline: bool) -> None:
     """Apply the rules that go beyond a test's own outcome."""
     for ident, outcome in result.tests.items():
-        reason = excused.get(f"{name}::{ident}")
+        reason = known.reason(excused, f"{name}::{ident}")
         if outcome.status == "failed" and reason:
             result.tests[ident] = Outcome("skipped", f"known: {reason}", outcome.seconds)
     if not baseline and not result.substituted:
@@ -195,7 +215,7 @@ def main() -> int:
     results: dict[str, SuiteResult] = {}
     with tempfile.TemporaryDirectory(prefix="conformance-") as directory:
         for name in names:
-            results[name] = run_suite(name, options, Path(directory))
+            results[name] = run_suite(name, options, Path(directory), excused)
             judge(results[name], name, excused, options.baseline)
             show(name, results[name], options.verbose)
 

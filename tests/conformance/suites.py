@@ -213,12 +213,22 @@ SUITES |= {
     for name, part in _PARTS.items()
 }
 
-# What `make conformance` runs of them where nothing is chosen. All of them everywhere take an hour,
-# and the process pool's own suite has failures that are not sorted out yet.
-_EVERYDAY = {"3.14": ("fork-processes", "zygote-processes")}
+PROCESSES = ("process-pool", *_PARTS)
+_SHORT = ("processes", "misc")
+
+# What `make conformance` runs of them where nothing is chosen. All of them everywhere take an hour.
+_EVERYDAY = {
+    "3.11": ("process-pool", *(f"{m}-{part}" for m in ("fork", "zygote") for part in _SHORT)),
+    "3.14": (
+        "process-pool",
+        *(f"{m}-{part}" for m in ("fork", "zygote") for part in (*_SHORT, "manager")),
+        "spawn-processes",
+        "forkserver-processes",
+    ),
+}
 
 
 def everyday(version: str) -> list[str]:
     """The suites for a version when the command line names none."""
-    rare = {"process-pool", *_PARTS}.difference(_EVERYDAY.get(version, ()))
+    rare = set(PROCESSES).difference(_EVERYDAY.get(version, ()))
     return [name for name in SUITES if name not in rare]

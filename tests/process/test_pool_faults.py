@@ -227,6 +227,54 @@ def test_another_thread_may_reap_the_workers(make_pool: Any) -> None:
             reaper.join()
 
 
+def test_callbacks_of_a_dead_workers_call_may_wait(make_pool: Any) -> None:
+    pool = make_pool()
+    started, go_on = threading.Event(), threading.Event()
+
+    def callback(_future: Any) -> None:
+        started.set()
+        assert go_on.wait(LONG)
+
+    pool.submit(calls.exit_now, 1).add_done_callback(callback)
+    assert started.wait(LONG)
+    pool.start()
+    assert pool.submit(abs, -1).result(LONG) == 1
+    go_on.set()
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_thread_that_does_not_start_breaks_the_pool(
+    make_pool: Any, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    real_start = threading.Thread.start
+    left = iter(range(threads))
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("juggler-") and next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        real_start(thread)
+
+    pool = make_pool()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        future = pool.submit(time.sleep, 0.1)
+        future.add_done_callback(print)
+        with pytest.raises(BrokenProcessPool, match="can't start new thread"):
+            future.result(LONG)
+    with pytest.raises(BrokenProcessPool):
+        pool.submit(abs, -1)
+
+
+def test_a_stopped_pool_leaves_its_processes_to_the_program(make_pool: Any) -> None:
+    pool = make_pool()
+    pool.submit(abs, -1).result(LONG)
+    workers = [*pool._processes.values()]
+    pool.kill_workers()
+    for worker in workers:
+        worker.join(LONG)
+    assert all(worker.exitcode is not None for worker in workers)
+
+
 def test_threads_may_run_while_the_pool_starts(make_pool: Any) -> None:
     stop = threading.Event()
 

@@ -520,3 +520,34 @@ mp.Process(target=int).start()
     assert process.returncode == -signal.SIGINT
     assert errors.count("Traceback") == 1
     programs.expect_none_left()
+
+
+INTERRUPTED = """
+import os, signal, time
+from juggler import multiprocessing as mp
+
+def child(pipe):
+    caught = []
+    signal.signal(signal.SIGINT, lambda *_: caught.append("caught"))
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    while before and not caught:
+        time.sleep(0.01)
+    pipe.send((*(signal.Signals(number).name for number in before), *caught))
+
+for blocked in ((signal.SIGINT,), (signal.SIGINT, signal.SIGUSR1), ()):
+    ours, theirs = mp.Pipe()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    process = mp.Process(target=child, args=(theirs,))
+    process.start()
+    if blocked:
+        os.kill(process.pid, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    theirs.close()
+    print(*ours.recv())
+    process.join()
+"""
+
+
+def test_a_child_that_is_not_ready_keeps_its_interrupt(run_program: Run) -> None:
+    expected = "SIGINT caught\nSIGINT SIGUSR1 caught\n\n"
+    assert run_program(INTERRUPTED) == expected

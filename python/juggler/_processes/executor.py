@@ -93,6 +93,8 @@ class _Staff:
         self.lock = threading.RLock()
         self.processes: dict[int, Any] = {}
         self.desks: dict[int, Any] = {}
+        # Calls to fail, with the reason.
+        self.failed: list[tuple[Any, BaseException]] = []
         self.thread: threading.Thread | None = None
         # Workers that died in a row before they had taken a call.
         self.barren = 0
@@ -100,31 +102,42 @@ class _Staff:
 
     def grow(self, *, everyone: bool = False) -> None:
         """Start a worker, as calls wait and nobody is idle; or all that there may be."""
-        with self.lock:
+        try:
+            with self.lock:
+                self._hire(everyone)
+        finally:
+            self._tell()
+
+    def _hire(self, everyone: bool) -> None:
+        try:
+            while self.start() and (everyone or self.all_at_once):
+                pass
+        except (OSError, ProcessError) as problem:
+            # Those that there are do all the work.
+            if not self.desks:
+                self.break_down(f"cannot start a worker process: {problem}")
+        except BaseException:
+            if not self.desks:
+                self.break_down("cannot start a worker process")
+            raise
+        if self.thread is None and self.desks:
+            thread = threading.Thread(target=_supervise, args=(self,), name="juggler-supervisor")
             try:
-                while self.start() and (everyone or self.all_at_once):
-                    pass
-            except (OSError, ProcessError) as problem:
-                # Those that there are do all the work.
-                if not self.desks:
-                    self.break_down(f"cannot start a worker process: {problem}")
-            except BaseException:
-                if not self.desks:
-                    self.break_down("cannot start a worker process")
-                raise
-            if self.thread is None and self.desks:
-                thread = threading.Thread(
-                    target=_supervise, args=(self,), name="juggler-supervisor"
-                )
-                try:
-                    thread.start()
-                except RuntimeError as problem:
-                    self.break_down(f"cannot start the thread that looks after workers: {problem}")
-                    for desk in list(self.desks):
-                        self.discard(desk)
-                else:
-                    _threads.add(thread)
-                    self.thread = thread
+                thread.start()
+            except RuntimeError as problem:
+                self.break_down(f"cannot start the thread that looks after workers: {problem}")
+                for desk in list(self.desks):
+                    self.discard(desk)
+            else:
+                _threads.add(thread)
+                self.thread = thread
+
+    def _tell(self) -> None:
+        """Fail the calls that are to be; without the lock, as callbacks may wait for others'."""
+        with self.lock:
+            failed, self.failed = self.failed, []
+        for future, reason in failed:
+            self.engine.fail(future, reason)
 
     def start(self) -> bool:
         """Start a worker; whether there was a free desk."""
@@ -162,7 +175,7 @@ class _Staff:
                 self.discard(desk)
                 raise
             if not watched:
-                self.bury(*self.engine.settle(desk))
+                self._bury(*self.engine.settle(desk))
         return True
 
     def discard(self, desk: int) -> None:
@@ -175,25 +188,27 @@ class _Staff:
     def bury(self, desk: int, lost: Any, worked: bool, unfit: bool) -> None:
         """Do what is to be done when the worker at `desk` is dead."""
         with self.lock:
-            pid, exitcode = self.clear(desk, lost)
-            self.barren = 0 if worked else self.barren + 1
-            if self.dismissed:
-                if not self.desks:
-                    self.break_down("the workers were told to end")
-            elif unfit:
-                self.break_down(
-                    "A worker's initializer failed, the process pool is not usable anymore"
-                )
-            elif self.barren >= max(3, self.max_workers):
-                how = errors.died(pid, exitcode)
-                self.break_down(f"no worker lived to take a call; the last: {how}")
-            elif self.engine.waiting:
-                # The others do the work, or the pool is broken and has said why.
-                with contextlib.suppress(Exception):
-                    self.grow()
+            self._bury(desk, lost, worked, unfit)
+        self._tell()
+
+    def _bury(self, desk: int, lost: Any, worked: bool, unfit: bool) -> None:
+        pid, exitcode = self.clear(desk, lost)
+        self.barren = 0 if worked else self.barren + 1
+        if self.dismissed:
+            if not self.desks:
+                self.break_down("the workers were told to end")
+        elif unfit:
+            self.break_down("A worker's initializer failed, the process pool is not usable anymore")
+        elif self.barren >= max(3, self.max_workers):
+            how = errors.died(pid, exitcode)
+            self.break_down(f"no worker lived to take a call; the last: {how}")
+        elif self.engine.waiting:
+            # The others do the work, or the pool is broken and has said why.
+            with contextlib.suppress(Exception):
+                self._hire(everyone=False)
 
     def clear(self, desk: int, lost: Any) -> tuple[int, int | None]:
-        """Clear the desk of a dead worker, and fail the call that is lost with it."""
+        """Clear the desk of a dead worker, and have the call fail that is lost with it."""
         process = self.desks.pop(desk)
         self.engine.leave_desk(desk)
         self.processes.pop(process.pid, None)
@@ -201,29 +216,30 @@ class _Staff:
         if lost is not None:
             future, reason, done = lost
             if reason is None:
-                self.engine.fail(future, errors.died(pid, exitcode, done))
+                self.failed.append((future, errors.died(pid, exitcode, done)))
             else:
-                self.engine.fail(future, errors.stopped(reason, pid, exitcode))
+                self.failed.append((future, errors.stopped(reason, pid, exitcode)))
         return pid, exitcode
 
     def break_down(self, why: str) -> None:
         """End the pool: nothing that waits can be done."""
         self.dismissed = True
-        for future in self.engine.break_down(why):
-            self.engine.fail(future, BrokenProcessPool(why))
+        self.failed += ((future, BrokenProcessPool(why)) for future in self.engine.break_down(why))
         for process in self.desks.values():
             process.terminate()
 
-    def dismiss(self, number: int) -> None:
-        """Have all workers end at once."""
+    def dismiss(self, operation: str) -> None:
+        """Have all workers end at once: `terminate` or `kill` them."""
         with self.lock:
             self.dismissed = True
-            for desk in self.desks:
-                self.engine.signal(desk, number)
+            for process in self.desks.values():
+                getattr(process, operation)()
 
 
 def _reap(process: Any) -> int | None:
-    """The exit status of a process that is dead, whose descriptors are closed.
+    """The exit status of a process that is dead.
+
+    It is not closed: the program may have it from `_processes`, and join it.
 
     Another thread that starts a process or asks for `active_children` looks for dead ones too, and
     what it has taken from the system it has not yet noted for a moment.  Where the program ignores
@@ -233,7 +249,6 @@ def _reap(process: Any) -> int | None:
         process.join()
         exitcode = process.exitcode
         if exitcode is not None:
-            process.close()
             return int(exitcode)
         time.sleep(0.001)
     return None
@@ -292,9 +307,15 @@ class _Hooks:
     def start_collector(engine: Any) -> None:
         """Start the thread that collects where nobody waits."""
         thread = threading.Thread(target=engine.collect_all, name="juggler-collector")
-        with _uninterrupted():
-            thread.start()
-            _threads.add(thread)  # only now: what is there is joined at exit
+        try:
+            with _uninterrupted():
+                thread.start()
+                _threads.add(thread)  # only now: what is there is joined at exit
+        except RuntimeError as problem:
+            # Too many threads, or the interpreter exits: nobody would tell of results.
+            why = f"cannot start a thread: {problem}"
+            for future in engine.break_down(why):
+                engine.fail(future, BrokenProcessPool(why))
 
     @staticmethod
     def dump_call(call: tuple[Any, ...], define: bool) -> tuple[bytes, list[Any]]:
@@ -515,18 +536,20 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
 
         Here on every version; the standard library has it from 3.14 on.
         """
-        self._dismiss(signal.SIGTERM)
+        self._force_shutdown(operation="terminate")
 
     def kill_workers(self) -> None:
         """End the pool at once: SIGKILL to all workers, and cancel what is queued.
 
         Here on every version; the standard library has it from 3.14 on.
         """
-        self._dismiss(signal.SIGKILL)
+        self._force_shutdown(operation="kill")
 
-    def _dismiss(self, number: int) -> None:
+    def _force_shutdown(self, operation: str) -> None:
+        if operation not in ("terminate", "kill"):
+            raise ValueError(f"unsupported operation: {operation!r}")
         self.shutdown(wait=False, cancel_futures=True)
-        self._staff.dismiss(number)
+        self._staff.dismiss(operation)
 
     # What programs look at of the standard library's.
 

@@ -184,13 +184,17 @@ class _Template:
 
     def _fork(self, request: _Request) -> bool:
         template = os.getpid()
+        # Until the child has its handler and its parent's mask.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT])
         try:
             pid = os.fork()
+            if pid == 0:
+                self._be_child(template, request)
         except OSError as error:
             request.answer(-(error.errno or 1))
             return False
-        if pid == 0:
-            self._be_child(template, request)
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGINT])
         # Only this thread waits for children: the number can't be another process's yet.
         try:
             pidfd = os.pidfd_open(pid)
@@ -222,6 +226,7 @@ class _Template:
                 _signal.SIGINT,
                 _signal.default_int_handler if self.state["sigint"] else _signal.SIG_IGN,
             )
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self.state["blocked"])
             gc.enable()
             if "numpy.random" in sys.modules:
                 # Its legacy generator would give the same numbers in every child.

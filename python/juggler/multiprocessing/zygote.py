@@ -246,6 +246,7 @@ def _state() -> dict[str, Any]:
         "environment": dict(os.environb),
         "umask": _umask(),
         "sigint": signal.getsignal(signal.SIGINT) is not signal.SIG_IGN,
+        "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         "affinity": sorted(os.sched_getaffinity(0)),
         "files": resource.getrlimit(resource.RLIMIT_NOFILE),
         "installed": _program.child_settings(),

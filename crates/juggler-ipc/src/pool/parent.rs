@@ -261,11 +261,27 @@ impl<T> Parent<T> {
         Ok(waits)
     }
 
-    /// Wakes a worker, as tasks were submitted; it wakes the next if there is more to do. Whether nobody is idle and there
-    /// is a desk for another.
+    /// Wakes a worker, as tasks were submitted; it wakes the next if there is more to do. Whether nobody is idle, there are
+    /// more tasks than workers, and there is a desk for another.
     #[inline]
     pub fn call(&self) -> bool {
-        !self.table.wake_one() && self.inner.lock().desks.iter().any(|taken| !taken)
+        !self.table.wake_one() && self.lacks_workers()
+    }
+
+    /// Whether there are more tasks than workers, and a desk for another. A worker that has just done its task, or is just
+    /// being started, isn't idle yet, but will take the next.
+    fn lacks_workers(&self) -> bool {
+        let inner = self.inner.lock();
+        let workers = inner.desks.iter().filter(|taken| **taken).count();
+        if workers == inner.desks.len() {
+            return false;
+        }
+        let used = inner.entries.iter().zip(self.table.slots()).filter(|(entry, _)| entry.is_some());
+        let undone = used.filter(|(_, slot)| {
+            let state = State(slot.state.load(Ordering::Acquire));
+            matches!(state.phase(), Phase::Queued | Phase::Taken)
+        });
+        inner.backlog.len() + undone.take(workers + 1).count() > workers
     }
 
     /// Whether a task can be queued. Each worker's task must be able to be queued again at any time.

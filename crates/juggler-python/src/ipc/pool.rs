@@ -118,7 +118,8 @@ impl Pool {
     /// Submits a call: `values` are the function and its arguments, the last ones named by the tuple `names`. Tells no worker.
     ///
     /// # Errors
-    /// `RuntimeError` if the pool is closed, `BrokenProcessPool` if it is broken. What can't be pickled fails the future.
+    /// `RuntimeError` if the pool is closed, `BrokenProcessPool` if it is broken. What can't be pickled fails the future,
+    /// which is then not queued.
     #[inline]
     pub fn submit(
         self: &Arc<Self>,
@@ -126,7 +127,7 @@ impl Pool {
         values: &[*mut ffi::PyObject],
         names: *mut ffi::PyObject,
         options: Options,
-    ) -> RawResult {
+    ) -> Result<(Obj, bool), Raised> {
         if self.is_foreign() {
             let message = "the executor belongs to the process that this one was forked from";
             return Err(Raised::new::<PyRuntimeError>(py, message));
@@ -174,7 +175,7 @@ impl Pool {
                 if options.timeout > 0 {
                     self.watch.ring();
                 }
-                Ok(future.into_ptr())
+                Ok((future, true))
             }
             Err((task, None)) => {
                 drop(task);
@@ -251,11 +252,11 @@ impl Pool {
 
     /// Ends `future`, which no worker knows of, with `error`.
     #[cold]
-    fn fail(&self, py: Python<'_>, future: Obj, error: &PyErr) -> RawResult {
+    fn fail(&self, py: Python<'_>, future: Obj, error: &PyErr) -> Result<(Obj, bool), Raised> {
         // SAFETY: `layout::create_from` made it.
         let this = unsafe { This::<Future>::new(py, future.as_ptr()) };
         future::finish(this, Outcome::Error(error.value(py).clone().into_any().into()))?;
-        Ok(future.into_ptr())
+        Ok((future, false))
     }
 
     /// The exception for a submission that comes too late.
@@ -329,10 +330,11 @@ struct Parts {
 }
 
 impl Parts {
-    /// Has a worker see to what was submitted; whether one was missing, and has been started.
+    /// Has a worker see to what was submitted; whether one was missing, and has been started. A call that was not even
+    /// `queued` starts one too, as in the standard library, which finds out when there is a worker.
     #[inline]
-    fn call(&self, py: Python<'_>) -> PyResult<bool> {
-        let missing = self.pool.parent.call();
+    fn call(&self, py: Python<'_>, queued: bool) -> PyResult<bool> {
+        let missing = !queued || self.pool.parent.call();
         if missing {
             self.staff.bind(py).call_method0("grow")?;
         }
@@ -367,10 +369,8 @@ impl ProcessPool {
         options: Options,
     ) -> RawResult {
         let parts = self.parts().map_err(|error| Raised::from_err(py, error))?;
-        let future = parts.pool.submit(py, values, names, options)?;
-        // SAFETY: an owned reference.
-        let future = unsafe { Obj::from_owned(future) };
-        parts.call(py).map_err(|error| Raised::from_err(py, error))?;
+        let (future, queued) = parts.pool.submit(py, values, names, options)?;
+        parts.call(py, queued).map_err(|error| Raised::from_err(py, error))?;
         Ok(future.into_ptr())
     }
 }
@@ -432,19 +432,19 @@ impl ProcessPool {
             } else {
                 values.push(item.as_ptr());
             }
-            let future = parts.pool.submit(py, &values, std::ptr::null_mut(), Options::default());
-            // SAFETY: an owned reference.
-            futures.append(unsafe { Bound::from_owned_ptr(py, future.map_err(|raised| raised.fetch(py))?) })?;
+            let submitted = parts.pool.submit(py, &values, std::ptr::null_mut(), Options::default());
+            let (future, queued) = submitted.map_err(|raised| raised.fetch(py))?;
+            futures.append(future.into_bound(py))?;
             let now = monotonic_nanos();
-            told = now >= due;
-            if told && !parts.call(py)? {
+            told = now >= due || !queued;
+            if told && !parts.call(py, queued)? {
                 due = now + GATHER;
             }
             PyResult::Ok(())
         };
         let submitted = items.iter().try_for_each(&mut submit);
         if !told {
-            parts.call(py)?;
+            parts.call(py, true)?;
         }
         submitted.map(|()| futures)
     }

@@ -63,11 +63,6 @@ impl ProcessPoolEngine {
         }
     }
 
-    /// Sends a signal to a worker.
-    fn signal(&self, worker: usize, signal: i32) {
-        self.pool.watch.signal(worker, signal);
-    }
-
     /// Refuses calls from now on.
     fn close(&self) {
         self.pool.close();
