@@ -21,7 +21,6 @@ import os
 import sys
 import threading
 from _thread import allocate_lock, start_new_thread
-from contextlib import suppress
 from contextvars import copy_context
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -98,9 +97,10 @@ class _Clock:
 
     def wake(self) -> None:
         self.wakes_at = -inf
-        # It is open already if a signal handler woke the clock a moment ago.
-        with suppress(RuntimeError):
+        try:  # noqa: SIM105  (importing contextlib costs more than this whole module)
             self.alarm.release()
+        except RuntimeError:
+            pass  # it is open already: a signal handler woke the clock a moment ago
 
     def take_due(self, now: float) -> list[Timer]:
         due: list[Timer] = []
@@ -136,8 +136,10 @@ class _Clock:
                         self.alarm.acquire(False)
                 if due:
                     for timer in due:
-                        with suppress(Exception):
+                        try:  # noqa: SIM105
                             timer._begin()
+                        except Exception:
+                            pass
                     del due, timer
                     woken = True
                 else:

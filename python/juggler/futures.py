@@ -61,12 +61,8 @@ if TYPE_CHECKING:
     import sys
 
     from juggler._processes.errors import MemoryLimitExceeded, WorkerDied
-    from juggler._processes.executor import (
-        PoolView,
-        ProcessPoolExecutor,
-        ProcessPoolExecutorStatistics,
-        WorkerStatistics,
-    )
+    from juggler._processes.executor import PoolView, ProcessPoolExecutor
+    from juggler._processes.statistics import ProcessPoolExecutorStatistics, WorkerStatistics
 
     __all__ = [
         "ALL_COMPLETED",
@@ -95,14 +91,14 @@ if TYPE_CHECKING:
 
         __all__ += ["InterpreterPoolExecutor"]
 else:
-    # Beyond the standard library.
-    _PROCESSES = (
-        "MemoryLimitExceeded",
-        "PoolView",
-        "ProcessPoolExecutorStatistics",
-        "WorkerDied",
-        "WorkerStatistics",
-    )
+    # Beyond the standard library, and the modules that have them.
+    _PROCESSES = {
+        "MemoryLimitExceeded": "errors",
+        "PoolView": "executor",
+        "ProcessPoolExecutorStatistics": "statistics",
+        "WorkerDied": "errors",
+        "WorkerStatistics": "statistics",
+    }
     __all__ = [
         *_stdlib.__all__,
         *({"InvalidStateError"} - {*_stdlib.__all__}),  # 3.11 forgot to export it
@@ -194,7 +190,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         if name == "ProcessPoolExecutor" or name in _PROCESSES:
             # Imports `multiprocessing`, so only when it is used.
-            module = "errors" if name in ("MemoryLimitExceeded", "WorkerDied") else "executor"
+            module = _PROCESSES.get(name, "executor")
             value = getattr(_importlib.import_module(f"juggler._processes.{module}"), name)
             globals()[name] = value
             return value

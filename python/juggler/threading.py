@@ -17,7 +17,6 @@ from __future__ import annotations
 import sys as _sys
 import threading as _stdlib
 import time as _time
-from contextlib import contextmanager as _contextmanager
 
 from juggler._juggler import (
     Barrier,
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     # literals only. tests/typing holds the two together on every version.
     import sys
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from typing import Any, Protocol
 
     class _Acquirable(Protocol):
@@ -183,8 +183,7 @@ def detect_deadlocks(enabled: bool = True) -> None:
         trace_stop()
 
 
-@_contextmanager
-def acquire_all(*locks: _Acquirable, timeout: float | None = None) -> Iterator[None]:
+def acquire_all(*locks: _Acquirable, timeout: float | None = None) -> AbstractContextManager[None]:
     """Hold several locks in a ``with`` block, without deadlock in whatever order they are named.
 
     Waits for one lock while holding none, tries the others, and lets go of all when one is taken,
@@ -202,6 +201,12 @@ def acquire_all(*locks: _Acquirable, timeout: float | None = None) -> Iterator[N
     Raises:
         TimeoutError: the locks were not free together in time.
     """
+    from contextlib import contextmanager  # costs more than all the rest of this module
+
+    return contextmanager(_hold_all)(locks, timeout)
+
+
+def _hold_all(locks: tuple[_Acquirable, ...], timeout: float | None) -> Iterator[None]:
     deadline = None if timeout is None else _time.monotonic() + timeout
     order = list({id(lock): lock for lock in locks}.values())
     while True:

@@ -12,8 +12,9 @@ MODULE = Path(__file__).parents[1] / "conformance" / "known.py"
 
 
 @pytest.fixture
-def known(tmp_path: Path) -> ModuleType:
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module, reading its lists from an empty folder."""
+    monkeypatch.syspath_prepend(MODULE.parent)
     spec = importlib.util.spec_from_file_location("known", MODULE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

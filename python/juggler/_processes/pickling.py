@@ -5,9 +5,14 @@ when the result refers to ``__main__``, which the receiver did not import, `by_v
 A message is a pickle like any other: `loads` is `pickle.loads`.
 """
 
+from __future__ import annotations
+
 import pickle
-from collections.abc import Callable, Iterable
-from typing import Any
+
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
 THRESHOLD = 65536
 """From this size in bytes on, a buffer travels out of band."""

@@ -6,14 +6,15 @@ import os
 import signal
 import sys
 from multiprocessing import reduction
-from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
 from juggler._processes import pickling
 
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+    from typing import Any
 
 
 class Seat:
@@ -109,7 +110,7 @@ def main(
     _juggler._work(seat.open(), seat.worker, most, spins, _Hooks(initializer, initargs))
 
 
-class Chunk(tuple[Any, ...]):
+class Chunk(tuple):  # type: ignore[type-arg]
     """What came of several calls: results, the packed exception of the call that raised, time.
 
     If the results could not be pickled together: each by itself, or the exception of pickling it.

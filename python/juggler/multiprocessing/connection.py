@@ -13,6 +13,8 @@ Deviations:
   what can't travel at all, the standard library's exception has a note that names the path to it.
 """
 
+from __future__ import annotations
+
 import os
 import pickle
 import socket
@@ -23,13 +25,13 @@ from multiprocessing.connection import Client as _StockClient
 from multiprocessing.connection import Connection as _StockConnection
 from multiprocessing.connection import Listener as _StockListener
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
 
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
+    from typing import Any, Self
 
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
 
@@ -54,10 +56,10 @@ class Connection(_juggler.Connection, _StockConnection):
 
     if TYPE_CHECKING:
 
-        def __enter__(self) -> "Self": ...
+        def __enter__(self) -> Self: ...
 
 
-def _adopt(connection: "Any") -> "Any":
+def _adopt(connection: Any) -> Any:
     """Our connection in place of the standard library's, which lets go of its descriptor."""
     if type(connection) is not _StockConnection:
         return connection  # a wrapper that speaks another format
@@ -66,7 +68,7 @@ def _adopt(connection: "Any") -> "Any":
     return ours
 
 
-def Pipe(duplex: bool = True) -> "tuple[Connection, Connection]":  # noqa: N802
+def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:  # noqa: N802
     """Make two connections, the ends of a pipe; as `multiprocessing.Pipe`.
 
     Args:
@@ -94,7 +96,7 @@ class Listener(_StockListener):
         authkey: bytes that a client must know; None asks for nothing.
     """
 
-    def accept(self) -> "Connection":
+    def accept(self) -> Connection:
         """Wait for a client and return the connection with it.
 
         Raises:
@@ -108,8 +110,8 @@ class Listener(_StockListener):
 
 
 def Client(  # noqa: N802
-    address: "Any", family: "str | None" = None, authkey: "bytes | None" = None
-) -> "Connection":
+    address: Any, family: str | None = None, authkey: bytes | None = None
+) -> Connection:
     """Connect with a `Listener`; as `multiprocessing.connection.Client`.
 
     Args:
@@ -124,11 +126,11 @@ def Client(  # noqa: N802
     return connection
 
 
-def _rebuild(handle: "Any", readable: bool, writable: bool) -> "Connection":
+def _rebuild(handle: Any, readable: bool, writable: bool) -> Connection:
     return Connection(handle.detach(), readable, writable)
 
 
-def _reduce(connection: "Connection") -> "tuple[Callable[..., Any], tuple[Any, ...]]":
+def _reduce(connection: Connection) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     handle = reduction.DupFd(connection.fileno())
     return _rebuild, (handle, connection.readable, connection.writable)
 
@@ -136,7 +138,7 @@ def _reduce(connection: "Connection") -> "tuple[Callable[..., Any], tuple[Any, .
 reduction.register(Connection, _reduce)
 
 
-def _dumps(obj: object) -> "Any":
+def _dumps(obj: object) -> Any:
     """Pickle what is not plain: by the standard library's pickler, then by juggler's own."""
     try:
         return reduction.ForkingPickler.dumps(obj)

@@ -7,6 +7,8 @@ There are two default contexts: the standard library's, which keeps the interpre
 zygote's unless told otherwise.
 """
 
+from __future__ import annotations
+
 import types
 from multiprocessing import context as _stock
 from multiprocessing.context import (  # type: ignore[attr-defined]  # noqa: F401
@@ -21,12 +23,13 @@ from multiprocessing.context import (  # type: ignore[attr-defined]  # noqa: F40
     set_spawning_popen,
 )
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
 
 from juggler._juggler import OwnerDied
 
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 # What `juggler.install` puts in the standard library's module. Not the default context and its
 # process class: the program's own stay, and find these.
@@ -63,7 +66,7 @@ _FACTORIES = {
 }
 
 
-def _here(method: "Callable[..., Any]", purpose: str, module: str) -> "Callable[..., Any]":
+def _here(method: Callable[..., Any], purpose: str, module: str) -> Callable[..., Any]:
     """The standard library's method, whose ``from .queues import Queue`` means our package."""
     code: Any = method
     name = code.__name__
@@ -80,7 +83,7 @@ class _Context(BaseContext):
 
     OwnerDied = OwnerDied
 
-    def get_context(self, method: "str | None" = None) -> "Any":
+    def get_context(self, method: str | None = None) -> Any:
         """The context of a start method; this one if none is named.
 
         Stands in for `multiprocessing.get_context`, and knows ``"zygote"`` besides.
@@ -111,7 +114,7 @@ class _Child(BaseProcess):
     # What the standard library's `_bootstrap` would look up in its own table.
     _start_method: Any = None
 
-    def _bootstrap(self, parent_sentinel: "int | None" = None) -> int:
+    def _bootstrap(self, parent_sentinel: int | None = None) -> int:
         _force_start_method(self._method)
         code: int = super()._bootstrap(parent_sentinel)  # type: ignore[misc]
         return code
@@ -148,7 +151,7 @@ class Process(_Child):
     """
 
     @staticmethod
-    def _Popen(process_obj: "Any") -> "Any":  # noqa: N802
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802
         context = default_context.get_context()
         process_obj._method = context._name
         return context.Process._Popen(process_obj)
@@ -176,7 +179,7 @@ class ForkServerProcess(_Child, _stock.ForkServerProcess):
     _method = "forkserver"
 
     @staticmethod
-    def _Popen(process_obj: "Any") -> "Any":  # noqa: N802
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802
         from multiprocessing.popen_forkserver import Popen
 
         from juggler.multiprocessing import _forkserver
@@ -191,7 +194,7 @@ class ZygoteProcess(_Child):
     _method = "zygote"
 
     @staticmethod
-    def _Popen(process_obj: "Any") -> "Any":  # noqa: N802
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802
         from juggler.multiprocessing.popen_zygote import Popen
 
         return Popen(process_obj)
@@ -227,7 +230,7 @@ class DefaultContext(_Context, _stock.DefaultContext):
 
     Process = Process  # type: ignore[assignment]
 
-    def get_context(self, method: "str | None" = None) -> "Any":
+    def get_context(self, method: str | None = None) -> Any:
         """The context of a start method; of the default one if none is named.
 
         Stands in for `multiprocessing.get_context`, and knows ``"zygote"`` besides. Without a name

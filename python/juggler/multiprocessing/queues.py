@@ -25,15 +25,20 @@ Deviations:
   which costs a system call with every put and get.
 """
 
+from __future__ import annotations
+
 import threading
 import traceback
 from multiprocessing import context, reduction
 from multiprocessing import queues as _stock
 from queue import Empty, Full
-from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
 from juggler.multiprocessing import connection
+
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Empty", "Full", "JoinableQueue", "Queue", "SimpleQueue"]
 
@@ -44,7 +49,7 @@ _UNBOUNDED = 2**31 - 1
 class _End:
     """What programs know as the connection of a queue's one side."""
 
-    def __init__(self, queue: "Any") -> None:
+    def __init__(self, queue: Any) -> None:
         self._queue = queue
 
     @property
@@ -61,7 +66,7 @@ class _End:
 
 
 class _Reader(_End):
-    def poll(self, timeout: "float | None" = 0.0) -> bool:
+    def poll(self, timeout: float | None = 0.0) -> bool:
         if not self._queue.empty():
             return True
         if timeout is not None and timeout <= 0:
@@ -96,15 +101,15 @@ class _Shared(_juggler.ProcessQueue):
     def _writer(self) -> _Writer:
         return _Writer(self)
 
-    def _poll(self, timeout: "float | None" = 0.0) -> bool:
+    def _poll(self, timeout: float | None = 0.0) -> bool:
         return self._reader.poll(timeout)
 
-    def __getstate__(self) -> "Any":
+    def __getstate__(self) -> Any:
         context.assert_spawning(self)
         segment, event = self._descriptors()
         return reduction.DupFd(segment), reduction.DupFd(event)
 
-    def __setstate__(self, state: "Any") -> None:
+    def __setstate__(self, state: Any) -> None:
         segment, event = state
         self._open(segment.detach(), event.detach(), self._simple)
 
@@ -121,7 +126,7 @@ class Queue(_Shared, _stock.Queue):  # type: ignore[type-arg]
         ctx: the context. The methods of contexts pass it.
     """
 
-    def __init__(self, maxsize: int = 0, *, ctx: "Any") -> None:
+    def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
         self._create(min(max(maxsize, 0), _UNBOUNDED), False)
 
     @property
@@ -140,7 +145,7 @@ class Queue(_Shared, _stock.Queue):  # type: ignore[type-arg]
         """Nothing: no process waits for its queues at its end."""
 
     @staticmethod
-    def _on_queue_feeder_error(e: "Exception", obj: object) -> None:
+    def _on_queue_feeder_error(e: Exception, obj: object) -> None:
         traceback.print_exception(e)
 
     def _terminate_broken(self) -> None:
@@ -181,11 +186,11 @@ class SimpleQueue(_Shared, _stock.SimpleQueue):  # type: ignore[type-arg]
 
     _simple = True
 
-    def __init__(self, *, ctx: "Any") -> None:
+    def __init__(self, *, ctx: Any) -> None:
         self._create(0, True)
 
     @property
-    def _rlock(self) -> "threading.Lock":
+    def _rlock(self) -> threading.Lock:
         # Held by the standard library's pool to keep its workers from reading; ours needs none.
         return threading.Lock()
 
