@@ -159,3 +159,26 @@ fn every_task_is_done_or_lost_with_its_worker() {
         assert!(open_process(pid.unsigned_abs()).is_err());
     }
 }
+
+#[test]
+fn a_result_outlives_its_worker_and_the_next_at_that_desk() {
+    let parent = Parent::<usize>::new(1, 40 << 16).unwrap();
+    parent.submit(parent.next_id(), 0, Options::default(), Apart::default(), &[b"call"]).unwrap();
+    let desk = parent.take_desk().unwrap();
+    let file = parent.table().as_fd().try_clone_to_owned().unwrap();
+    let mut seat = Seat::new(Table::open(file).unwrap(), desk, false).unwrap();
+    let next: Result<_, Infallible> = seat.next(&ThreadGate);
+    let task = next.unwrap().unwrap();
+    let (apart, inline) = send(seat.room(LENGTH), 9);
+    assert!(inline.is_empty());
+    seat.finish(task, 8, apart, &[b"head"]).unwrap();
+    for _ in 0..2 {
+        assert!(parent.settle(desk).lost.is_none());
+        parent.leave_desk(desk);
+        assert_eq!(parent.take_desk(), Some(desk));
+    }
+    let mut finished = Vec::new();
+    parent.collect(&mut finished);
+    let (result, blocks) = parent.result(&mut finished[0]).unwrap();
+    assert!(is_all(&result, blocks, 9));
+}

@@ -546,7 +546,8 @@ impl<T> Parent<T> {
             let Some(entry) = &mut inner.entries[slot] else { continue };
             match state.phase() {
                 Phase::Done => {
-                    entry.inherited = Some(self.take_results(slot));
+                    // Another who sat there and died may have left it, and nobody has collected it yet.
+                    entry.inherited.get_or_insert_with(|| self.take_results(slot));
                     // It may have died before it set the mark.
                     self.table.done().mark(slot);
                 }
