@@ -1,6 +1,5 @@
 """Runs programs, and sees what they and the tests themselves leave behind."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+import leftovers
 import pytest
 
 from juggler import multiprocessing
@@ -95,29 +95,15 @@ _PATIENCE = 30
 """Seconds until what is on its way to its end must have ended."""
 
 
-def children(pid: int) -> set[int]:
-    """The processes that a process has, dead ones that nobody has reaped too."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
-
-
-def descriptors() -> Counter[str]:
-    """What this process has open, but for the heap of what processes share, which stays."""
-    names = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
-    found = Counter(os.readlink(name) for name in names if os.path.lexists(name))
-    del found["/memfd:juggler (deleted)"]
-    return found
-
-
 def remains() -> dict[str, Counter[str]]:
     """What a test could leave behind."""
-    gc.collect()
-    threads = (Path(f"/proc/self/task/{task}/comm") for task in os.listdir("/proc/self/task"))
+    files = leftovers.open_files()
+    del files["/memfd:juggler (deleted)"]  # the heap of what processes share, which stays
     return {
-        "open files": descriptors(),
-        "threads": Counter(name.read_text().strip() for name in threads if name.exists()),
-        "processes": Counter(map(str, children(os.getpid()))),
-        "shared memory": Counter(os.listdir("/dev/shm")),
+        "open files": files,
+        "threads": leftovers.threads(),
+        "processes": Counter(map(str, leftovers.children())),
+        "shared memory": leftovers.shared_memory(),
     }
 
 

@@ -5,7 +5,6 @@ method; ``--large`` then sends arguments and results of 5 GB too. A shorter run 
 """
 
 import argparse
-import gc
 import os
 import random
 import signal
@@ -14,9 +13,9 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+import leftovers
 import pool_calls as calls
 
 from juggler import multiprocessing
@@ -109,16 +108,11 @@ def run(method: str, tasks: int, kills: int, seed: int) -> Counter[str]:
     return ends
 
 
-def remains() -> tuple[Counter[str], int, int, Counter[str]]:
+def remains() -> tuple[Counter[str], Counter[str], int, Counter[str]]:
     """What a run could leave: open files, threads, processes, named memory."""
-    gc.collect()
-    entries = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-    opened = Counter(
-        os.readlink(entry).split(":")[0] for entry in entries if os.path.lexists(entry)
-    )
-    tasks = [*Path("/proc/self/task").iterdir()]
-    children = sum(len((task / "children").read_text().split()) for task in tasks)
-    return opened, len(tasks), children, Counter(os.listdir("/dev/shm"))
+    kinds = Counter(name.split(":")[0] for name in leftovers.open_files().elements())
+    threads, children = leftovers.threads(), leftovers.children()
+    return kinds, threads, len(children), leftovers.shared_memory()
 
 
 def send_large(method: str, size: int) -> None:

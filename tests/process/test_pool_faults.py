@@ -1,7 +1,6 @@
 """What a `ProcessPoolExecutor` promises when things go wrong, on every start method."""
 
 import contextlib
-import gc
 import itertools
 import os
 import pickle
@@ -10,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+import leftovers
 import pool_calls as calls
 import pytest
 
@@ -31,13 +30,6 @@ from juggler.futures import (
 METHODS = ["fork", "spawn", "forkserver", "zygote"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 LONG = 60
-
-
-def descriptors() -> Counter[str]:
-    """What this process has open."""
-    gc.collect()
-    names = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
-    return Counter(os.readlink(name) for name in names if os.path.lexists(name))
 
 
 @pytest.fixture(params=METHODS)
@@ -191,7 +183,7 @@ def use_and_drop(method: str) -> None:
 
 def test_nothing_is_left(method: str) -> None:
     use_and_drop(method)  # what is made once and stays, such as a server
-    before = descriptors()
+    before = leftovers.open_files()
     threads = threading.active_count()
     shared = set(os.listdir("/dev/shm"))
     for _ in range(3):
@@ -199,7 +191,7 @@ def test_nothing_is_left(method: str) -> None:
     for thread in threading.enumerate():
         if thread.name.startswith("juggler-"):
             thread.join(LONG)
-    assert not descriptors() - before
+    assert not leftovers.open_files() - before
     assert threading.active_count() <= threads
     assert set(os.listdir("/dev/shm")) <= shared
     assert multiprocessing.active_children() == []
