@@ -5,6 +5,7 @@ method; ``--large`` then sends arguments and results of 5 GB too. A shorter run 
 """
 
 import argparse
+import faulthandler
 import os
 import random
 import signal
@@ -74,7 +75,9 @@ def run(method: str, tasks: int, kills: int, seed: int) -> Counter[str]:
     generator = random.Random(seed)
     ends: Counter[str] = Counter()
     context = multiprocessing.get_context(method)
-    with ProcessPoolExecutor(WORKERS, mp_context=context) as pool:
+    # A forked worker would have pytest print its stack.
+    quiet = faulthandler.disable
+    with ProcessPoolExecutor(WORKERS, mp_context=context, initializer=quiet) as pool:
         pool.submit(calls.identity, 0).result()
         retried = pool.options(retries=RETRIES)
         pending: dict[Any, int] = {}
