@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import textwrap
 import threading
 import time
@@ -77,6 +78,27 @@ def empty_loop(effort: Effort) -> float:
     """Seconds that the loop adds to each statement. The tables do not subtract it."""
     sample = statement("pass")(Contender("empty", "", {}), effort)
     return min(sample() for _ in range(effort.rounds))
+
+
+def on_one_processor(
+    prepare: Callable[[Contender, Effort], Callable[[], float]],
+) -> Callable[[Contender, Effort], Callable[[], float]]:
+    """The same with no idle processor to rouse: what the classes cost themselves."""
+
+    def pinned(contender: Contender, effort: Effort) -> Callable[[], float]:
+        sample = prepare(contender, effort)
+
+        def turn() -> float:
+            usable = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, {min(usable)})
+            try:
+                return sample()
+            finally:
+                os.sched_setaffinity(0, usable)
+
+        return turn
+
+    return pinned
 
 
 def race(*bodies: Callable[[], object]) -> float:

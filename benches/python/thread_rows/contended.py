@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from itertools import repeat
 from typing import Any
 
 from harness.contenders import Contender
 from harness.measure import Bench, Effort, bench
-from harness.timing import race
+from harness.timing import on_one_processor, race
 
 GROUP = "contended"
 
@@ -162,25 +161,6 @@ def _barrier(rounds: int) -> Prepare:
     return prepare
 
 
-def _on_one_processor(prepare: Prepare) -> Prepare:
-    """The same with no idle processor to rouse: what the classes cost themselves."""
-
-    def pinned(contender: Contender, effort: Effort) -> Callable[[], float]:
-        sample = prepare(contender, effort)
-
-        def turn() -> float:
-            usable = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, {min(usable)})
-            try:
-                return sample()
-            finally:
-                os.sched_setaffinity(0, usable)
-
-        return turn
-
-    return pinned
-
-
 def _row(name: str, needs: str, prepare: Prepare) -> Bench:
     return bench(GROUP, name, (needs,), prepare)
 
@@ -192,7 +172,7 @@ ROWS = (
     _row("Queue(100): 4 producers, 4 consumers", "BoundedQueue", _transfer(20_000, 4, 100)),
     _row("Queue: there and back", "Queue", _queue_ping_pong(2_000)),
     _row(
-        "Queue: there and back, one processor", "Queue", _on_one_processor(_queue_ping_pong(2_000))
+        "Queue: there and back, one processor", "Queue", on_one_processor(_queue_ping_pong(2_000))
     ),
     _row("Lock: 4 threads", "Lock", _with_block("Lock", 200_000)),
     _row("RLock: 4 threads", "RLock", _with_block("RLock", 200_000)),
@@ -200,7 +180,7 @@ ROWS = (
     _row("Condition: there and back", "Condition", _condition_ping_pong(2_000)),
     _row("Event: there and back", "Event", _event_ping_pong(2_000)),
     _row(
-        "Event: there and back, one processor", "Event", _on_one_processor(_event_ping_pong(2_000))
+        "Event: there and back, one processor", "Event", on_one_processor(_event_ping_pong(2_000))
     ),
     _row("Barrier(4): a meeting", "Barrier", _barrier(1_000)),
 )

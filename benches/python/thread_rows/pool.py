@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.contenders import Contender
 from harness.measure import Bench, Effort, bench
+from harness.timing import on_one_processor
 
 GROUP = "pool"
 
@@ -146,6 +147,12 @@ _POOL = ("ThreadPoolExecutor",)
 
 ROWS: tuple[Bench, ...] = (
     bench(GROUP, "submit → result, idle pool", _POOL, _with_pool(2_000, _latency)),
+    bench(
+        GROUP,
+        "submit → result, idle pool, one processor",
+        _POOL,
+        on_one_processor(_with_pool(2_000, _latency)),
+    ),
     bench(GROUP, "10,000 tasks: submit", _POOL, _with_pool(_TASKS, _submit)),
     bench(GROUP, "10,000 tasks: submit, result of each", _POOL, _with_pool(_TASKS, _gather)),
     bench(GROUP, "10,000 tasks: map", _POOL, _with_pool(_TASKS, _map)),
