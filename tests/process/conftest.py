@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections import Counter
@@ -132,3 +133,23 @@ def nothing_is_left(_servers: None, request: pytest.FixtureRequest) -> Iterator[
     while left := {what: more for what, now in remains().items() if (more := now - before[what])}:
         assert time.monotonic() < end, f"the test left {left}"
         time.sleep(0.01)
+
+
+@pytest.fixture
+def busy_threads() -> Iterator[None]:
+    """Has four threads allocate and compute while the test runs."""
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            str({"a": [1]} | {"b": sorted(range(50))})
+
+    threads = [threading.Thread(target=churn) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

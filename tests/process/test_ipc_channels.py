@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import multiprocessing
 import multiprocessing.managers
 import multiprocessing.queues
@@ -19,6 +18,7 @@ from contextlib import suppress
 from multiprocessing import connection as stock
 from typing import Any
 
+import leftovers
 import pytest
 
 from juggler import multiprocessing as processes
@@ -497,20 +497,15 @@ def test_a_handler_that_returns_does_not_end_a_wait() -> None:
 
 
 def test_nothing_is_left_behind() -> None:
-    def descriptors() -> int:
-        gc.collect()
-        return len(os.listdir("/proc/self/fd"))
-
-    named = set(os.listdir("/dev/shm"))
-    before = descriptors()
+    named, before = leftovers.shared_memory(), leftovers.open_files()
     for _ in range(50):
         shared, ends = new_queue(), connection.Pipe()
         shared.put(b"x" * 100_000)
         ends[0].send(1)
         shared._reader.fileno()
         del shared, ends
-    assert descriptors() == before
-    assert set(os.listdir("/dev/shm")) <= named
+    assert leftovers.open_files() == before
+    assert not leftovers.shared_memory() - named
 
 
 # ---------------------------------------------------------------- managers

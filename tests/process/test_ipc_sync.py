@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import re
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import leftovers
 import pytest
 
 from juggler import multiprocessing
@@ -220,7 +220,7 @@ def test_a_count_under_the_lock_and_an_atomic_one_lose_nothing(start: Start) -> 
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return leftovers.open_files().total()
 
 
 def use(locks: list[Any], array: Any) -> None:

@@ -5,7 +5,6 @@ import fcntl
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -86,23 +85,10 @@ def test_what_cannot_be_sent_is_an_error_of_the_call(pool: Any) -> None:
     assert pool.apply(calls.identity, (1,)) == 1
 
 
+@pytest.mark.usefixtures("busy_threads")
 def test_threads_may_run_while_a_pool_starts(context: Any) -> None:
-    stop = threading.Event()
-
-    def churn() -> None:
-        while not stop.is_set():
-            str({"a": [1]} | {"b": sorted(range(50))})
-
-    threads = [threading.Thread(target=churn) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        with context.Pool(2) as pool:
-            assert pool.map(abs, range(-20, 0)) == [*range(20, 0, -1)]
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with context.Pool(2) as pool:
+        assert pool.map(abs, range(-20, 0)) == [*range(20, 0, -1)]
 
 
 def test_an_initializer_that_raises_breaks_the_pool(context: Any) -> None:

@@ -267,23 +267,10 @@ def test_a_stopped_pool_leaves_its_processes_to_the_program(make_pool: Any) -> N
     assert all(worker.exitcode is not None for worker in workers)
 
 
+@pytest.mark.usefixtures("busy_threads")
 def test_threads_may_run_while_the_pool_starts(make_pool: Any) -> None:
-    stop = threading.Event()
-
-    def churn() -> None:
-        while not stop.is_set():
-            str({"a": [1]} | {"b": sorted(range(50))})
-
-    threads = [threading.Thread(target=churn) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        pool = make_pool()
-        assert [f.result(LONG) for f in [pool.submit(pow, 2, n) for n in range(20)]]
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    pool = make_pool()
+    assert [f.result(LONG) for f in [pool.submit(pow, 2, n) for n in range(20)]]
 
 
 def test_large_payloads_travel(pool: ProcessPoolExecutor) -> None:
