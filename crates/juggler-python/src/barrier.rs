@@ -112,12 +112,12 @@ impl Barrier {
             .map_err(|raised| raised.fetch(py))?;
         match arrival {
             Ok(barrier::Arrival::Passed(index)) => Ok(index),
-            Ok(barrier::Arrival::Last(index)) => {
+            Ok(barrier::Arrival::Last { place, round }) => {
                 let acted = settings.action.as_ref().map_or(Ok(()), |action| action.call0(py).map(drop));
-                let finished = settings.engine.finish(acted.is_ok());
+                let finished = settings.engine.finish(round, acted.is_ok());
                 acted?;
                 finished.map_err(|barrier::Broken| broken(py))?;
-                Ok(index)
+                Ok(place)
             }
             Err(barrier::Broken) => Err(broken(py)),
         }

@@ -149,10 +149,10 @@ pub fn current_thread() -> ThreadId {
 }
 
 /// A thread that slept this long, in nanoseconds, was not in a tight exchange.
-const LONG_SLEEP: u64 = 1_000_000;
+const LONG_SLEEP: u64 = 250_000;
 
 /// How long a waker waits for the woken to run.
-const YIELD_LIMIT: std::time::Duration = std::time::Duration::from_micros(200);
+const YIELD_LIMIT: std::time::Duration = std::time::Duration::from_micros(500);
 
 /// Lets a thread that was just woken run, if it had slept long.
 #[inline(always)]

@@ -1,37 +1,83 @@
 //! A barrier for a fixed number of parties, used again and again.
 //!
+//! Each time that the barrier fills is a round. A party that waits holds its [`Round`] and sleeps on the round's outcome, so
+//! the next round can begin to fill as soon as this one has ended, while the parties of this one still wake.
+//!
 //! # States
 //!
 //! | phase | meaning | leaves by |
 //! |---|---|---|
-//! | `Filling` | parties arrive and wait | the last arrival (`Acting`), `abort`, a timeout (`Broken`), `reset` |
-//! | `Acting` | the last arrival runs the action | [`Barrier::finish`] (`Draining` or `Broken`) |
-//! | `Draining` | those who waited leave; newcomers wait for the next round | the last leaver (`Filling`) |
-//! | `Resetting` | `reset` came while some waited: they leave with an error | the last leaver (`Filling`) |
-//! | `Broken` | everybody gets an error until `reset` | `reset` |
+//! | `Filling` | parties arrive and wait | the last arrival (`Acting`), `abort` or a timeout (`Broken`) |
+//! | `Acting` | the last arrival runs the action; newcomers wait for the round to end | [`Barrier::finish`] (`Filling` or `Broken`), `reset` (`Filling`), `abort` (`Broken`) |
+//! | `Broken` | everybody gets an error until `reset` | `reset` (`Filling`) |
 //!
-//! The states are those of CPython's `threading.Barrier`; `Acting` is added because the action runs outside the lock here.
+//! | outcome of a round | told by |
+//! |---|---|
+//! | `OPEN` | |
+//! | `PASSED` | `finish` after an action that went well |
+//! | `FAILED` | whatever else ended it: `reset`, `abort`, a timeout, an action that failed |
+//!
+//! The outcome is stored with Release by whoever ends the round, and read with Acquire by those who wait: what any party did
+//! before it arrived (under the state's lock) is visible to all who pass.
+//!
 //! In a forked child those who were inside do not exist; the first that comes there finds the barrier empty.
 
 use crate::deadline::Deadline;
-use crate::monitor::Monitor;
-use crate::park::{self, Gate};
+use crate::guarded::Guarded;
+use crate::park::{self, Gate, Waited};
+use crate::sync::{Arc, Ordering};
+use crate::sys::Futex;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Filling,
     Acting,
-    Draining,
-    Resetting,
     Broken,
+}
+
+const OPEN: u32 = 0;
+const PASSED: u32 = 1;
+const FAILED: u32 = 2;
+
+/// One filling of the barrier: what its parties sleep on.
+#[derive(Debug)]
+struct Round {
+    outcome: Futex,
+}
+
+impl Round {
+    /// How it ended, or `None` while it is open.
+    fn outcome(&self) -> Option<Result<(), Broken>> {
+        match self.outcome.load(Ordering::Acquire) {
+            OPEN => None,
+            PASSED => Some(Ok(())),
+            _ => Some(Err(Broken)),
+        }
+    }
+
+    /// Sleeps until it has ended: how, or `None` at `deadline`.
+    fn wait<G: Gate>(&self, gate: &G, deadline: Deadline) -> Result<Option<Result<(), Broken>>, G::Error> {
+        loop {
+            if let Some(outcome) = self.outcome() {
+                return Ok(Some(outcome));
+            }
+            if gate.wait(&self.outcome, OPEN, deadline)? == Waited::TimedOut {
+                return Ok(self.outcome());
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    /// Parties inside, leaving ones included.
+    /// Parties that have arrived in the round.
     count: usize,
-    /// Of the process that they are in.
+    /// The round that fills or acts; made by the first that waits for it.
+    round: Option<Arc<Round>>,
+    /// Which round that is.
+    number: u64,
+    /// Of the process that the parties are in.
     generation: u32,
 }
 
@@ -42,21 +88,34 @@ impl State {
             return;
         }
         self.generation = park::generation();
-        self.count = 0;
+        drop(self.end(FAILED));
         if self.phase != Phase::Broken {
             self.phase = Phase::Filling;
         }
     }
 
-    /// One party leaves; the last one opens the next round.
-    fn leave(&mut self) -> bool {
-        // One that forks inside may have been forgotten.
-        self.count = self.count.saturating_sub(1);
-        let opens = self.count == 0 && matches!(self.phase, Phase::Draining | Phase::Resetting);
-        if opens {
-            self.phase = Phase::Filling;
+    /// The round, for one who is going to wait for it.
+    fn join(&mut self) -> Arc<Round> {
+        self.round.get_or_insert_with(|| Arc::new(Round { outcome: Futex::new(OPEN) })).clone()
+    }
+
+    /// Ends the round; the caller wakes whoever waits for it, after letting go of the state.
+    #[must_use]
+    fn end(&mut self, outcome: u32) -> Option<Arc<Round>> {
+        self.count = 0;
+        self.number += 1;
+        let round = self.round.take();
+        if let Some(round) = &round {
+            round.outcome.word.store(outcome, Ordering::Release);
         }
-        opens
+        round
+    }
+}
+
+/// Wakes everybody who waits for a round that has ended.
+fn wake(round: Option<Arc<Round>>) {
+    if let Some(round) = round {
+        round.outcome.wake(u32::MAX);
     }
 }
 
@@ -69,22 +128,36 @@ pub struct Broken;
 pub enum Arrival {
     /// It waited, and the round is complete; its place, counted from 0.
     Passed(usize),
-    /// It came last: it runs the action and calls [`Barrier::finish`]. Its place.
-    Last(usize),
+    /// It came last: it runs the action and calls [`Barrier::finish`] with `round`.
+    Last {
+        /// Its place, counted from 0.
+        place: usize,
+        /// The round that it ends.
+        round: u64,
+    },
 }
 
 /// A barrier; see the [module](self).
 #[derive(Debug)]
 pub struct Barrier {
     parties: usize,
-    state: Monitor<State>,
+    state: Guarded<State>,
+}
+
+enum Entry {
+    Done(Result<Arrival, Broken>),
+    /// It counts, at this place, and waits for the round.
+    Inside(usize, Arc<Round>),
+    /// The action of this round runs.
+    Outside(Arc<Round>),
 }
 
 impl Barrier {
     /// A barrier for `parties`, at least one.
     pub fn new(parties: usize) -> Self {
-        let state = State { phase: Phase::Filling, count: 0, generation: park::generation() };
-        Self { parties, state: Monitor::new(state) }
+        let generation = park::generation();
+        let state = State { phase: Phase::Filling, count: 0, round: None, number: 0, generation };
+        Self { parties, state: Guarded::new(state) }
     }
 
     /// Arrives, and waits for the others until `deadline`, after which the barrier is broken for all.
@@ -92,55 +165,63 @@ impl Barrier {
     /// # Errors
     /// The gate's (outer); [`Broken`] (inner).
     pub fn arrive<G: Gate>(&self, gate: &G, deadline: Deadline) -> Result<Result<Arrival, Broken>, G::Error> {
-        // A newcomer waits for the round before to drain, as long as that takes.
-        let entered = self.state.wait_until(gate, Deadline::NEVER, |state| {
-            state.forget_parent();
-            match state.phase {
-                Phase::Acting | Phase::Draining | Phase::Resetting => None,
-                Phase::Broken => Some(Err(Broken)),
-                Phase::Filling => {
-                    state.count += 1;
-                    if state.count == self.parties {
-                        state.phase = Phase::Acting;
-                        return Some(Ok(Arrival::Last(state.count - 1)));
-                    }
-                    Some(Ok(Arrival::Passed(state.count - 1)))
+        loop {
+            match self.enter() {
+                Entry::Done(arrival) => return Ok(arrival),
+                Entry::Inside(place, round) => {
+                    let outcome = self.wait_for(&round, gate, deadline)?;
+                    return Ok(outcome.map(|()| Arrival::Passed(place)));
                 }
+                // However long the action takes.
+                Entry::Outside(round) => drop(round.wait(gate, Deadline::NEVER)?),
             }
-        })?;
-        let index = match entered {
-            Some(Ok(Arrival::Passed(index))) => index,
-            Some(other) => return Ok(other),
-            None => unreachable!("a wait without a deadline does not time out"),
-        };
-        let outcome = self.wait_for_round(gate, deadline);
-        self.leave();
-        Ok(outcome?.map(|()| Arrival::Passed(index)))
+        }
+    }
+
+    fn enter(&self) -> Entry {
+        let mut state = self.state.lock();
+        state.forget_parent();
+        match state.phase {
+            Phase::Broken => Entry::Done(Err(Broken)),
+            Phase::Acting => Entry::Outside(state.join()),
+            Phase::Filling => {
+                let place = state.count;
+                state.count += 1;
+                if state.count < self.parties {
+                    return Entry::Inside(place, state.join());
+                }
+                state.phase = Phase::Acting;
+                Entry::Done(Ok(Arrival::Last { place, round: state.number }))
+            }
+        }
     }
 
     /// Waits until the round is complete; breaks the barrier at `deadline`.
-    fn wait_for_round<G: Gate>(&self, gate: &G, deadline: Deadline) -> Result<Result<(), Broken>, G::Error> {
-        let outcome = |state: &mut State| match state.phase {
-            Phase::Filling | Phase::Acting => None,
-            Phase::Draining => Some(Ok(())),
-            Phase::Resetting | Phase::Broken => Some(Err(Broken)),
-        };
-        if let Some(outcome) = self.state.wait_until(gate, deadline, outcome)? {
-            return Ok(outcome);
+    fn wait_for<G: Gate>(&self, round: &Round, gate: &G, deadline: Deadline) -> Result<Result<(), Broken>, G::Error> {
+        match round.wait(gate, deadline) {
+            Ok(Some(outcome)) => return Ok(outcome),
+            Ok(None) => {}
+            Err(error) => {
+                let mut state = self.state.lock();
+                if round.outcome().is_none() {
+                    // One that forks inside may have been forgotten.
+                    state.count = state.count.saturating_sub(1);
+                }
+                return Err(error);
+            }
         }
         // Only a round that is still to fill is broken: what has ended it in this very moment counts, and once all have
         // come, the action alone decides, however long it takes.
-        let broken = self.state.change(|state| {
-            let fills = state.phase == Phase::Filling;
-            if fills {
-                state.phase = Phase::Broken;
-            }
-            fills
-        });
-        if broken {
+        let mut state = self.state.lock();
+        if round.outcome().is_none() && state.phase == Phase::Filling {
+            state.phase = Phase::Broken;
+            let broken = state.end(FAILED);
+            drop(state);
+            wake(broken);
             return Ok(Err(Broken));
         }
-        let outcome = self.state.wait_until(gate, Deadline::NEVER, outcome)?;
+        drop(state);
+        let outcome = round.wait(gate, Deadline::NEVER)?;
         Ok(outcome.expect("a wait without a deadline does not time out"))
     }
 
@@ -148,40 +229,35 @@ impl Barrier {
     ///
     /// # Errors
     /// [`Broken`] if the barrier was broken or reset meanwhile.
-    pub fn finish(&self, ok: bool) -> Result<(), Broken> {
-        let result = self.state.change(|state| {
-            if state.phase != Phase::Acting {
-                return Err(Broken);
-            }
-            state.phase = if ok { Phase::Draining } else { Phase::Broken };
-            Ok(())
-        });
-        self.leave();
-        result
-    }
-
-    fn leave(&self) {
-        if self.state.with(State::leave) {
-            self.state.change(|_| ());
+    pub fn finish(&self, round: u64, ok: bool) -> Result<(), Broken> {
+        let mut state = self.state.lock();
+        if state.number != round {
+            return Err(Broken);
         }
+        state.phase = if ok { Phase::Filling } else { Phase::Broken };
+        let ended = state.end(if ok { PASSED } else { FAILED });
+        drop(state);
+        wake(ended);
+        Ok(())
     }
 
     /// Makes the barrier usable again; those who wait get [`Broken`].
     pub fn reset(&self) {
-        self.state.change(|state| {
-            state.forget_parent();
-            state.phase = match state.phase {
-                _ if state.count == 0 => Phase::Filling,
-                // A round that is complete drains by itself.
-                Phase::Draining => Phase::Draining,
-                _ => Phase::Resetting,
-            };
-        });
+        self.fail(Phase::Filling);
     }
 
     /// Breaks the barrier: everybody gets [`Broken`] until [`Barrier::reset`].
     pub fn abort(&self) {
-        self.state.change(|state| state.phase = Phase::Broken);
+        self.fail(Phase::Broken);
+    }
+
+    fn fail(&self, phase: Phase) {
+        let mut state = self.state.lock();
+        state.forget_parent();
+        state.phase = phase;
+        let failed = state.end(FAILED);
+        drop(state);
+        wake(failed);
     }
 
     /// How many parties a round needs.
@@ -191,14 +267,13 @@ impl Barrier {
 
     /// How many wait for the round to fill.
     pub fn waiting(&self) -> usize {
-        self.state.with(|state| {
-            state.forget_parent();
-            if matches!(state.phase, Phase::Filling | Phase::Acting) { state.count } else { 0 }
-        })
+        let mut state = self.state.lock();
+        state.forget_parent();
+        state.count
     }
 
     /// Whether it is broken.
     pub fn is_broken(&self) -> bool {
-        self.state.with(|state| state.phase == Phase::Broken)
+        self.state.lock().phase == Phase::Broken
     }
 }

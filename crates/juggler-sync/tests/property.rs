@@ -408,9 +408,11 @@ proptest! {
                         prop_assert_eq!(outcome, Err(Broken));
                         broken = true;
                     } else {
-                        prop_assert_eq!(outcome, Ok(Arrival::Last(0)));
+                        let Ok(Arrival::Last { place: 0, round }) = outcome else {
+                            return Err(TestCaseError::fail(format!("{outcome:?}")));
+                        };
                         prop_assert_eq!(barrier.waiting(), 1);
-                        prop_assert_eq!(barrier.finish(ok), Ok(()));
+                        prop_assert_eq!(barrier.finish(round, ok), Ok(()));
                         broken = !ok;
                     }
                 }

@@ -350,10 +350,10 @@ fn barrier_rounds() {
             let (run, barrier, places, over) = (&run, &barrier, &places, &over);
             let pass = move || {
                 let arrival = barrier.arrive(&ThreadGate, Deadline::NEVER).unwrap().unwrap();
-                let (Arrival::Passed(place) | Arrival::Last(place)) = arrival;
+                let (Arrival::Passed(place) | Arrival::Last { place, .. }) = arrival;
                 places[place].fetch_add(1, Ordering::Relaxed);
-                if matches!(arrival, Arrival::Last(_)) {
-                    barrier.finish(true).unwrap();
+                if let Arrival::Last { round, .. } = arrival {
+                    barrier.finish(round, true).unwrap();
                 }
             };
             scope.spawn(move || {
@@ -384,9 +384,9 @@ fn barrier_chaos() {
     thread::scope(|scope| {
         let threads = run.threads(scope, |user| {
             match barrier.arrive(user, user.deadline()) {
-                Ok(Ok(Arrival::Last(_))) => {
+                Ok(Ok(Arrival::Last { round, .. })) => {
                     user.dawdle();
-                    let _ = barrier.finish(!user.one_in(16));
+                    let _ = barrier.finish(round, !user.one_in(16));
                 }
                 Ok(Ok(Arrival::Passed(_))) => {
                     passed.fetch_add(1, Ordering::Relaxed);

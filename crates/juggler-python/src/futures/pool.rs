@@ -448,8 +448,8 @@ fn submit(this: This<'_, '_, ThreadPoolExecutor>, args: Args<'_>) -> RawResult {
 
 const SUBMIT: &str = "($self, fn, /, *args, **kwargs)\n--\n\n\
 Have a worker call `fn(*args, **kwargs)`; the future of its result.\n\n\
-Calls begin in the order in which they were submitted. Does not wait and does not give the GIL up, but for at most 0.2 ms \
-to a worker that had slept for a millisecond or more.\n\n\
+Calls begin in the order in which they were submitted. Does not wait and does not give the GIL up, but for at most 0.5 ms \
+to a worker that had slept for 0.25 ms or more.\n\n\
 Raises RuntimeError after `shutdown` and at interpreter exit, BrokenThreadPool when an initializer has failed.";
 
 methods! { add_methods for ThreadPoolExecutor {

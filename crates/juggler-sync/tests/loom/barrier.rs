@@ -10,7 +10,7 @@ use loom::thread;
 fn pass<G: Gate>(barrier: &Barrier, gate: &G, deadline: Deadline) -> Result<Result<usize, Broken>, G::Error> {
     Ok(match barrier.arrive(gate, deadline)? {
         Ok(Arrival::Passed(place)) => Ok(place),
-        Ok(Arrival::Last(place)) => barrier.finish(true).map(|()| place),
+        Ok(Arrival::Last { place, round }) => barrier.finish(round, true).map(|()| place),
         Err(broken) => Err(broken),
     })
 }
@@ -63,9 +63,9 @@ fn a_timeout_while_the_action_runs_counts_the_round() {
             move || pass(&barrier, &ThreadGate, soon()).unwrap()
         });
         match barrier.arrive(&ThreadGate, Deadline::NEVER).unwrap() {
-            Ok(Arrival::Last(1)) => {
+            Ok(Arrival::Last { place: 1, round }) => {
                 // Everybody is here: no timeout may undo that.
-                assert_eq!(barrier.finish(true), Ok(()));
+                assert_eq!(barrier.finish(round, true), Ok(()));
                 assert_eq!(other.join().unwrap(), Ok(0));
             }
             outcome => {
