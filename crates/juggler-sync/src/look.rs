@@ -13,10 +13,9 @@
 //! Source: A. Karlin, K. Li, M. Manasse, S. Owicki, "Empirical studies of competitive spinning for a shared-memory
 //! multiprocessor" (1991): to look as long as a sleep costs is at most twice as bad as to know the future.
 
-use crate::sync::spin_hint;
+use crate::sync::{AtomicUsize, Ordering, spin_hint};
 use crate::sys::monotonic_nanos;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// For how many nanoseconds a look lasts at most.
 const LONGEST: u64 = 50_000;
@@ -107,4 +106,53 @@ fn look(done: &mut impl FnMut() -> bool) -> bool {
 /// In a forked child nobody looks yet.
 pub(crate) fn process_forked() {
     LOOKING.store(0, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets `nanos` pass.
+    fn pass(nanos: u64) {
+        let end = monotonic_nanos() + nanos;
+        while monotonic_nanos() < end {
+            spin_hint();
+        }
+    }
+
+    /// How many of 1,000 waits look, in a thread of its own.
+    fn looks_of(looking: u64, sleeping: u64) -> usize {
+        let waits = move || {
+            (0..1_000)
+                .filter(|_| {
+                    learn(|looks| {
+                        pass(if looks { looking } else { sleeping });
+                        looks
+                    })
+                })
+                .count()
+        };
+        std::thread::spawn(waits).join().unwrap()
+    }
+
+    #[test]
+    fn a_thread_looks_if_that_is_the_faster_way() {
+        if processors() == 1 {
+            assert_eq!(looks_of(2_000, 60_000), 0, "nobody could bring what it looks for");
+            return;
+        }
+        assert!(looks_of(2_000, 60_000) > 500);
+        assert!(looks_of(60_000, 2_000) < 100);
+    }
+
+    #[test]
+    fn a_look_ends_when_what_it_waits_for_is_there_and_in_vain() {
+        let mut left = 3;
+        let come = until(|| {
+            left -= 1;
+            left == 0
+        });
+        assert_eq!(come, processors() > 1, "alone on its processor it looks but once");
+        assert!(!until(|| false));
+    }
 }
