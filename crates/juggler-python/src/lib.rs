@@ -4,6 +4,7 @@
 //! convention for the hottest methods, [`layout`] makes and frees the hottest classes' instances, [`obj`] holds the
 //! references that the engine's containers own, [`label`] the names of locks.
 
+mod aio;
 mod barrier;
 mod condition;
 mod event;
@@ -34,6 +35,8 @@ use pyo3::prelude::*;
 mod _juggler {
     use super::*;
 
+    #[pymodule_export]
+    use super::aio::registry::pending_tasks;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]
@@ -101,6 +104,7 @@ mod _juggler {
         let py = module.py();
         fork::install();
         gil::locate();
+        aio::finish(module)?;
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
         condition::finish(py)?;
         event::finish(py)?;
