@@ -11,6 +11,7 @@
 //! | [`registry`] | the tasks that are not done |
 //! | [`class`] | how futures and tasks are made and freed |
 //! | [`stdlib`] | what is taken from the standard library |
+//! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
 pub mod awaiting;
 pub mod callback;
@@ -23,6 +24,7 @@ pub mod gather;
 pub mod registry;
 pub mod stdlib;
 mod step;
+pub mod sync;
 pub mod task;
 mod task_methods;
 
@@ -34,6 +36,7 @@ pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     future_methods::finish_class(py)?;
     task_methods::finish_class(py)?;
     gather::finish_class(py)?;
+    sync::finish(module)?;
     class::install::<future::Future>(py);
     class::install::<task::Task>(py);
     class::install::<gather::Gathering>(py);
