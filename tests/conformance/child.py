@@ -231,7 +231,10 @@ def main() -> None:
 
     log = options.log.open("a", buffering=1)
     report = Report(log, options.timeout, options.hangs)
-    if suite.layer == "multiprocessing":
+    if suite.layer == "asyncio":
+        overlay.add_tests(options.extra_tests)
+        prelude = ""
+    if suite.layer in ("multiprocessing", "asyncio"):
         environment, needs = Environment({}, {}, options.package), suite.needs
     else:
         layers, overlays = overlay.install(options.package, options.path, options.extra_tests)

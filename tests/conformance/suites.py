@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import asyncio_classes
 from overlay import REAL, Overlay, exported
 
 TestClass = type[unittest.TestCase]
@@ -37,6 +38,8 @@ class Environment:
         """The layer's names that are the replacement's own objects, not re-exported ones."""
         if layer == "multiprocessing":
             return replaced(self.package)
+        if layer == "asyncio":
+            return asyncio_classes.substitute(self.package)
         own: frozenset[str] = self.over(layer)._overlay_own
         return sorted(own.intersection(exported(self.layers[layer])))
 
@@ -183,6 +186,16 @@ def multiprocessing(method: str, part: str) -> Callable[[Environment], list[Test
     return build
 
 
+def asyncio(part: str) -> Callable[[Environment], list[TestClass]]:
+    """One of the modules of test.test_asyncio."""
+
+    def build(env: Environment) -> list[TestClass]:
+        module = importlib.import_module(f"test.test_asyncio.test_{part}")
+        return test_classes(module, asyncio_classes.is_ours)
+
+    return build
+
+
 @dataclass(frozen=True)
 class Suite:
     """A suite's layer, the test modules it needs, and the function that picks its classes."""
@@ -200,6 +213,11 @@ SUITES = {
     "queue": Suite("queue", ("test.test_queue",), queue),
     "futures": Suite("futures", ("test.test_concurrent_futures",), futures),
     "process-pool": Suite("futures", ("test.test_concurrent_futures",), process_pool),
+}
+
+SUITES |= {
+    f"asyncio-{part}": Suite("asyncio", (f"test.test_asyncio.test_{part}",), asyncio(part))
+    for part in asyncio_classes.PARTS
 }
 
 # `threads` is multiprocessing.dummy, the same with every start method.

@@ -36,6 +36,8 @@ mod _juggler {
     use super::*;
 
     #[pymodule_export]
+    use super::aio::gather::gather;
+    #[pymodule_export]
     use super::aio::registry::pending_tasks;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};

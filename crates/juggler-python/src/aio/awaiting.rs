@@ -11,7 +11,7 @@ use super::cell::Attached;
 use super::future::{self, Future, Outcome};
 use crate::obj::Obj;
 use crate::raw::{self, Raised, This};
-use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
+use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -167,6 +167,10 @@ impl FutureIter {
         traceback: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = kind.py();
+        if cfg!(Py_3_12) && value.is_some() {
+            let message = c"the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
+            PyErr::warn(py, &py.get_type::<PyDeprecationWarning>(), message, 1)?;
+        }
         self.close(py);
         // SAFETY: live objects.
         let (is_class, is_error) = unsafe {

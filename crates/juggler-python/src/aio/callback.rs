@@ -86,8 +86,23 @@ pub struct Call {
     run: Run,
 }
 
+impl Call {
+    /// A callable that runs `object`.
+    pub fn new(object: Obj, run: Run) -> Self {
+        Self { object, run }
+    }
+}
+
 #[pymethods]
 impl Call {
+    fn __eq__(&self, other: &Bound<'_, Self>) -> bool {
+        self.object.as_ptr() == other.get().object.as_ptr() && std::ptr::fn_addr_eq(self.run, other.get().run)
+    }
+
+    fn __hash__(&self) -> usize {
+        self.object.as_ptr() as usize
+    }
+
     fn __call__(&self, future: Bound<'_, PyAny>) -> PyResult<()> {
         let py = future.py();
         (self.run)(py, &self.object, &future.into()).map_err(|raised| raised.fetch(py))

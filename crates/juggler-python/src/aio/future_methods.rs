@@ -4,7 +4,7 @@ use super::awaiting::FutureIter;
 use super::callback::{Callback, nothing, object_of};
 use super::class;
 use super::future::{self, Future, State};
-use super::gather::Gathering;
+use super::gather::{self, Gathering};
 use super::stdlib::{FUTURE, FUTURE_REPR};
 use super::task::Task;
 use crate::obj::Obj;
@@ -140,8 +140,13 @@ impl Future {
     fn awaited_by<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {
         let tasks = PySet::empty(py)?;
         for callback in self.copy_callbacks(py) {
-            if let Callback::Task(task) = callback {
-                tasks.add(task.bind(py))?;
+            let task = match callback {
+                Callback::Task(task) => Some(task),
+                Callback::Native { object, .. } => gather::asker(py, &object),
+                Callback::Python { .. } => None,
+            };
+            if let Some(task) = task {
+                tasks.add(task.into_bound(py))?;
             }
         }
         if tasks.is_empty() { Ok(None) } else { PyFrozenSet::new(py, tasks.iter()).map(Some) }
@@ -205,7 +210,7 @@ fn exception(this: This<'_, '_, Future>) -> RawResult {
     Ok(future::exception(this)?.map_or_else(raw::none, Obj::into_ptr))
 }
 
-fn set_result(this: This<'_, '_, Future>, args: Args<'_>) -> RawResult {
+pub fn set_result(this: This<'_, '_, Future>, args: Args<'_>) -> RawResult {
     let result = borrowed(match args.only() {
         Some(result) => result,
         None => args.parse(this.py(), "set_result", [c"result"], 1)?[0],
@@ -214,7 +219,7 @@ fn set_result(this: This<'_, '_, Future>, args: Args<'_>) -> RawResult {
     nothing(future::finish(this, result))
 }
 
-fn set_exception(this: This<'_, '_, Future>, args: Args<'_>) -> RawResult {
+pub fn set_exception(this: This<'_, '_, Future>, args: Args<'_>) -> RawResult {
     let py = this.py();
     let [error] = args.parse(py, "set_exception", [c"exception"], 1)?;
     future::check_pending(this)?;

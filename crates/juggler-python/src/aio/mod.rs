@@ -7,12 +7,15 @@
 //! | [`awaiting`] | `await future` |
 //! | [`callback`] | what a future does when it is done |
 //! | [`task`], [`task_methods`], [`step`] | the class `Task`, and how its coroutine runs |
+//! | [`any_future`] | futures of any class |
+//! | [`gather`] | `gather` |
 //! | [`current`] | the running loop and the current task, as the standard library knows them |
 //! | [`registry`] | the tasks that are not done |
 //! | [`class`] | how futures and tasks are made and freed |
 //! | [`stdlib`] | what is taken from the standard library |
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
+pub mod any_future;
 pub mod awaiting;
 pub mod callback;
 pub mod cell;

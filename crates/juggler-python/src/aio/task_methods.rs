@@ -24,14 +24,14 @@ impl Task {
         PyClassInitializer::from(Future::new(None)).add_subclass(own)
     }
 
-    #[pyo3(signature = (coro, *, r#loop=None, name=None, context=None, eager_start=false))]
+    #[pyo3(signature = (coro, *, r#loop=None, name=None, context=None, eager_start=None))]
     fn __init__(
         slf: &Bound<'_, Self>,
         coro: Bound<'_, PyAny>,
         r#loop: Option<Bound<'_, PyAny>>,
         name: Option<Bound<'_, PyAny>>,
         context: Option<Bound<'_, PyAny>>,
-        eager_start: bool,
+        eager_start: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
         let object: Obj = slf.clone().into_any().into();
@@ -49,7 +49,7 @@ impl Task {
         let stale = this.own.with(py, |own| std::mem::replace(own, fields));
         drop(stale);
         let event_loop = future.event_loop(py).map_err(|raised| raised.fetch(py))?;
-        let eager = eager_start && task::is_running(py, &event_loop.bind(py))?;
+        let eager = eager_start.map_or(Ok(false), |eager| eager.is_truthy())? && task::is_running(py, &event_loop.bind(py))?;
         let begun = if eager {
             task::begin_eagerly(py, &event_loop, &object)
         } else {
