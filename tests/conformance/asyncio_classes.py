@@ -26,6 +26,8 @@ PARTS = (
     "waitfor",
     "eager_task_factory",
     "context",
+    "locks",
+    "queues",
 )
 
 
