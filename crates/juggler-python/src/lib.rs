@@ -4,6 +4,7 @@
 //! convention for the hottest methods, [`layout`] makes and frees the hottest classes' instances, [`obj`] holds the
 //! references that the engine's containers own, [`label`] the names of locks.
 
+mod aio;
 mod barrier;
 mod condition;
 mod event;
@@ -33,6 +34,10 @@ use pyo3::prelude::*;
 mod _juggler {
     use super::*;
 
+    #[pymodule_export]
+    use super::aio::event_loop::Loop;
+    #[pymodule_export]
+    use super::aio::handle::set_handle_classes;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]
@@ -100,6 +105,7 @@ mod _juggler {
         let py = module.py();
         fork::install();
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
+        aio::finish(py)?;
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;
