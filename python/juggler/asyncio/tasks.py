@@ -11,14 +11,14 @@ from asyncio.tasks import (
 
 from juggler import _juggler
 from juggler._juggler import AsyncTask as Task
-from juggler._juggler import gather
+from juggler._juggler import create_task, gather
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-__all__ = ["Task", "gather"]
+__all__ = ["Task", "create_task", "gather"]
 
 
 class _ScheduledTasks(weakref.WeakSet["asyncio.Task[Any]"]):

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::callback::object_of;
-use super::cell::Attached;
+use super::attached::Attached;
 use super::future::{self, Future, Outcome};
 use crate::obj::Obj;
 use crate::raw::{self, Raised, This};
@@ -207,7 +207,7 @@ impl FutureIter {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.future.peek(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit))).unwrap_or(Ok(()))
+        self.future.traverse(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit)))
     }
 
     fn __clear__(&self) {

@@ -3,7 +3,7 @@
 use super::awaiting::FutureIter;
 use super::callback::{Callback, nothing, object_of};
 use super::class;
-use super::future::{self, Future, State};
+use super::future::{self, Fields, Future, State};
 use super::gather::{self, Gathering};
 use super::stdlib::{FUTURE, FUTURE_REPR};
 use super::task::Task;
@@ -177,7 +177,12 @@ impl Future {
     }
 
     fn copy_callbacks(&self, py: Python<'_>) -> Vec<Callback> {
-        self.fields.with(py, |fields| fields.callbacks().map(|callback| callback.clone_ref(py)).collect())
+        // Those of a future that is done wait for their turns.
+        let known = |fields: &mut Fields| {
+            let pending = fields.state == State::Pending;
+            fields.callbacks().filter(|_| pending).map(|callback| callback.clone_ref(py)).collect()
+        };
+        self.fields.with(py, known)
     }
 }
 
