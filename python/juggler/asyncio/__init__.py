@@ -7,7 +7,8 @@ import asyncio as _stdlib
 from juggler.asyncio._event_loop import EventLoop
 from juggler.asyncio._handles import Handle, TimerHandle
 from juggler.asyncio.futures import Future
-from juggler.asyncio.tasks import Task, create_task, gather
+from juggler.asyncio.taskgroups import TaskGroup
+from juggler.asyncio.tasks import Task, create_task, gather, sleep
 
 TYPE_CHECKING = False
 

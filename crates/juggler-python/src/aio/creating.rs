@@ -152,6 +152,25 @@ fn create<'py>(
     event_loop.bind(py).call_method(intern!(py, "create_task"), (coroutine,), Some(&options))
 }
 
+/// `event_loop.create_task(...)` of any loop.
+///
+/// # Errors
+/// What it raises.
+pub fn create_in(py: Python<'_>, event_loop: &Obj, args: Args<'_>) -> Result<Obj, Raised> {
+    if let Some(ours) = event_loop::ours(py, event_loop)
+        && is_direct(ours.as_any()).map_err(|error| Raised::from_err(py, error))?
+    {
+        return owned(create_task_of(ours, args)?);
+    }
+    let mut values = vec![event_loop.as_ptr()];
+    values.extend(args.values());
+    // SAFETY: the arguments are those of the call, behind the receiver.
+    owned(unsafe {
+        let name = intern!(py, "create_task").as_ptr();
+        ffi::PyObject_VectorcallMethod(name, values.as_ptr(), args.positional() + 1, args.names())
+    })
+}
+
 methods! { add_methods for Loop {
     "create_future" => noargs create_future, "($self, /)\n--\n\nMake a future of this loop.";
     "create_task" => keywords create_task_of, "($self, coro, /, *, name=None, context=None, **kwargs)\n--\n\n\

@@ -5,6 +5,7 @@ use super::callback::{Callback, nothing, object_of};
 use super::class;
 use super::future::{self, Fields, Future, State};
 use super::gather::{self, Gathering};
+use super::group;
 use super::stdlib::{FUTURE, FUTURE_REPR};
 use super::task::Task;
 use crate::obj::Obj;
@@ -142,7 +143,7 @@ impl Future {
         for callback in self.copy_callbacks(py) {
             let task = match callback {
                 Callback::Task(task) => Some(task),
-                Callback::Native { object, .. } => gather::asker(py, &object),
+                Callback::Native { object, .. } => gather::asker(py, &object).or_else(|| group::asker(py, &object)),
                 Callback::Python { .. } => None,
             };
             if let Some(task) = task {

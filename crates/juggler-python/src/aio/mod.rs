@@ -18,7 +18,7 @@
 //! | [`current`] | the running loop and the current task, as the standard library knows them |
 //! | [`registry`] | the tasks that are not done |
 //! | [`any_future`] | futures of any class |
-//! | [`gather`] | `gather` |
+//! | [`gather`], [`sleep`], [`group`] | `gather`, `sleep`, `TaskGroup` |
 //! | [`stdlib`] | what is taken from the standard library |
 
 pub mod any_future;
@@ -33,9 +33,11 @@ pub mod event_loop;
 pub mod future;
 mod future_methods;
 pub mod gather;
+pub mod group;
 pub mod handle;
 pub mod registry;
 mod scheduling;
+pub mod sleep;
 pub mod stdlib;
 mod step;
 pub mod task;
@@ -53,9 +55,12 @@ pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     future_methods::finish_class(py)?;
     task_methods::finish_class(py)?;
     gather::finish_class(py)?;
+    sleep::finish_class(py);
+    group::finish_class(py)?;
     class::install::<future::Future>(py);
     class::install::<task::Task>(py);
     class::install::<gather::Gathering>(py);
     module.add("AsyncFuture", py.get_type::<future::Future>())?;
+    module.add("TaskGroup", py.get_type::<group::TaskGroup>())?;
     module.add("AsyncTask", py.get_type::<task::Task>())
 }

@@ -13,6 +13,7 @@ use super::entry::{Entry, Kind};
 use super::event_loop::plain_loop;
 use super::future::{self, Future, State};
 use super::registry;
+use super::sleep::is_sleep;
 use super::step;
 use super::stdlib::IS_COROUTINE;
 use crate::gc::Ready;
@@ -210,6 +211,9 @@ pub fn begin_eagerly(py: Python<'_>, event_loop: &Obj, task: &Obj) -> Result<(),
 pub fn check_coroutine(py: Python<'_>, coroutine: &Obj) -> Result<(), Raised> {
     // SAFETY: a live object.
     if unsafe { ffi::PyCoro_CheckExact(coroutine.as_ptr()) } != 0 {
+        return Ok(());
+    }
+    if is_sleep(coroutine) {
         return Ok(());
     }
     check_coroutine_slow(coroutine.bind(py).as_any()).map_err(|error| Raised::from_err(py, error))
