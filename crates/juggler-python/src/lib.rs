@@ -36,9 +36,17 @@ mod _juggler {
     use super::*;
 
     #[pymodule_export]
+    use super::aio::creating::create_task;
+    #[pymodule_export]
     use super::aio::gather::gather;
     #[pymodule_export]
     use super::aio::registry::pending_tasks;
+    #[pymodule_export]
+    use super::aio::sleep::Sleep;
+    #[pymodule_export]
+    use super::aio::event_loop::Loop;
+    #[pymodule_export]
+    use super::aio::handle::set_handle_classes;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]
@@ -106,8 +114,8 @@ mod _juggler {
         let py = module.py();
         fork::install();
         gil::locate();
-        aio::finish(module)?;
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
+        aio::finish(module)?;
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
+import inspect
+import sys
 import weakref
+from asyncio import coroutines
 from asyncio.tasks import (
     _register_task,
     _unregister_task,
@@ -11,14 +15,14 @@ from asyncio.tasks import (
 
 from juggler import _juggler
 from juggler._juggler import AsyncTask as Task
-from juggler._juggler import gather
+from juggler._juggler import create_task, gather, sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-__all__ = ["Task", "gather"]
+__all__ = ["Task", "create_task", "gather", "sleep"]
 
 
 class _ScheduledTasks(weakref.WeakSet["asyncio.Task[Any]"]):
@@ -49,4 +53,14 @@ def _tell_all_tasks() -> None:
         _unregister_task(probe)
 
 
+def _pass_for_coroutine_function(cls: Any) -> None:
+    """Have a class whose instances are coroutines pass for a coroutine function."""
+    collections.abc.Coroutine.register(cls)
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(cls)
+    if hasattr(coroutines, "_is_coroutine"):  # what asyncio.iscoroutinefunction looks for
+        cls._is_coroutine = coroutines._is_coroutine
+
+
 _tell_all_tasks()
+_pass_for_coroutine_function(sleep)

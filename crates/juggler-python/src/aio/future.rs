@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::callback::{self, Callback, object_of};
-use super::cell::Attached;
+use super::attached::Attached;
 use super::class::{self, Native, class_cell};
 use super::gather::Gathering;
 use super::stdlib::{CANCELLED_ERROR, EXTRACT_STACK, GET_EVENT_LOOP, INVALID_STATE_ERROR};
@@ -88,7 +88,16 @@ impl Fields {
         (self.first.take(), self.more.take())
     }
 
-    fn push(&mut self, callback: Callback) {
+    /// Takes the first callback out.
+    pub fn pop(&mut self) -> Option<Callback> {
+        self.first.take().or_else(|| {
+            let more = self.more.as_mut().filter(|more| !more.is_empty())?;
+            Some(more.remove(0))
+        })
+    }
+
+    /// Adds a callback.
+    pub fn push(&mut self, callback: Callback) {
         if self.first.is_none() && self.more.is_none() {
             self.first = Some(callback);
         } else {
@@ -200,13 +209,12 @@ impl Future {
         if !self.ready.is_ready() {
             return Ok(());
         }
-        let seen = self.fields.peek(|fields| {
+        self.fields.traverse(|fields| {
             let rare = fields.rare.as_ref().map(|rare| rare.objects());
             let objects = [&fields.event_loop, &fields.value].into_iter().chain(rare.into_iter().flatten());
             objects.flatten().try_for_each(|object| object.visit(visit))?;
             fields.callbacks().try_for_each(|callback| callback.visit(visit))
-        });
-        seen.unwrap_or(Ok(()))
+        })
     }
 
     /// Lets go of what it holds.

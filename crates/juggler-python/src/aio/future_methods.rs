@@ -3,8 +3,9 @@
 use super::awaiting::FutureIter;
 use super::callback::{Callback, nothing, object_of};
 use super::class;
-use super::future::{self, Future, State};
+use super::future::{self, Fields, Future, State};
 use super::gather::{self, Gathering};
+use super::group;
 use super::stdlib::{FUTURE, FUTURE_REPR};
 use super::task::Task;
 use crate::obj::Obj;
@@ -142,7 +143,7 @@ impl Future {
         for callback in self.copy_callbacks(py) {
             let task = match callback {
                 Callback::Task(task) => Some(task),
-                Callback::Native { object, .. } => gather::asker(py, &object),
+                Callback::Native { object, .. } => gather::asker(py, &object).or_else(|| group::asker(py, &object)),
                 Callback::Python { .. } => None,
             };
             if let Some(task) = task {
@@ -177,7 +178,12 @@ impl Future {
     }
 
     fn copy_callbacks(&self, py: Python<'_>) -> Vec<Callback> {
-        self.fields.with(py, |fields| fields.callbacks().map(|callback| callback.clone_ref(py)).collect())
+        // Those of a future that is done wait for their turns.
+        let known = |fields: &mut Fields| {
+            let pending = fields.state == State::Pending;
+            fields.callbacks().filter(|_| pending).map(|callback| callback.clone_ref(py)).collect()
+        };
+        self.fields.with(py, known)
     }
 }
 

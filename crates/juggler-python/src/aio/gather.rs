@@ -6,7 +6,7 @@
 
 use super::any_future::{self, cancel_message, make_cancelled_error};
 use super::callback::{self, owned};
-use super::cell::Attached;
+use super::attached::Attached;
 use super::class::{self, Native, class_cell, drop_value};
 use super::current;
 use super::future::{self, Future, Outcome};
@@ -112,8 +112,7 @@ impl Gathering {
         if !self.ready.is_ready() {
             return Ok(());
         }
-        let seen = self.own.peek(|own| own.children.iter().chain(&own.asker).try_for_each(|object| object.visit(&visit)));
-        seen.unwrap_or(Ok(()))
+        self.own.traverse(|own| own.children.iter().chain(&own.asker).try_for_each(|object| object.visit(&visit)))
     }
 
     fn __clear__(&self) {

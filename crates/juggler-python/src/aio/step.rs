@@ -5,6 +5,7 @@ use super::callback::{self, Callback, owned};
 use super::class::as_plain;
 use super::current;
 use super::future::{self, Outcome};
+use super::registry;
 use super::stdlib::{CANCELLED_ERROR, INVALID_STATE_ERROR};
 use super::task::{self, Task, as_future};
 use crate::obj::Obj;
@@ -209,8 +210,7 @@ fn returned(this: This<'_, '_, Task>, result: Obj) -> Result<(), Raised> {
     } else {
         future::finish(future, result)?;
     }
-    task::unregister(py, &task::object(this));
-    Ok(())
+    unregister(this)
 }
 
 /// The coroutine has raised.
@@ -230,12 +230,18 @@ fn raised(this: This<'_, '_, Task>) -> Result<(), Raised> {
     } else {
         future::fail(future, value.clone_ref(py))?;
         if is_exit {
-            task::unregister(py, &task::object(this));
+            unregister(this)?;
             return Err(Raised::from_err(py, PyErr::from_value(value.into_bound(py))));
         }
     }
-    task::unregister(py, &task::object(this));
-    Ok(())
+    unregister(this)
+}
+
+/// Has the loop let go of the task.
+#[inline]
+fn unregister(this: This<'_, '_, Task>) -> Result<(), Raised> {
+    let py = this.py();
+    registry::discard(py, &as_future(this).event_loop(py)?, &task::object(this))
 }
 
 /// How a future stands to the task that was given it.

@@ -10,7 +10,7 @@ use super::plain;
 use super::reference::Ref;
 use super::running::LoopBound;
 use super::waiters::Lane;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::aio::stdlib::Import;
 use crate::gc::Ready;
 use crate::obj::Obj;

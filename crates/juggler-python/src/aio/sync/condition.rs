@@ -8,7 +8,7 @@ use super::plain;
 use super::reference::Ref;
 use super::running::LoopBound;
 use super::waiters::Lane;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -275,8 +275,7 @@ impl Condition {
             return Ok(());
         }
         self.waiters.visit(&visit)?;
-        let lock = self.lock.peek(|lock| lock.as_ref().map_or(Ok(()), |lock| lock.object().visit(&visit)));
-        lock.unwrap_or(Ok(()))
+        self.lock.traverse(|lock| lock.as_ref().map_or(Ok(()), |lock| lock.object().visit(&visit)))
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -7,7 +7,7 @@
 
 use super::operation::{Any, Ending, Next, Operation, Step};
 use super::parking::{Awaited, Progress};
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::layout::{self, Direct, Layout};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -426,15 +426,14 @@ impl Coroutine {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited = self.state.peek(|state| match state {
+        self.state.traverse(|state| match state {
             State::New(operation) => operation.visit(&visit),
             State::Parked(operation, awaited) => {
                 operation.visit(&visit)?;
                 awaited.visit(&visit)
             }
             State::Running(_) | State::Done(_) => Ok(()),
-        });
-        visited.unwrap_or(Ok(()))
+        })
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -17,7 +17,7 @@ use super::event::Event;
 use super::reference::Ref;
 use super::running::LoopBound;
 use super::waiters::Lane;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::aio::stdlib::Import;
 use crate::gc::Ready;
 use crate::obj::Obj;

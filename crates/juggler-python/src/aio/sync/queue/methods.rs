@@ -301,11 +301,10 @@ impl Queue {
         self.getters.visit(&visit)?;
         self.putters.visit(&visit)?;
         self.finished.get().map_or(Ok(()), |finished| finished.as_obj().visit(&visit))?;
-        let inside = self.inside.peek(|inside| {
+        self.inside.traverse(|inside| {
             inside.items.iter().try_for_each(|item| item.visit(&visit))?;
             [&inside.maxsize, &inside.container].into_iter().flatten().try_for_each(|object| object.visit(&visit))
-        });
-        inside.unwrap_or(Ok(()))
+        })
     }
 
     fn __clear__(&self, py: Python<'_>) {
