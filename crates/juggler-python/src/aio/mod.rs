@@ -18,7 +18,7 @@
 //! | [`current`] | the running loop and the current task, as the standard library knows them |
 //! | [`registry`] | the tasks that are not done |
 //! | [`any_future`] | futures of any class |
-//! | [`gather`], [`sleep`], [`group`] | `gather`, `sleep`, `TaskGroup` |
+//! | [`gather`], [`sleep`], [`group`], [`wait`] | `gather`, `sleep`, `TaskGroup`, `wait` |
 //! | [`stdlib`] | what is taken from the standard library |
 
 pub mod any_future;
@@ -43,6 +43,7 @@ mod step;
 pub mod task;
 mod task_methods;
 mod turn;
+pub mod wait;
 mod watching;
 
 use pyo3::prelude::*;
