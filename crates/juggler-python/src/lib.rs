@@ -44,6 +44,8 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::sleep::Sleep;
     #[pymodule_export]
+    use super::aio::wait::Watch;
+    #[pymodule_export]
     use super::aio::event_loop::Loop;
     #[pymodule_export]
     use super::aio::handle::set_handle_classes;

@@ -8,7 +8,7 @@ from juggler.asyncio._event_loop import EventLoop
 from juggler.asyncio._handles import Handle, TimerHandle
 from juggler.asyncio.futures import Future
 from juggler.asyncio.taskgroups import TaskGroup
-from juggler.asyncio.tasks import Task, create_task, gather, sleep
+from juggler.asyncio.tasks import Task, create_task, gather, sleep, wait
 
 TYPE_CHECKING = False
 

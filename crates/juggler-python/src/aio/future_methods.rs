@@ -6,6 +6,7 @@ use super::class;
 use super::future::{self, Fields, Future, State};
 use super::gather::{self, Gathering};
 use super::group;
+use super::wait;
 use super::stdlib::{FUTURE, FUTURE_REPR};
 use super::task::Task;
 use crate::obj::Obj;
@@ -143,7 +144,7 @@ impl Future {
         for callback in self.copy_callbacks(py) {
             let task = match callback {
                 Callback::Task(task) => Some(task),
-                Callback::Native { object, .. } => gather::asker(py, &object).or_else(|| group::asker(py, &object)),
+                Callback::Native { object, .. } => asker(py, &object),
                 Callback::Python { .. } => None,
             };
             if let Some(task) = task {
@@ -185,6 +186,11 @@ impl Future {
         };
         self.fields.with(py, known)
     }
+}
+
+/// The task on whose behalf `object` watches a future.
+fn asker(py: Python<'_>, object: &Obj) -> Option<Obj> {
+    gather::asker(py, object).or_else(|| group::asker(py, object)).or_else(|| wait::asker(py, object))
 }
 
 /// A message as an argument: `None` is none.

@@ -18,7 +18,7 @@
 //! | [`current`] | the running loop and the current task, as the standard library knows them |
 //! | [`registry`] | the tasks that are not done |
 //! | [`any_future`] | futures of any class |
-//! | [`gather`], [`sleep`], [`group`] | `gather`, `sleep`, `TaskGroup` |
+//! | [`gather`], [`sleep`], [`group`], [`wait`] | `gather`, `sleep`, `TaskGroup`, `wait` |
 //! | [`stdlib`] | what is taken from the standard library |
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
@@ -45,6 +45,7 @@ pub mod sync;
 pub mod task;
 mod task_methods;
 mod turn;
+pub mod wait;
 mod watching;
 
 use pyo3::prelude::*;
