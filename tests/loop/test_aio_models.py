@@ -11,6 +11,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,18 +19,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from juggler import _juggler
-from juggler.asyncio import locks, queues
+from juggler.asyncio import locks, new_event_loop, queues
 
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 13), reason="on every version ours behave as the standard library of 3.13"
 )
 
 Steps = list[tuple[Any, ...]]
-# The modules of the primitives, and the tasks that use them.
-KITS = {
-    "ours": (locks, queues, None),
-    "ours with native tasks": (locks, queues, _juggler.AsyncTask),
-}
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The modules of the primitives, and the loop and the tasks that use them."""
+
+    locks: Any = locks
+    queues: Any = queues
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+    task: Any = None
+
+
+THEIRS = Kit(asyncio.locks, asyncio.queues)
+OURS = [
+    Kit(),
+    Kit(task=_juggler.AsyncTask),
+    Kit(loop=new_event_loop),
+    Kit(loop=new_event_loop, task=asyncio.Task),
+]
 
 
 def programs(**operations: st.SearchStrategy[Any] | None) -> st.SearchStrategy[Steps]:
@@ -106,25 +121,23 @@ async def play(world: World, steps: Steps, apply: Callable[..., None]) -> list[o
     return world.trace
 
 
-def run(main: Coroutine[Any, Any, list[object]], task_class: Any) -> list[object]:
+def run(main: Coroutine[Any, Any, list[object]], kit: Kit) -> list[object]:
     def factory(loop: Any, coroutine: Any, **keywords: Any) -> Any:
-        return task_class(coroutine, loop=loop, **keywords)
+        return kit.task(coroutine, loop=loop, **keywords)
 
-    with asyncio.Runner() as runner:
-        if task_class is not None:
+    with asyncio.Runner(loop_factory=kit.loop) as runner:
+        if kit.task is not None:
             runner.get_loop().set_task_factory(factory)
         return runner.run(main)
 
 
-def compare(
-    make: Callable[[Any], Any], steps: Steps, apply: Callable[..., None], module: int
-) -> None:
-    async def main(source: Any) -> list[object]:
-        return await play(World(make(source)), steps, apply)
+def compare(make: Callable[[Kit], Any], steps: Steps, apply: Callable[..., None]) -> None:
+    async def main(kit: Kit) -> list[object]:
+        return await play(World(make(kit)), steps, apply)
 
-    theirs = run(main((asyncio.locks, asyncio.queues)[module]), None)
-    for kit in KITS.values():
-        assert run(main(kit[module]), kit[2]) == theirs
+    theirs = run(main(THEIRS), THEIRS)
+    for kit in OURS:
+        assert run(main(kit), kit) == theirs
 
 
 @given(steps=programs(acquire=None, enter=None, release=None, look=None))
@@ -148,7 +161,7 @@ def test_lock(steps: Steps) -> None:
             case "look":
                 world.look("_waiters")
 
-    compare(lambda module: module.Lock(), steps, apply, 0)
+    compare(lambda kit: kit.locks.Lock(), steps, apply)
 
 
 @given(
@@ -177,7 +190,7 @@ def test_semaphores(kind: str, value: int, steps: Steps) -> None:
                 world.look("_waiters")
                 world.note(semaphore._value, semaphore.locked())
 
-    compare(lambda module: getattr(module, kind)(value), steps, apply, 0)
+    compare(lambda kit: getattr(kit.locks, kind)(value), steps, apply)
 
 
 @given(steps=programs(wait=None, set=None, clear=None, look=None))
@@ -195,7 +208,7 @@ def test_event(steps: Steps) -> None:
             case "look":
                 world.look("_waiters")
 
-    compare(lambda module: module.Event(), steps, apply, 0)
+    compare(lambda kit: kit.locks.Event(), steps, apply)
 
 
 @given(
@@ -242,7 +255,7 @@ def test_condition(steps: Steps) -> None:
             case "look":
                 world.look("_waiters")
 
-    compare(lambda module: module.Condition(), steps, apply, 0)
+    compare(lambda kit: kit.locks.Condition(), steps, apply)
 
 
 @given(
@@ -268,7 +281,7 @@ def test_barrier(parties: int, steps: Steps) -> None:
                 world.look()
                 world.note(barrier.n_waiting, barrier.broken, barrier.parties, barrier._count)
 
-    compare(lambda module: module.Barrier(parties), steps, apply, 0)
+    compare(lambda kit: kit.locks.Barrier(parties), steps, apply)
 
 
 def opened(queue: Any) -> Any:
@@ -307,8 +320,8 @@ def test_queues(kind: str, maxsize: int, is_open: bool, steps: Steps) -> None:
             case _:
                 world.attempt(getattr(queue, operation), *args)
 
-    def make(module: Any) -> Any:
-        queue = getattr(module, kind)(maxsize)
+    def make(kit: Kit) -> Any:
+        queue = getattr(kit.queues, kind)(maxsize)
         return opened(queue) if is_open else queue
 
-    compare(make, steps, apply, 1)
+    compare(make, steps, apply)

@@ -7,6 +7,15 @@ import asyncio as _stdlib
 from juggler.asyncio._event_loop import EventLoop
 from juggler.asyncio._handles import Handle, TimerHandle
 from juggler.asyncio.futures import Future
+from juggler.asyncio.locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
+from juggler.asyncio.queues import (
+    LifoQueue,
+    PriorityQueue,
+    Queue,
+    QueueEmpty,
+    QueueFull,
+    QueueShutDown,
+)
 from juggler.asyncio.taskgroups import TaskGroup
 from juggler.asyncio.tasks import Task, create_task, gather, sleep, wait
 
