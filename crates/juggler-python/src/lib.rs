@@ -35,7 +35,7 @@ mod _juggler {
     use super::*;
 
     #[pymodule_export]
-    use super::aio::event_loop::Loop;
+    use super::aio::event_loop::{Loop, set_loop_class};
     #[pymodule_export]
     use super::aio::handle::set_handle_classes;
     #[pymodule_export]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import selectors
+import socket
 import sys
 import threading
 import weakref
@@ -21,6 +22,24 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class _Watched:
+    """What the standard library's transports ask of a selector: the `repr` of theirs does."""
+
+    def __init__(self, loop: _juggler.Loop) -> None:
+        self._loop = weakref.ref(loop)
+
+    def get_key(self, descriptor: int) -> selectors.SelectorKey:
+        loop = self._loop()
+        read, write = loop._watched(descriptor) if loop else (False, False)
+        if not read and not write:
+            raise KeyError(f"{descriptor} is not watched")
+        events = read * selectors.EVENT_READ | write * selectors.EVENT_WRITE
+        return selectors.SelectorKey(descriptor, descriptor, events, None)
+
+    def close(self) -> None:
+        """Nothing: the loop closes its descriptors."""
+
+
 class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop):
     """An event loop.
 
@@ -31,8 +50,9 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
     def __init__(self) -> None:
         # Not the bases in between: they make a selector and a pair of sockets.
         asyncio.BaseEventLoop.__init__(self)
-        self._selector = None
+        self._selector = _Watched(self)
         self._ssock = self._csock = None
+        self._internal_fds = 1
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         self._unix_server_sockets: dict[Any, int] = {}
@@ -107,9 +127,19 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
             self._make_self_pipe()
         super().add_signal_handler(sig, callback, *args)
 
+    def _make_self_pipe(self) -> None:
+        self._ssock, self._csock = socket.socketpair()
+        self._ssock.setblocking(False)
+        self._csock.setblocking(False)
+        self._add_reader(self._ssock.fileno(), self._read_from_self)
+
     def _close_self_pipe(self) -> None:
+        self._internal_fds = 0
         if self._csock is not None:
-            super()._close_self_pipe()
+            self._remove_reader(self._ssock.fileno())
+            self._ssock.close()
+            self._csock.close()
+            self._ssock = self._csock = None
 
     # ------------------------------------------------------------ executors
 
@@ -123,3 +153,6 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
 
             self._default_executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
         return super().run_in_executor(executor, func, *args)
+
+
+_juggler._set_loop_class(EventLoop)

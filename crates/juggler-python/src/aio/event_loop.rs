@@ -26,7 +26,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use std::os::fd::RawFd;
 
 const CLOSED: u32 = 1;
@@ -306,6 +306,13 @@ impl Loop {
         Ok(())
     }
 
+    /// Whether somebody watches `fd`: for reading, for writing.
+    fn _watched(&self, py: Python<'_>, fd: RawFd) -> (bool, bool) {
+        let state = self.state.hold(py);
+        let watched = |interest| state.poller.as_ref().is_some_and(|poller| poller.watcher(fd, interest).is_some());
+        (watched(Interest::Read), watched(Interest::Write))
+    }
+
     /// Lets everything go that waits to run or watches a descriptor, and the loop's own descriptors.
     fn _release(&self, py: Python<'_>) {
         let mut state = self.state.hold(py);
@@ -396,6 +403,13 @@ methods! { add_methods for Loop {
     "_write_to_self" => noargs write_to_self, "($self, /)\n--\n\n";
     "_add_callback" => keywords add_callback, "($self, handle, /)\n--\n\n";
 } }
+
+/// Makes calls of the native methods of `class`, which is based on `Loop`, as fast as of `Loop`'s own.
+#[pyfunction]
+#[pyo3(name = "_set_loop_class")]
+pub fn set_loop_class(class: &Bound<'_, PyType>) -> PyResult<()> {
+    raw::own_methods(&class.py().get_type::<Loop>(), class)
+}
 
 /// Adds what PyO3 does not to the class.
 pub fn finish(py: Python<'_>) -> PyResult<()> {
