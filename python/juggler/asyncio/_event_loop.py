@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import signal
 import socket
 import sys
 import threading
@@ -40,6 +41,36 @@ class _Watched:
         """Nothing: the loop closes its descriptors."""
 
 
+class _woken_by_signals:  # noqa: N801
+    """Has the interpreter tell the loop, which runs in the main thread, of each signal.
+
+    Without this, one that comes between the loop's last look and its sleep would wait for something
+    else to end that sleep. If the program has told the interpreter to write elsewhere, that stays.
+    """
+
+    __slots__ = ("_descriptor", "_loop")
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+        if loop._csock is None:
+            loop._make_self_pipe()
+        self._descriptor: int = loop._csock.fileno()
+
+    def __enter__(self) -> None:
+        self._replace(-1, self._descriptor)
+
+    def __exit__(self, *_: object) -> None:
+        # The loop's own handlers may have a signal between two runs.
+        if not self._loop._signal_handlers:
+            self._replace(self._descriptor, -1)
+
+    @staticmethod
+    def _replace(old: int, new: int) -> None:
+        found = signal.set_wakeup_fd(new)
+        if found != old:
+            signal.set_wakeup_fd(found)
+
+
 class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop):
     """An event loop.
 
@@ -64,7 +95,11 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
         """Run until `stop` is called."""
         self._run_forever_setup()
         try:
-            self._run(self._wakeup_descriptor())
+            if threading.current_thread() is threading.main_thread():
+                with _woken_by_signals(self):
+                    self._run()
+            else:
+                self._run()
         finally:
             self._run_forever_cleanup()
 
@@ -108,18 +143,6 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
         self._forget_children()
 
     # ------------------------------------------------------------ signals
-
-    def _wakeup_descriptor(self) -> int:
-        """Where the interpreter is to write signals' numbers to while the loop runs; -1: nowhere.
-
-        Only the main thread runs signal handlers. Without this, one that comes between the loop's
-        last look and its sleep would wait for something else to end that sleep.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            return -1
-        if self._csock is None:
-            self._make_self_pipe()
-        return self._csock.fileno()
 
     def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
         """Call `callback` in the loop when the signal `sig` comes; only in the main thread."""

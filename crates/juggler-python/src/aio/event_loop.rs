@@ -232,6 +232,7 @@ impl Loop {
 ///
 /// # Errors
 /// `KeyboardInterrupt` and `SystemExit` out of the handler.
+#[allow(dead_code, reason = "tasks and transports report by it")]
 pub fn report(event_loop: &Bound<'_, PyAny>, context: &Bound<'_, PyDict>) -> Result<(), Raised> {
     let py = event_loop.py();
     let reported = event_loop.call_method1(intern!(py, "call_exception_handler"), (context,));
@@ -325,10 +326,9 @@ impl Loop {
         drop((ready, timers, watchers, poller, bell));
     }
 
-    /// Runs turns until `stop` is called. `wakeup` is a descriptor, of a socket that the loop watches, to which the
-    /// interpreter writes when a signal comes; -1 for none.
-    fn _run(slf: &Bound<'_, Self>, wakeup: RawFd) -> PyResult<()> {
-        super::turn::run(slf, wakeup).map_err(|raised| raised.fetch(slf.py()))
+    /// Runs turns until `stop` is called.
+    fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
+        super::turn::run(slf).map_err(|raised| raised.fetch(slf.py()))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
