@@ -45,7 +45,7 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::wait::Watch;
     #[pymodule_export]
-    use super::aio::event_loop::Loop;
+    use super::aio::event_loop::{Loop, set_loop_class};
     #[pymodule_export]
     use super::aio::handle::set_handle_classes;
     #[pymodule_export]

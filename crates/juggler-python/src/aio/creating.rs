@@ -85,6 +85,17 @@ fn create_by_factory(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
 /// The class of loops for which [`create`] need not ask for a method.
 static DIRECT: AtomicUsize = AtomicUsize::new(0);
 
+/// The definition of a native method, null for a method of another kind.
+fn definition(method: &Bound<'_, PyAny>) -> *mut ffi::PyMethodDef {
+    // SAFETY: it is what its class says.
+    unsafe {
+        if ffi::Py_TYPE(method.as_ptr()) != &raw mut ffi::PyMethodDescr_Type {
+            return std::ptr::null_mut();
+        }
+        (*method.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method
+    }
+}
+
 /// Whether `create_task` of the loop's class is ours.
 #[inline]
 fn is_direct(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -94,7 +105,8 @@ fn is_direct(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     }
     let py = event_loop.py();
     let name = intern!(py, "create_task");
-    let direct = event_loop.get_type().getattr(name)?.is(&py.get_type::<Loop>().getattr(name)?);
+    let ours = definition(&py.get_type::<Loop>().getattr(name)?);
+    let direct = definition(&event_loop.get_type().getattr(name)?) == ours;
     if direct {
         // Kept for ever, so that no other class can have this address.
         std::mem::forget(event_loop.get_type());
