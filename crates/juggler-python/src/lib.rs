@@ -36,6 +36,16 @@ mod _juggler {
     use super::*;
 
     #[pymodule_export]
+    use super::aio::creating::create_task;
+    #[pymodule_export]
+    use super::aio::gather::gather;
+    #[pymodule_export]
+    use super::aio::registry::pending_tasks;
+    #[pymodule_export]
+    use super::aio::sleep::Sleep;
+    #[pymodule_export]
+    use super::aio::wait::Watch;
+    #[pymodule_export]
     use super::aio::event_loop::{Loop, set_loop_class};
     #[pymodule_export]
     use super::aio::handle::set_handle_classes;
@@ -107,7 +117,7 @@ mod _juggler {
         fork::install();
         gil::locate();
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
-        aio::finish(py)?;
+        aio::finish(module)?;
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;

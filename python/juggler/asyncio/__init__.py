@@ -37,6 +37,9 @@ from juggler.asyncio._running import (
     run,
     uninstall,
 )
+from juggler.asyncio.futures import Future
+from juggler.asyncio.taskgroups import TaskGroup
+from juggler.asyncio.tasks import Task, create_task, gather, sleep, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 _OWN = {"EventLoop", "EventLoopPolicy", "Handle", "Runner", "TimerHandle"} | {
     f.__name__ for f in (get_event_loop, install, new_event_loop, run, uninstall)
 }
+_OWN |= {"Future", "Task", "TaskGroup", "create_task", "gather", "sleep", "wait"}
 __all__ = sorted({*_stdlib.__all__, *_OWN})
 
 
