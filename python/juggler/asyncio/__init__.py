@@ -38,6 +38,15 @@ from juggler.asyncio._running import (
     uninstall,
 )
 from juggler.asyncio.futures import Future
+from juggler.asyncio.locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
+from juggler.asyncio.queues import (
+    LifoQueue,
+    PriorityQueue,
+    Queue,
+    QueueEmpty,
+    QueueFull,
+    QueueShutDown,
+)
 from juggler.asyncio.taskgroups import TaskGroup
 from juggler.asyncio.tasks import Task, create_task, gather, sleep, wait
 
