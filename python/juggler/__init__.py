@@ -4,7 +4,7 @@ Three ways in:
 
 * ``juggler run program.py`` runs an unmodified program on juggler.
 * `install` does the same from inside a program, `uninstall` undoes it.
-* ``from juggler import threading, queue, futures, multiprocessing`` takes the drop-in modules by
+* ``from juggler import threading, queue, futures, multiprocessing, asyncio`` takes the drop-in modules by
   name.
 
 Importing this package loads nothing else: each module comes with its first use.
@@ -12,13 +12,14 @@ Importing this package loads nothing else: each module comes with its first use.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from juggler import futures, multiprocessing, queue, threading
+    from juggler import asyncio, futures, multiprocessing, queue, threading
     from juggler._substitution import install, uninstall
 
     __version__: str
 
 __all__ = [
     "__version__",
+    "asyncio",
     "futures",
     "install",
     "multiprocessing",
@@ -27,7 +28,7 @@ __all__ = [
     "uninstall",
 ]
 
-_MODULES = frozenset({"futures", "multiprocessing", "queue", "threading"})
+_MODULES = frozenset({"asyncio", "futures", "multiprocessing", "queue", "threading"})
 _FUNCTIONS = {"install": "juggler._substitution", "uninstall": "juggler._substitution"}
 
 

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import asyncio_classes
+import loops
 from overlay import REAL, Overlay, exported
 
 TestClass = type[unittest.TestCase]
@@ -39,6 +40,8 @@ class Environment:
         if layer == "multiprocessing":
             return replaced(self.package)
         if layer == "asyncio":
+            return own_names(self.package, layer)
+        if layer == "asyncio-classes":
             return asyncio_classes.substitute(self.package)
         own: frozenset[str] = self.over(layer)._overlay_own
         return sorted(own.intersection(exported(self.layers[layer])))
@@ -169,6 +172,21 @@ def replaced(package: str) -> list[str]:
     )
 
 
+def own_names(package: str, layer: str) -> list[str]:
+    """The names of one of the package's modules that are its own objects, not re-exported ones."""
+    module = importlib.import_module(f"{package}.{layer}")
+    return sorted(
+        name
+        for name in exported(module)
+        if str(getattr(getattr(module, name), "__module__", "")).partition(".")[0] == package
+    )
+
+
+def event_loop(env: Environment) -> list[TestClass]:
+    """What the package's event loop does, through the mixins of test_asyncio."""
+    return loops.event_loop(importlib.import_module(f"{env.package}.asyncio"))
+
+
 def multiprocessing(method: str, part: str) -> Callable[[Environment], list[TestClass]]:
     """One part of `_test_multiprocessing` with one start method.
 
@@ -213,10 +231,11 @@ SUITES = {
     "queue": Suite("queue", ("test.test_queue",), queue),
     "futures": Suite("futures", ("test.test_concurrent_futures",), futures),
     "process-pool": Suite("futures", ("test.test_concurrent_futures",), process_pool),
+    "event-loop": Suite("asyncio", loops.NEEDS, event_loop),
 }
 
 SUITES |= {
-    f"asyncio-{part}": Suite("asyncio", (f"test.test_asyncio.test_{part}",), asyncio(part))
+    f"asyncio-{part}": Suite("asyncio-classes", (f"test.test_asyncio.test_{part}",), asyncio(part))
     for part in asyncio_classes.PARTS
 }
 

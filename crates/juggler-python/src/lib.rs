@@ -38,7 +38,7 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::creating::create_task;
     #[pymodule_export]
-    use super::aio::event_loop::Loop;
+    use super::aio::event_loop::{Loop, set_loop_class};
     #[pymodule_export]
     use super::aio::gather::gather;
     #[pymodule_export]

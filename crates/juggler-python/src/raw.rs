@@ -12,7 +12,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::PyType;
+use pyo3::types::{PyDict, PyString, PyType};
 use pyo3::{PyClass, PyTypeInfo};
 use std::ffi::{CStr, CString};
 use std::ops::Deref;
@@ -324,6 +324,31 @@ pub unsafe fn add_method_to(classes: &[Bound<'_, PyType>], name: &str, function:
             Bound::from_owned_ptr_or_err(class.py(), ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?
         };
         class.setattr(name, descriptor)?;
+    }
+    Ok(())
+}
+
+/// Makes each native method of `base` that `heir` inherits a method of its own, as [`add_method`] does for heirs that it knows.
+///
+/// # Errors
+/// What setting an attribute of the class runs into.
+pub fn own_methods(base: &Bound<'_, PyType>, heir: &Bound<'_, PyType>) -> PyResult<()> {
+    let py = base.py();
+    // SAFETY: the type of all method descriptors.
+    let descriptor_type = &raw mut ffi::PyMethodDescr_Type;
+    for (name, method) in base.getattr("__dict__")?.call_method0("copy")?.cast::<PyDict>()? {
+        // SAFETY: both are live.
+        let is_native = unsafe { ffi::Py_TYPE(method.as_ptr()) == descriptor_type };
+        if !is_native || !heir.getattr(name.cast::<PyString>()?)?.is(&method) {
+            continue;
+        }
+        // SAFETY: it is a method's descriptor, whose definition lives as long as the base class: for ever. The function takes
+        // instances of the base class.
+        let own = unsafe {
+            let definition = (*method.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method;
+            Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(heir.as_type_ptr(), definition))?
+        };
+        heir.setattr(name.cast::<PyString>()?, own)?;
     }
     Ok(())
 }

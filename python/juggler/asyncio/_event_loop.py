@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import signal
+import socket
 import sys
 import threading
 import weakref
@@ -21,6 +23,54 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class _Watched:
+    """What the standard library's transports ask of a selector: the `repr` of theirs does."""
+
+    def __init__(self, loop: _juggler.Loop) -> None:
+        self._loop = weakref.ref(loop)
+
+    def get_key(self, descriptor: int) -> selectors.SelectorKey:
+        loop = self._loop()
+        read, write = loop._watched(descriptor) if loop else (False, False)
+        if not read and not write:
+            raise KeyError(f"{descriptor} is not watched")
+        events = read * selectors.EVENT_READ | write * selectors.EVENT_WRITE
+        return selectors.SelectorKey(descriptor, descriptor, events, None)
+
+    def close(self) -> None:
+        """Nothing: the loop closes its descriptors."""
+
+
+class _woken_by_signals:  # noqa: N801
+    """Has the interpreter tell the loop, which runs in the main thread, of each signal.
+
+    Without this, one that comes between the loop's last look and its sleep would wait for something
+    else to end that sleep. If the program has told the interpreter to write elsewhere, that stays.
+    """
+
+    __slots__ = ("_descriptor", "_loop")
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+        if loop._csock is None:
+            loop._make_self_pipe()
+        self._descriptor: int = loop._csock.fileno()
+
+    def __enter__(self) -> None:
+        self._replace(-1, self._descriptor)
+
+    def __exit__(self, *_: object) -> None:
+        # The loop's own handlers may have a signal between two runs.
+        if not self._loop._signal_handlers:
+            self._replace(self._descriptor, -1)
+
+    @staticmethod
+    def _replace(old: int, new: int) -> None:
+        found = signal.set_wakeup_fd(new)
+        if found != old:
+            signal.set_wakeup_fd(found)
+
+
 class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop):
     """An event loop.
 
@@ -31,8 +81,9 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
     def __init__(self) -> None:
         # Not the bases in between: they make a selector and a pair of sockets.
         asyncio.BaseEventLoop.__init__(self)
-        self._selector = None
+        self._selector = _Watched(self)
         self._ssock = self._csock = None
+        self._internal_fds = 1
         self._transports: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         self._unix_server_sockets: dict[Any, int] = {}
@@ -44,7 +95,11 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
         """Run until `stop` is called."""
         self._run_forever_setup()
         try:
-            self._run(self._wakeup_descriptor())
+            if threading.current_thread() is threading.main_thread():
+                with _woken_by_signals(self):
+                    self._run()
+            else:
+                self._run()
         finally:
             self._run_forever_cleanup()
 
@@ -89,27 +144,25 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
 
     # ------------------------------------------------------------ signals
 
-    def _wakeup_descriptor(self) -> int:
-        """Where the interpreter is to write signals' numbers to while the loop runs; -1: nowhere.
-
-        Only the main thread runs signal handlers. Without this, one that comes between the loop's
-        last look and its sleep would wait for something else to end that sleep.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            return -1
-        if self._csock is None:
-            self._make_self_pipe()
-        return self._csock.fileno()
-
     def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
         """Call `callback` in the loop when the signal `sig` comes; only in the main thread."""
         if self._csock is None and not self.is_closed():
             self._make_self_pipe()
         super().add_signal_handler(sig, callback, *args)
 
+    def _make_self_pipe(self) -> None:
+        self._ssock, self._csock = socket.socketpair()
+        self._ssock.setblocking(False)
+        self._csock.setblocking(False)
+        self._add_reader(self._ssock.fileno(), self._read_from_self)
+
     def _close_self_pipe(self) -> None:
+        self._internal_fds = 0
         if self._csock is not None:
-            super()._close_self_pipe()
+            self._remove_reader(self._ssock.fileno())
+            self._ssock.close()
+            self._csock.close()
+            self._ssock = self._csock = None
 
     # ------------------------------------------------------------ executors
 
@@ -123,3 +176,6 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
 
             self._default_executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
         return super().run_in_executor(executor, func, *args)
+
+
+_juggler._set_loop_class(EventLoop)

@@ -104,6 +104,17 @@ struct Method {
     ours_in: AtomicUsize,
 }
 
+/// The definition of a native method, null for a method of another kind.
+fn definition(method: &Bound<'_, PyAny>) -> *mut ffi::PyMethodDef {
+    // SAFETY: it is what its class says.
+    unsafe {
+        if ffi::Py_TYPE(method.as_ptr()) != &raw mut ffi::PyMethodDescr_Type {
+            return std::ptr::null_mut();
+        }
+        (*method.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method
+    }
+}
+
 static CREATE_FUTURE: Method = Method { name: "create_future", ours_in: AtomicUsize::new(0) };
 static CREATE_TASK: Method = Method { name: "create_task", ours_in: AtomicUsize::new(0) };
 
@@ -115,8 +126,8 @@ impl Method {
         if self.ours_in.load(Ordering::Relaxed) == class as usize {
             return Ok(true);
         }
-        let ours = event_loop.py().get_type::<Loop>().getattr(self.name)?;
-        let is_ours = event_loop.get_type().getattr(self.name)?.is(&ours);
+        let ours = definition(&event_loop.py().get_type::<Loop>().getattr(self.name)?);
+        let is_ours = !ours.is_null() && definition(&event_loop.get_type().getattr(self.name)?) == ours;
         if is_ours {
             // Kept for ever, so that no other class can have this address.
             std::mem::forget(event_loop.get_type());

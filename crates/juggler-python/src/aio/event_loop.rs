@@ -27,7 +27,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use std::os::fd::RawFd;
 
 /// The class, for those that look for it often. Only written while the module is imported.
@@ -255,6 +255,7 @@ impl Loop {
 ///
 /// # Errors
 /// `KeyboardInterrupt` and `SystemExit` out of the handler.
+#[allow(dead_code, reason = "tasks and transports report by it")]
 pub fn report(event_loop: &Bound<'_, PyAny>, context: &Bound<'_, PyDict>) -> Result<(), Raised> {
     let py = event_loop.py();
     let reported = event_loop.call_method1(intern!(py, "call_exception_handler"), (context,));
@@ -344,6 +345,13 @@ impl Loop {
         Ok(())
     }
 
+    /// Whether somebody watches `fd`: for reading, for writing.
+    fn _watched(&self, py: Python<'_>, fd: RawFd) -> (bool, bool) {
+        let state = self.state.hold(py);
+        let watched = |interest| state.poller.as_ref().is_some_and(|poller| poller.watcher(fd, interest).is_some());
+        (watched(Interest::Read), watched(Interest::Write))
+    }
+
     /// Lets everything go that waits to run or watches a descriptor, and the loop's own descriptors.
     fn _release(&self, py: Python<'_>) {
         let mut state = self.state.hold(py);
@@ -357,10 +365,9 @@ impl Loop {
         self.tasks.clear(py);
     }
 
-    /// Runs turns until `stop` is called. `wakeup` is a descriptor, of a socket that the loop watches, to which the
-    /// interpreter writes when a signal comes; -1 for none.
-    fn _run(slf: &Bound<'_, Self>, wakeup: RawFd) -> PyResult<()> {
-        super::turn::run(slf, wakeup).map_err(|raised| raised.fetch(slf.py()))
+    /// Runs turns until `stop` is called.
+    fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
+        super::turn::run(slf).map_err(|raised| raised.fetch(slf.py()))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -438,6 +445,13 @@ methods! { add_methods for Loop {
     "_write_to_self" => noargs write_to_self, "($self, /)\n--\n\n";
     "_add_callback" => keywords add_callback, "($self, handle, /)\n--\n\n";
 } }
+
+/// Makes calls of the native methods of `class`, which is based on `Loop`, as fast as of `Loop`'s own.
+#[pyfunction]
+#[pyo3(name = "_set_loop_class")]
+pub fn set_loop_class(class: &Bound<'_, PyType>) -> PyResult<()> {
+    raw::own_methods(&class.py().get_type::<Loop>(), class)
+}
 
 /// Adds what PyO3 does not to the class.
 pub fn finish(py: Python<'_>) -> PyResult<()> {

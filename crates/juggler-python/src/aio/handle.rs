@@ -55,7 +55,7 @@ static OFFSETS: [AtomicUsize; SLOTS.len()] = [const { AtomicUsize::new(0) }; SLO
 static HANDLE: AtomicUsize = AtomicUsize::new(0);
 static TIMER_HANDLE: AtomicUsize = AtomicUsize::new(0);
 
-/// Instances that were freed, for the next ones: handles and timer handles. Their slots are null, and they own their class.
+/// Instances that were freed, for the next ones: handles and timer handles. They own their class, and nothing else.
 #[cfg(not(Py_GIL_DISABLED))]
 static FREE: [Attached<Vec<Freed>>; 2] = [const { Attached::new(Vec::new()) }; 2];
 
@@ -237,13 +237,25 @@ pub fn create_threadsafe(event_loop: &Bound<'_, PyAny>, call: Call) -> Result<Ob
     #[cfg(Py_3_14)]
     {
         static CLASS: Import = Import::new("asyncio.events", "_ThreadSafeHandle");
-        let Call { callback, args, context } = call;
-        let arguments = (callback.bind(py), args.bind(py), event_loop, context.bind(py));
-        let made = CLASS.get(py).and_then(|class| class.call1(arguments));
-        made.map(Obj::from).map_err(|error| Raised::from_err(py, error))
+        let make = || {
+            let Call { callback, args, context } = call;
+            let arguments = (callback.bind(py), args.bind(py), event_loop, context.bind(py));
+            let handle = CLASS.get(py)?.call1(arguments)?;
+            let traceback = handle.getattr(intern!(py, "_source_traceback"))?;
+            if !traceback.is_none() {
+                // The constructor's own frame.
+                traceback.del_item(-1)?;
+            }
+            Ok(Obj::from(handle))
+        };
+        make().map_err(|error| Raised::from_err(py, error))
     }
     #[cfg(not(Py_3_14))]
-    create(py, event_loop.clone().into(), call)
+    if event_loop::as_loop(event_loop).is_some_and(|ours| ours.get().is_debug()) {
+        create_traced(py, event_loop, call, None)
+    } else {
+        create(py, event_loop.clone().into(), call)
+    }
 }
 
 /// # Safety
@@ -273,7 +285,7 @@ fn allocate(py: Python<'_>, list: usize, class: *mut ffi::PyTypeObject) -> Resul
         }
         let freed = FREE[list].hold(py).pop();
         if let Some(Freed(object)) = freed {
-            // SAFETY: the instance was taken apart by `dealloc`, and has null slots, as a new one.
+            // SAFETY: the instance was taken apart by `dealloc`; the caller fills all its slots.
             unsafe {
                 _Py_NewReference(object);
                 ffi::PyObject_GC_Track(object.cast());
@@ -292,15 +304,15 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
     // null or an object.
     unsafe {
         let class = ffi::Py_TYPE(object);
+        let is_timer = class != handle_class() && is_timer(object);
         ffi::PyObject_GC_UnTrack(object.cast());
         let weak = object.byte_offset((*handle_class()).tp_weaklistoffset).cast::<*mut ffi::PyObject>();
         if cfg!(Py_GIL_DISABLED) || !(*weak).is_null() {
             ffi::PyObject_ClearWeakRefs(object);
         }
-        let is_timer = ffi::PyObject_TypeCheck(object, timer_class()) != 0;
         let slots = if is_timer { &SLOTS[..] } else { &SLOTS[..HANDLE_SLOTS] };
         for &(slot, _) in slots {
-            let value = place(object, slot).replace(std::ptr::null_mut());
+            let value = *place(object, slot);
             if !value.is_null() {
                 ffi::Py_DECREF(value);
             }
@@ -409,9 +421,8 @@ fn cancel(py: Python<'_>, handle: &Bound<'_, PyAny>) -> PyResult<()> {
     let Some(owner) = (unsafe { get(pointer, Slot::Loop) }) else { return Ok(()) };
     let owner = owner.into_bound(py);
     let ours = event_loop::as_loop(&owner);
-    // SAFETY: the class is never freed, and its instances have the slot.
-    let scheduled =
-        unsafe { ffi::PyObject_TypeCheck(pointer, timer_class()) != 0 && is_true(pointer, Slot::Scheduled) };
+    // SAFETY: a timer handle has the slot.
+    let scheduled = is_timer(pointer) && unsafe { is_true(pointer, Slot::Scheduled) };
     // SAFETY: the caller's handle; the singletons always exist.
     let mut dropped = unsafe { [set(pointer, Slot::Cancelled, owned(ffi::Py_True())), None, None] };
     if scheduled {
@@ -459,9 +470,10 @@ pub fn unschedule(handle: &Obj) {
     }
 }
 
+#[inline(always)]
 fn is_timer(object: *mut ffi::PyObject) -> bool {
     // SAFETY: `object` is live, and the class is never freed.
-    unsafe { ffi::PyObject_TypeCheck(object, timer_class()) != 0 }
+    unsafe { ffi::Py_TYPE(object) == timer_class() || ffi::PyObject_TypeCheck(object, timer_class()) != 0 }
 }
 
 /// Defines a method without arguments: `fn(Python, &Bound<PyAny>) -> RawResult`.
