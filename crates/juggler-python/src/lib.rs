@@ -86,6 +86,8 @@ mod _juggler {
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
     #[pymodule_export]
+    use super::raw::own_methods;
+    #[pymodule_export]
     use super::rlock::{RLock, RLockStatistics};
     #[pymodule_export]
     use super::rwlock::{ReadWriteLock, ReadWriteLockSide, ReadWriteLockStatistics};

@@ -12,7 +12,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::PyType;
+use pyo3::types::{PyString, PyType};
 use pyo3::{PyClass, PyTypeInfo};
 use std::ffi::{CStr, CString};
 use std::ops::Deref;
@@ -309,6 +309,36 @@ pub fn add_method<T: PyTypeInfo>(
         class.setattr(name, descriptor)?;
     }
     Ok(())
+}
+
+/// Gives `class` the native methods that it inherits as methods of its own, and returns it: a decorator.
+///
+/// What [`add_method`] does for its heirs, for a class made in Python. A method that another hides stays hidden.
+///
+/// # Errors
+/// What setting an attribute of the class runs into.
+#[pyfunction]
+#[pyo3(name = "_own_methods")]
+pub fn own_methods<'py>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyType>> {
+    let py = class.py();
+    for base in class.mro().iter().skip(1).filter(|base| !base.is(py.get_type::<PyAny>())) {
+        for item in base.getattr("__dict__")?.call_method0("items")?.try_iter()? {
+            let (name, method): (Bound<'py, PyString>, Bound<'py, PyAny>) = item?.extract()?;
+            let native = method.get_type_ptr() == &raw mut ffi::PyMethodDescr_Type;
+            if !native || !class.getattr(&name)?.is(&method) {
+                continue;
+            }
+            let method = method.as_ptr().cast::<ffi::PyMethodDescrObject>();
+            // SAFETY: the type was checked, and so is the result; the definition lives as long as `base`, which the class
+            // holds, and the function takes instances of the class as it is based on `base`.
+            let own = unsafe {
+                let own = ffi::PyDescr_NewMethod(class.as_type_ptr(), (*method).d_method);
+                Bound::from_owned_ptr_or_err(py, own)?
+            };
+            class.setattr(&name, own)?;
+        }
+    }
+    Ok(class.clone())
 }
 
 /// Makes calling the class `T` a `TypeError`.

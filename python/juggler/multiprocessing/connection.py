@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
 
 
+@_juggler._own_methods
 class Connection(_juggler.Connection, _StockConnection):
     """One end of a pipe or a socket, which sends and receives objects and bytes.
 

@@ -15,7 +15,7 @@ import weakref
 from multiprocessing import context, reduction
 from typing import TYPE_CHECKING
 
-from juggler._juggler import SharedNumber
+from juggler._juggler import SharedNumber, _own_methods
 from juggler.multiprocessing.memory import SharedBlock
 from juggler.multiprocessing.synchronize import RLock
 
@@ -249,6 +249,7 @@ class Synchronized(SynchronizedBase):
     value = _under_lock("value")
 
 
+@_own_methods
 class _SynchronizedNumber(SharedNumber, Synchronized):
     """A `Synchronized` number, with atomic operations."""
 

@@ -54,6 +54,9 @@ pub fn deadline_of(py: Python<'_>, args: Args<'_>) -> Result<Deadline, Raised> {
     if args.is_empty() {
         return Ok(Deadline::NEVER);
     }
+    if let Some(block) = args.only() {
+        return Ok(if raw::truth(block, true)? { Deadline::NEVER } else { Deadline::PASSED });
+    }
     let [block, timeout] = args.parse(py, "acquire", [c"block", c"timeout"], 0)?;
     if raw::truth(block, true)? { timeout::of_wait(py, timeout) } else { Ok(Deadline::PASSED) }
 }
