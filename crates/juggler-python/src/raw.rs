@@ -112,6 +112,9 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
+    /// No arguments.
+    pub const NONE: Self = Self { values: &[], positional: 0, names: std::ptr::null_mut() };
+
     /// # Safety
     /// The arguments of a vectorcall, valid for `'a`.
     #[inline(always)]
@@ -189,6 +192,23 @@ impl<'a> Args<'a> {
             }
         }
         Ok(places)
+    }
+
+    /// Calls `object`'s method `name` with the arguments.
+    ///
+    /// # Errors
+    /// What the look-up or the call raises.
+    pub fn call_method(&self, object: &Bound<'_, PyAny>, name: &CStr) -> RawResult {
+        // SAFETY: the object is alive, the arguments are those of a vectorcall, and a null result means an exception is set.
+        unsafe {
+            let method = ffi::PyObject_GetAttrString(object.as_ptr(), name.as_ptr());
+            if method.is_null() {
+                return Err(Raised);
+            }
+            let result = ffi::PyObject_Vectorcall(method, self.values.as_ptr(), self.positional, self.names);
+            ffi::Py_DECREF(method);
+            if result.is_null() { Err(Raised) } else { Ok(result) }
+        }
     }
 
     #[cold]

@@ -254,8 +254,7 @@ class _SynchronizedNumber(SharedNumber, Synchronized):
     """A `Synchronized` number, with atomic operations."""
 
     def __init__(self, obj: Any, lock: Any = None, ctx: Any = None) -> None:
-        super().__init__(obj, lock, ctx)
-        self._bind(obj._wrapper, _NUMBERS[type(obj)], self._lock)
+        self._bind(obj, obj._wrapper, _NUMBERS[type(obj)], lock or RLock(ctx=ctx))
 
 
 _SynchronizedNumber.__name__ = _SynchronizedNumber.__qualname__ = "Synchronized"
