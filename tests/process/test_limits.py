@@ -118,8 +118,6 @@ def sweep(action, limits, limited):
         failures += not succeeded
         successes = successes + 1 if succeeded else 0
         end = time.monotonic() + PATIENCE
-        if not succeeded and sys.argv[1] == "fork":
-            most += 8  # two of the standard library's pipes stay open when it can't fork
         while (now := remains())[0] != before or now[1] > most + 4:
             assert time.monotonic() < end, (limits.index(limit), before, count, now)
             time.sleep(0.01)
