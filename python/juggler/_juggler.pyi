@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from pickle import PickleBuffer
 from threading import Thread
 from types import GenericAlias, TracebackType
 from typing import (
@@ -552,7 +553,9 @@ class ProcessQueue:
     def empty(self) -> bool: ...
     def full(self) -> bool: ...
 
-def _set_channel_dumps(dumps: Callable[[Any], Buffer]) -> None: ...
+def _set_channel_dumps(
+    dumps: Callable[[Any, int], tuple[bytes, list[PickleBuffer]]],
+) -> None: ...
 
 # ---------------------------------------------------------------- tracing
 
