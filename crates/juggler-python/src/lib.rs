@@ -11,6 +11,7 @@ mod fork;
 mod futures;
 mod gate;
 mod gc;
+mod gil;
 mod ipc;
 mod label;
 mod layout;
@@ -101,6 +102,7 @@ mod _juggler {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         fork::install();
+        gil::locate();
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
         condition::finish(py)?;
         event::finish(py)?;
