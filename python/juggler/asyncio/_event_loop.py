@@ -71,6 +71,7 @@ class _woken_by_signals:  # noqa: N801
             signal.set_wakeup_fd(found)
 
 
+@_juggler._own_methods
 class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop):
     """An event loop.
 
@@ -176,6 +177,3 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
 
             self._default_executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
         return super().run_in_executor(executor, func, *args)
-
-
-_juggler._set_loop_class(EventLoop)

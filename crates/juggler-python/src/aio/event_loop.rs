@@ -27,7 +27,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple};
 use std::os::fd::RawFd;
 
 /// The class, for those that look for it often. Only written while the module is imported.
@@ -445,13 +445,6 @@ methods! { add_methods for Loop {
     "_write_to_self" => noargs write_to_self, "($self, /)\n--\n\n";
     "_add_callback" => keywords add_callback, "($self, handle, /)\n--\n\n";
 } }
-
-/// Makes calls of the native methods of `class`, which is based on `Loop`, as fast as of `Loop`'s own.
-#[pyfunction]
-#[pyo3(name = "_set_loop_class")]
-pub fn set_loop_class(class: &Bound<'_, PyType>) -> PyResult<()> {
-    raw::own_methods(&class.py().get_type::<Loop>(), class)
-}
 
 /// Adds what PyO3 does not to the class.
 pub fn finish(py: Python<'_>) -> PyResult<()> {

@@ -4,8 +4,8 @@
 //! loop. The first lies in the future itself: most have one, the task that awaits it.
 #![allow(unsafe_code)]
 
-use super::attached::Attached;
 use super::callback::{self, Callback, object_of};
+use super::attached::Attached;
 use super::class::{self, Native, class_cell};
 use super::gather::Gathering;
 use super::stdlib::{CANCELLED_ERROR, EXTRACT_STACK, GET_EVENT_LOOP, INVALID_STATE_ERROR};
@@ -515,8 +515,7 @@ pub fn exception(this: This<'_, '_, Future>) -> Result<Option<Obj>, Raised> {
 /// `TypeError` for anything else.
 pub fn exception_of(py: Python<'_>, given: &Bound<'_, PyAny>) -> PyResult<Obj> {
     // SAFETY: a live object.
-    let error =
-        if unsafe { ffi::PyExceptionClass_Check(given.as_ptr()) } != 0 { given.call0()? } else { given.clone() };
+    let error = if unsafe { ffi::PyExceptionClass_Check(given.as_ptr()) } != 0 { given.call0()? } else { given.clone() };
     // SAFETY: a live object.
     if unsafe { ffi::PyExceptionInstance_Check(error.as_ptr()) } == 0 {
         return Err(PyTypeError::new_err("invalid exception object"));
@@ -548,6 +547,7 @@ pub fn check_pending(this: This<'_, '_, Future>) -> Result<(), Raised> {
         _ => Err(INVALID_STATE_ERROR.raise(py, ("invalid state",))),
     }
 }
+
 
 /// Finishes the future unless it is done.
 ///

@@ -6,9 +6,9 @@ use super::class;
 use super::future::{self, Fields, Future, State};
 use super::gather::{self, Gathering};
 use super::group;
+use super::wait;
 use super::stdlib::{FUTURE, FUTURE_REPR};
 use super::task::Task;
-use super::wait;
 use crate::obj::Obj;
 use crate::raw::{self, Args, RawResult, This, methods};
 use pyo3::exceptions::PyValueError;
@@ -258,8 +258,7 @@ fn remove_done_callback(this: This<'_, '_, Future>, args: Args<'_>) -> RawResult
     let py = this.py();
     let [function] = args.parse(py, "remove_done_callback", [c"fn"], 1)?;
     this.event_loop(py)?;
-    let removed =
-        future::remove_function(this, &borrowed(function)).map_err(|error| raw::Raised::from_err(py, error))?;
+    let removed = future::remove_function(this, &borrowed(function)).map_err(|error| raw::Raised::from_err(py, error))?;
     removed.into_pyobject(py).map(|count| count.into_any().into_ptr()).map_err(|never| match never {})
 }
 

@@ -5,8 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::any_future::{self, cancel_message, make_cancelled_error};
-use super::attached::Attached;
 use super::callback::{self, owned};
+use super::attached::Attached;
 use super::class::{self, Native, class_cell, drop_value};
 use super::current;
 use super::future::{self, Future, Outcome};
@@ -262,9 +262,7 @@ fn results(this: This<'_, '_, Gathering>) -> Result<Obj, Raised> {
     for (at, child) in children.iter().enumerate() {
         let result = match any_future::outcome(py, child)? {
             Outcome::Result(object) | Outcome::Failed(object) => object,
-            Outcome::Cancelled | Outcome::Pending => {
-                cancelled(py, child).map_err(|error| Raised::from_err(py, error))?
-            }
+            Outcome::Cancelled | Outcome::Pending => cancelled(py, child).map_err(|error| Raised::from_err(py, error))?,
         };
         // SAFETY: the list is new and long enough; it takes the reference over.
         unsafe { ffi::PyList_SET_ITEM(list.as_ptr(), at as ffi::Py_ssize_t, result.into_ptr()) };

@@ -49,10 +49,12 @@ impl Task {
         let stale = this.own.with(py, |own| std::mem::replace(own, fields));
         drop(stale);
         let event_loop = future.event_loop(py).map_err(|raised| raised.fetch(py))?;
-        let eager =
-            eager_start.map_or(Ok(false), |eager| eager.is_truthy())? && task::is_running(py, &event_loop.bind(py))?;
-        let begun =
-            if eager { task::begin_eagerly(py, &event_loop, &object) } else { task::begin(py, &event_loop, &object) };
+        let eager = eager_start.map_or(Ok(false), |eager| eager.is_truthy())? && task::is_running(py, &event_loop.bind(py))?;
+        let begun = if eager {
+            task::begin_eagerly(py, &event_loop, &object)
+        } else {
+            task::begin(py, &event_loop, &object)
+        };
         begun.map_err(|raised| raised.fetch(py))
     }
 
@@ -149,7 +151,11 @@ impl Task {
 }
 
 impl Task {
-    fn peek<'py>(&self, py: Python<'py>, which: impl FnOnce(&TaskFields) -> &Option<Obj>) -> Option<Bound<'py, PyAny>> {
+    fn peek<'py>(
+        &self,
+        py: Python<'py>,
+        which: impl FnOnce(&TaskFields) -> &Option<Obj>,
+    ) -> Option<Bound<'py, PyAny>> {
         let found = self.own.with(py, |own| which(own).as_ref().map(|object| object.clone_ref(py)));
         found.map(|object| object.into_bound(py))
     }
@@ -245,3 +251,4 @@ methods! { add_methods for Task {
 pub fn finish_class(py: Python<'_>) -> PyResult<()> {
     add_methods(py)
 }
+
