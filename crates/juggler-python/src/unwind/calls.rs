@@ -30,12 +30,14 @@ guarded_calls! {
     PyException_SetTraceback(error, traceback);
     PyImport_Import(name);
     PyIter_Next(iterator);
+    PyIter_Send(iterator, value, result);
     PyList_Append(list, item);
     PyList_New(length);
     PyMemoryView_FromMemory(start, length, flags);
     PyNumber_AsSsize_t(object, error);
     PyNumber_Index(object);
     PyObject_Call(callable, args, keywords);
+    PyObject_CallFinalizerFromDealloc(object);
     PyObject_CallNoArgs(callable);
     PyObject_CallOneArg(callable, argument);
     PyObject_ClearWeakRefs(object);
@@ -48,6 +50,7 @@ guarded_calls! {
     PyObject_GetIter(object);
     #[cfg(Py_3_13)]
     PyObject_GetOptionalAttr(object, name, result);
+    PyObject_IsInstance(object, class);
     PyObject_IsTrue(object);
     PyObject_LengthHint(object, default);
     PyObject_Repr(object);
