@@ -22,7 +22,8 @@ from juggler import _juggler
 from juggler.asyncio import locks, new_event_loop, queues
 
 pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 13), reason="on every version ours behave as the standard library of 3.13"
+    sys.version_info < (3, 13),
+    reason="on every version ours behave as the standard library of 3.13",
 )
 
 Steps = list[tuple[Any, ...]]
