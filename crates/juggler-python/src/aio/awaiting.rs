@@ -231,7 +231,7 @@ impl FutureIter {
         self.future.traverse(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit)))
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| self.close(py));
+    fn __clear__(&self, py: Python<'_>) {
+        self.close(py);
     }
 }

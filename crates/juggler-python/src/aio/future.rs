@@ -171,6 +171,10 @@ impl Future {
     /// # Errors
     /// What finding the loop and asking it for `debug` raises.
     pub fn init(&self, py: Python<'_>, event_loop: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let is_initialized = self.fields.with(py, |fields| fields.event_loop.is_some());
+        if is_initialized && py.version_info() >= (3, 15) {
+            return Err(PyRuntimeError::new_err("the object is already initialized"));
+        }
         let event_loop = match event_loop {
             Some(event_loop) => event_loop,
             None => GET_EVENT_LOOP.get(py)?.call0()?,

@@ -164,8 +164,8 @@ impl Future {
         self.visit(&visit)
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| self.clear(py));
+    fn __clear__(&self, py: Python<'_>) {
+        self.clear(py);
     }
 }
 

@@ -115,11 +115,9 @@ impl Gathering {
         self.own.traverse(|own| own.children.iter().chain(&own.asker).try_for_each(|object| object.visit(&visit)))
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| {
-            let stale = self.own.with(py, |own| (std::mem::take(&mut own.children), own.asker.take()));
-            drop(stale);
-        });
+    fn __clear__(&self, py: Python<'_>) {
+        let stale = self.own.with(py, |own| (std::mem::take(&mut own.children), own.asker.take()));
+        drop(stale);
     }
 }
 

@@ -157,13 +157,11 @@ impl TaskGroup {
         })
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| {
-            let stale = self.fields.with(py, |fields| {
-                (fields.event_loop.take(), fields.parent.take(), fields.completed.take(), fields.tasks.take())
-            });
-            drop(stale);
+    fn __clear__(&self, py: Python<'_>) {
+        let stale = self.fields.with(py, |fields| {
+            (fields.event_loop.take(), fields.parent.take(), fields.completed.take(), fields.tasks.take())
         });
+        drop(stale);
     }
 }
 

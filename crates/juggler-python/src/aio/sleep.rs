@@ -275,13 +275,11 @@ impl Sleep {
         })
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| {
-            let stale = self.fields.with(py, |fields| {
-                (fields.delay.take(), fields.result.take(), std::mem::replace(&mut fields.stage, Stage::Over))
-            });
-            drop(stale);
+    fn __clear__(&self, py: Python<'_>) {
+        let stale = self.fields.with(py, |fields| {
+            (fields.delay.take(), fields.result.take(), std::mem::replace(&mut fields.stage, Stage::Over))
         });
+        drop(stale);
     }
 }
 
@@ -290,19 +288,18 @@ impl Drop for Sleep {
         // SAFETY: objects are freed by attached threads.
         let py = unsafe { Python::assume_attached() };
         if self.fields.with(py, |fields| matches!(fields.stage, Stage::Created) && fields.delay.is_some()) {
-            warn_never_awaited();
+            // SAFETY: as above.
+            unsafe { super::stdlib::finalize(warn_never_awaited) };
         }
     }
 }
 
 #[cold]
-fn warn_never_awaited() {
-    super::stdlib::finalize(|py| {
-        let warned = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), c"coroutine 'sleep' was never awaited", 1);
-        if let Err(error) = warned {
-            error.write_unraisable(py, None);
-        }
-    });
+fn warn_never_awaited(py: Python<'_>) {
+    let warned = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), c"coroutine 'sleep' was never awaited", 1);
+    if let Err(error) = warned {
+        error.write_unraisable(py, None);
+    }
 }
 
 unsafe extern "C" fn slot_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {

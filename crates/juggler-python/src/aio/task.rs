@@ -5,7 +5,7 @@
 //! in any other it is a callable.
 #![allow(unsafe_code)]
 
-use super::callback::{self, call_soon, current_context, object_of};
+use super::callback::{self, call_soon, object_of};
 use super::attached::Attached;
 use super::class::{self, Native, class_cell, drop_value};
 use super::current;
@@ -163,7 +163,7 @@ pub fn spawn(
     eager: bool,
 ) -> Result<Obj, Raised> {
     check_coroutine(py, &coroutine)?;
-    let context = callback::context_or_current(py, context)?;
+    let context = context_of_new(py, context)?;
     let future = Future::new(Some(event_loop.clone_ref(py)));
     let task = class::new_heir(py, future, Task::new(TaskFields::new(Some(coroutine), Some(context), name)))?;
     if debug {
@@ -403,15 +403,20 @@ pub fn is_running(py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> PyResult<boo
     event_loop.call_method0(intern!(py, "is_running"))?.is_truthy()
 }
 
-/// Adds the copy of the current context that a task runs in.
+/// The context for a task: the one that is given, by default a copy of the current one.
 ///
 /// # Errors
-/// `MemoryError`
-pub fn context_for(py: Python<'_>, context: Option<Bound<'_, PyAny>>) -> Result<Obj, Raised> {
-    match context {
-        Some(context) if !context.is_none() => Ok(context.into()),
-        _ => current_context(py),
+/// `TypeError` if it is no context.
+#[inline]
+pub fn context_of_new(py: Python<'_>, context: *mut ffi::PyObject) -> Result<Obj, Raised> {
+    let context = callback::context_or_current(py, context)?;
+    // SAFETY: a live object.
+    if unsafe { ffi::PyContext_CheckExact(context.as_ptr()) } != 0 {
+        return Ok(context);
     }
+    let class = context.bind(py).get_type();
+    let name = class.name().map_or_else(|_| String::new(), |name| name.to_string());
+    Err(Raised::new::<PyTypeError>(py, &format!("a contextvars.Context was expected, got {name}")))
 }
 
 /// The receiver, owned.

@@ -44,7 +44,8 @@ impl Task {
             Some(name) => task::name_of(&name)?,
             None => Name::next(),
         };
-        let context = task::context_for(py, context).map_err(|raised| raised.fetch(py))?;
+        let given = context.as_ref().map_or(std::ptr::null_mut(), Bound::as_ptr);
+        let context = task::context_of_new(py, given).map_err(|raised| raised.fetch(py))?;
         let fields = TaskFields::new(Some(coroutine), Some(context), name);
         let stale = this.own.with(py, |own| std::mem::replace(own, fields));
         drop(stale);
@@ -145,8 +146,8 @@ impl Task {
         self.visit(&visit)
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| self.clear(py));
+    fn __clear__(&self, py: Python<'_>) {
+        self.clear(py);
     }
 }
 
