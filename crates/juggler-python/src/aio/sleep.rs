@@ -14,12 +14,12 @@ use super::stdlib::Import;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, This};
+use juggler_sync::sync::{AtomicUsize, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use juggler_sync::sync::{AtomicUsize, Ordering};
 
 /// What a sleep gives to whoever goes on with it.
 enum Step {
@@ -33,7 +33,10 @@ enum Stage {
     /// It gave its turn away and has not got the next one yet.
     Yielded,
     /// The future is done when it is over; the handle is that of the timer in a loop that is not ours.
-    Asleep { future: Obj, handle: Option<Obj> },
+    Asleep {
+        future: Obj,
+        handle: Option<Obj>,
+    },
     Over,
 }
 

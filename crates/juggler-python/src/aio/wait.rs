@@ -97,9 +97,9 @@ impl Watch {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let stale = self.fields.with(py, |fields| {
-            (std::mem::take(&mut fields.futures), fields.waiter.take(), fields.asker.take())
-        });
+        let stale = self
+            .fields
+            .with(py, |fields| (std::mem::take(&mut fields.futures), fields.waiter.take(), fields.asker.take()));
         drop(stale);
     }
 }
