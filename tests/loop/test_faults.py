@@ -103,20 +103,20 @@ def test_an_exception_leaves_no_cycle_behind(loop: EventLoop) -> None:
         gc.enable()
 
 
-def test_a_loop_runs_once_at_a_time(any_loop: Loop) -> None:
+def test_a_loop_runs_once_at_a_time(loop: EventLoop) -> None:
     problems: list[str] = []
 
     def run_again() -> None:
-        for loop in (any_loop, other):
+        for one in (loop, other):
             try:
-                loop.run_forever()
+                one.run_forever()
             except RuntimeError as error:
                 problems.append(str(error))
 
-    other = type(any_loop)()
-    any_loop.call_soon(run_again)
-    any_loop.call_soon(lambda: pytest.raises(RuntimeError, any_loop.close))
-    run_ready(any_loop)
+    other = type(loop)()
+    loop.call_soon(run_again)
+    loop.call_soon(lambda: pytest.raises(RuntimeError, loop.close))
+    run_ready(loop)
     other.close()
     assert problems == [
         "This event loop is already running",

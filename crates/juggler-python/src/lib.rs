@@ -12,6 +12,7 @@ mod fork;
 mod futures;
 mod gate;
 mod gc;
+mod gil;
 mod ipc;
 mod label;
 mod layout;
@@ -114,6 +115,7 @@ mod _juggler {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         fork::install();
+        gil::locate();
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
         aio::finish(module)?;
         condition::finish(py)?;

@@ -251,7 +251,11 @@ pub fn create_threadsafe(event_loop: &Bound<'_, PyAny>, call: Call) -> Result<Ob
         make().map_err(|error| Raised::from_err(py, error))
     }
     #[cfg(not(Py_3_14))]
-    create(py, event_loop.clone().into(), call)
+    if event_loop::as_loop(event_loop).is_some_and(|ours| ours.get().is_debug()) {
+        create_traced(py, event_loop, call, None)
+    } else {
+        create(py, event_loop.clone().into(), call)
+    }
 }
 
 /// # Safety
