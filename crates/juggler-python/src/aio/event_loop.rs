@@ -202,7 +202,7 @@ impl Loop {
     /// Whether `stop` was called.
     #[inline(always)]
     pub(super) fn is_stopping(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & STOPPING != 0
+        self.flags.load(Ordering::SeqCst) & STOPPING != 0
     }
 
     /// Counts an entry that begins to run.
