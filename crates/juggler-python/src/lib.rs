@@ -38,17 +38,17 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::creating::create_task;
     #[pymodule_export]
+    use super::aio::event_loop::Loop;
+    #[pymodule_export]
     use super::aio::gather::gather;
+    #[pymodule_export]
+    use super::aio::handle::set_handle_classes;
     #[pymodule_export]
     use super::aio::registry::pending_tasks;
     #[pymodule_export]
     use super::aio::sleep::Sleep;
     #[pymodule_export]
     use super::aio::wait::Watch;
-    #[pymodule_export]
-    use super::aio::event_loop::Loop;
-    #[pymodule_export]
-    use super::aio::handle::set_handle_classes;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+running: set[EventLoop] = set()
+"""The loops that run now, in whichever thread."""
+
+
 class _Watched:
     """What the standard library's transports ask of a selector: the `repr` of theirs does."""
 
@@ -95,6 +99,7 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
     def run_forever(self) -> None:
         """Run until `stop` is called."""
         self._run_forever_setup()
+        running.add(self)
         try:
             if threading.current_thread() is threading.main_thread():
                 with _woken_by_signals(self):
@@ -102,6 +107,7 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
             else:
                 self._run()
         finally:
+            running.discard(self)
             self._run_forever_cleanup()
 
     if sys.version_info < (3, 13):

@@ -92,9 +92,8 @@ fn create_by_factory(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
     let mut values = vec![this.as_any().as_ptr()];
     values.extend(args.values());
     // SAFETY: the arguments are those of the call, behind the receiver.
-    let created = unsafe {
-        ffi::PyObject_Vectorcall(function.as_ptr(), values.as_ptr(), args.positional() + 1, args.names())
-    };
+    let created =
+        unsafe { ffi::PyObject_Vectorcall(function.as_ptr(), values.as_ptr(), args.positional() + 1, args.names()) };
     owned(created).map(Obj::into_ptr)
 }
 
