@@ -404,11 +404,11 @@ methods! { add_methods for Loop {
     "_add_callback" => keywords add_callback, "($self, handle, /)\n--\n\n";
 } }
 
-/// Makes calls of the native methods of `class`, which is based on `Loop`, as fast as of `Loop`'s own.
+/// Makes calls of the native methods of `class_`, which is based on `Loop`, as fast as of `Loop`'s own.
 #[pyfunction]
 #[pyo3(name = "_set_loop_class")]
-pub fn set_loop_class(class: &Bound<'_, PyType>) -> PyResult<()> {
-    raw::own_methods(&class.py().get_type::<Loop>(), class)
+pub fn set_loop_class(class_: &Bound<'_, PyType>) -> PyResult<()> {
+    raw::own_methods(&class_.py().get_type::<Loop>(), class_)
 }
 
 /// Adds what PyO3 does not to the class.
