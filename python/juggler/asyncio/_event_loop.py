@@ -30,6 +30,10 @@ __all__ = ["EventLoop"]  # what `juggler.install` puts in place of the standard 
 _format_handle: Callable[[asyncio.Handle], str] = base_events._format_handle  # type: ignore[attr-defined]
 
 
+running: set[EventLoop] = set()
+"""The loops that run now, in whichever thread."""
+
+
 class _Watched:
     """What the standard library's transports ask of a selector: the `repr` of theirs does."""
 
@@ -78,6 +82,7 @@ class _woken_by_signals:  # noqa: N801
             signal.set_wakeup_fd(found)
 
 
+@_juggler._own_methods
 class EventLoop(ChildWatching):
     """An event loop.
 
@@ -101,6 +106,7 @@ class EventLoop(ChildWatching):
     def run_forever(self) -> None:
         """Run until `stop` is called."""
         self._run_forever_setup()
+        running.add(self)
         try:
             if threading.current_thread() is threading.main_thread():
                 with _woken_by_signals(self):
@@ -108,6 +114,7 @@ class EventLoop(ChildWatching):
             else:
                 self._run()
         finally:
+            running.discard(self)
             self._run_forever_cleanup()
 
     if sys.version_info < (3, 13):
@@ -182,6 +189,3 @@ class EventLoop(ChildWatching):
 
             self._default_executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
         return super().run_in_executor(executor, func, *args)
-
-
-_juggler._set_loop_class(EventLoop)  # type: ignore[arg-type]
