@@ -6,6 +6,7 @@ import asyncio
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
 from concurrent import futures
+from contextvars import Context
 from pickle import PickleBuffer
 from threading import Thread
 from types import GenericAlias, TracebackType
@@ -25,7 +26,7 @@ from typing import (
     type_check_only,
 )
 
-from _typeshed import SupportsRichComparisonT
+from _typeshed import FileDescriptorLike, SupportsRichComparisonT
 from typing_extensions import Buffer, TypeVarTuple, deprecated, disjoint_base
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "Lock",
     "LockOrderWarning",
     "LockStatistics",
+    "Loop",
     "OwnerDied",
     "PriorityQueue",
     "ProcessPool",
@@ -86,6 +88,7 @@ __all__ = [
     "_run_chunk",
     "_set_channel_dumps",
     "_set_future_class",
+    "_set_handle_classes",
     "_set_process_pool_hooks",
     "_set_worker_starter",
     "_stop_requested",
@@ -837,3 +840,58 @@ class SharedNumber:
     @property
     def _obj(self) -> Any: ...
     def _bind(self, object: object, block: SharedBlock, typecode: str, lock: object) -> None: ...
+
+# ---------------------------------------------------------------- asyncio
+
+@disjoint_base
+class Loop:
+    def __new__(cls) -> Self: ...
+    _debug: bool
+    _closed: bool
+    _stopping: bool
+    _thread_id: int | None
+    def time(self) -> float: ...
+    def stop(self) -> None: ...
+    def is_running(self) -> bool: ...
+    def is_closed(self) -> bool: ...
+    def get_debug(self) -> bool: ...
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle: ...
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle: ...
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle: ...
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle: ...
+    def _check_closed(self) -> None: ...
+    def _write_to_self(self) -> None: ...
+    def _add_callback(self, handle: asyncio.Handle, /) -> None: ...
+    def _add_reader(
+        self, fd: FileDescriptorLike, callback: Callable[..., object], *args: Any
+    ) -> asyncio.Handle: ...
+    def _remove_reader(self, fd: FileDescriptorLike) -> bool: ...
+    def _add_writer(
+        self, fd: FileDescriptorLike, callback: Callable[..., object], *args: Any
+    ) -> asyncio.Handle: ...
+    def _remove_writer(self, fd: FileDescriptorLike) -> bool: ...
+    def _watched(self, fd: int) -> tuple[bool, bool]: ...
+    def _release(self) -> None: ...
+    def _run(self) -> None: ...
+
+def _set_handle_classes(
+    handle: type[asyncio.Handle],
+    timer_handle: type[asyncio.TimerHandle],
+    report: Callable[[Any, BaseException], None],
+) -> None: ...
