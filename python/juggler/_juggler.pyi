@@ -2,8 +2,10 @@
 # and its errors, is in its docstring (`help(juggler.threading.Lock)`) and in docs/reference; here
 # are comments on the types only.
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent import futures
+from contextvars import Context
 from threading import Thread
 from types import GenericAlias, TracebackType
 from typing import (
@@ -25,6 +27,8 @@ from _typeshed import SupportsRichComparisonT
 from typing_extensions import Buffer, TypeVarTuple, deprecated, disjoint_base
 
 __all__ = [
+    "AsyncFuture",
+    "AsyncTask",
     "Barrier",
     "BarrierStatistics",
     "Block",
@@ -63,12 +67,15 @@ __all__ = [
     "SharedRoom",
     "SharedSegment",
     "SharedSemaphore",
+    "TaskGroup",
     "ThreadPoolExecutor",
     "ThreadPoolExecutorStatistics",
+    "_Watch",
     "_close_pools",
     "_close_process_pools",
     "_disown_process_pools",
     "_forget_workers",
+    "_pending_tasks",
     "_run_chunk",
     "_set_channel_dumps",
     "_set_future_class",
@@ -78,7 +85,10 @@ __all__ = [
     "_work",
     "allocate_lock",
     "as_completed",
+    "create_task",
     "end_with_parent",
+    "gather",
+    "sleep",
     "trace_join",
     "trace_report",
     "trace_start",
@@ -680,3 +690,59 @@ class SharedNumber:
     def load(self) -> Any: ...
     def store(self, value: Any) -> None: ...
     def _bind(self, block: SharedBlock, typecode: str, lock: object) -> None: ...
+
+# ---------------------------------------------------------------- asyncio: futures, tasks, waits
+
+# `isinstance` takes an instance of these for one of the standard library's, so they are typed as
+# its subclasses.
+
+@disjoint_base
+class AsyncFuture(asyncio.Future[_T]): ...
+
+@disjoint_base
+class AsyncTask(asyncio.Task[_T]): ...
+
+@disjoint_base
+class TaskGroup(asyncio.TaskGroup): ...
+
+@final
+class sleep(Coroutine[Any, None, _T]):  # noqa: N801
+    @overload
+    def __new__(cls, delay: float) -> sleep[None]: ...
+    @overload
+    def __new__(cls, delay: float, result: _T) -> Self: ...
+    def __await__(self) -> Generator[Any, None, _T]: ...
+    def __next__(self) -> Any: ...
+    def send(self, _value: None) -> Any: ...
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None, /) -> Any: ...
+    def close(self) -> None: ...
+    @property
+    def __name__(self) -> str: ...
+    @property
+    def __qualname__(self) -> str: ...
+    @property
+    def cr_await(self) -> asyncio.Future[_T] | None: ...
+
+@final
+class _Watch:
+    def __new__(
+        cls,
+        futures: set[asyncio.Future[Any]],
+        left: int,
+        until_failed: bool,
+        event_loop: asyncio.AbstractEventLoop,
+    ) -> Self: ...
+    def begin(self) -> asyncio.Future[None]: ...
+    def end(self) -> None: ...
+
+def create_task(
+    coro: Coroutine[Any, Any, _T],
+    *,
+    name: object = None,
+    context: Context | None = None,
+    **kwargs: Any,
+) -> asyncio.Task[_T]: ...
+
+gather = asyncio.gather
+
+def _pending_tasks() -> list[asyncio.Task[Any]]: ...

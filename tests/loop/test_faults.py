@@ -124,9 +124,7 @@ def test_a_loop_runs_once_at_a_time(loop: EventLoop) -> None:
     ]
 
 
-def test_debug_mode_tells_what_took_long(
-    any_loop: Loop, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_debug_mode_tells_what_took_long(any_loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     async def slow() -> None:
         time.sleep(0.02)
 
@@ -137,7 +135,9 @@ def test_debug_mode_tells_what_took_long(
     run_ready(any_loop)
     any_loop.run_until_complete(slow())
     callback, task = (record.message for record in caplog.records)
-    assert callback.startswith("Executing <Handle ") and "sleep" in callback and __file__ in callback
+    assert (
+        callback.startswith("Executing <Handle ") and "sleep" in callback and __file__ in callback
+    )
     assert task.startswith("Executing <Task ") and "slow()" in task
 
 

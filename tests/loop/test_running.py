@@ -204,9 +204,7 @@ def test_a_child_that_outlives_the_loop_leaves_no_descriptor(loop: EventLoop) ->
 
 def test_a_child_that_cannot_be_started_is_an_error(loop: EventLoop) -> None:
     with pytest.raises(FileNotFoundError):
-        loop.run_until_complete(
-            loop.subprocess_exec(asyncio.SubprocessProtocol, "no such program")
-        )
+        loop.run_until_complete(loop.subprocess_exec(asyncio.SubprocessProtocol, "no such program"))
     assert not loop._child_descriptors
 
 

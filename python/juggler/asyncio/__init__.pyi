@@ -1,7 +1,4 @@
 from asyncio import *
-from asyncio import AbstractEventLoop
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
 
 from juggler.asyncio._event_loop import EventLoop as EventLoop
 from juggler.asyncio._handles import Handle as Handle
@@ -16,7 +13,3 @@ from juggler.asyncio._running import uninstall as uninstall
 from juggler.asyncio.futures import Future as Future
 from juggler.asyncio.taskgroups import TaskGroup as TaskGroup
 from juggler.asyncio.tasks import Task as Task
-from juggler.asyncio.tasks import create_task as create_task
-from juggler.asyncio.tasks import gather as gather
-from juggler.asyncio.tasks import sleep as sleep
-from juggler.asyncio.tasks import wait as wait

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 # Underscored since policies are deprecated (3.14): the public names warn.
-_StockPolicy: Any = getattr(unix_events, "_UnixDefaultEventLoopPolicy")
+_StockPolicy: Any = unix_events._UnixDefaultEventLoopPolicy
 _get_policy = getattr(events, "_get_event_loop_policy", None) or events.get_event_loop_policy
 _set_policy = getattr(events, "_set_event_loop_policy", None) or events.set_event_loop_policy
 
