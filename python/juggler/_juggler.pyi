@@ -4,7 +4,15 @@
 
 import asyncio
 from asyncio import AbstractEventLoop
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Sized,
+)
 from concurrent import futures
 from contextvars import Context
 from pickle import PickleBuffer
@@ -39,6 +47,8 @@ __all__ = [
     "AsyncPriorityQueue",
     "AsyncQueue",
     "AsyncSemaphore",
+    "AsyncFuture",
+    "AsyncTask",
     "Barrier",
     "BarrierStatistics",
     "Block",
@@ -78,13 +88,16 @@ __all__ = [
     "SharedRoom",
     "SharedSegment",
     "SharedSemaphore",
+    "TaskGroup",
     "ThreadPoolExecutor",
     "ThreadPoolExecutorStatistics",
+    "_Watch",
     "_close_pools",
     "_close_process_pools",
     "_disown_process_pools",
     "_forget_workers",
     "_own_methods",
+    "_pending_tasks",
     "_run_chunk",
     "_set_channel_dumps",
     "_set_future_class",
@@ -95,7 +108,10 @@ __all__ = [
     "_work",
     "allocate_lock",
     "as_completed",
+    "create_task",
     "end_with_parent",
+    "gather",
+    "sleep",
     "trace_join",
     "trace_report",
     "trace_start",
@@ -895,3 +911,59 @@ def _set_handle_classes(
     timer_handle: type[asyncio.TimerHandle],
     report: Callable[[Any, BaseException], None],
 ) -> None: ...
+
+# ---------------------------------------------------------------- asyncio: futures, tasks, waits
+
+# `isinstance` takes an instance of these for one of the standard library's, so they are typed as
+# its subclasses.
+
+@disjoint_base
+class AsyncFuture(asyncio.Future[_T]): ...
+
+@disjoint_base
+class AsyncTask(asyncio.Task[_T]): ...
+
+@disjoint_base
+class TaskGroup(asyncio.TaskGroup): ...
+
+@final
+class sleep(Coroutine[Any, None, _T]):  # noqa: N801
+    @overload
+    def __new__(cls, delay: float) -> sleep[None]: ...
+    @overload
+    def __new__(cls, delay: float, result: _T) -> Self: ...
+    def __await__(self) -> Generator[Any, None, _T]: ...
+    def __next__(self) -> Any: ...
+    def send(self, _value: None) -> Any: ...
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None, /) -> Any: ...
+    def close(self) -> None: ...
+    @property
+    def __name__(self) -> str: ...
+    @property
+    def __qualname__(self) -> str: ...
+    @property
+    def cr_await(self) -> asyncio.Future[_T] | None: ...
+
+@final
+class _Watch:
+    def __new__(
+        cls,
+        futures: set[asyncio.Future[Any]],
+        left: int,
+        until_failed: bool,
+        event_loop: asyncio.AbstractEventLoop,
+    ) -> Self: ...
+    def begin(self) -> asyncio.Future[None]: ...
+    def end(self) -> None: ...
+
+def create_task(
+    coro: Coroutine[Any, Any, _T],
+    *,
+    name: object = None,
+    context: Context | None = None,
+    **kwargs: Any,
+) -> asyncio.Task[_T]: ...
+
+gather = asyncio.gather
+
+def _pending_tasks() -> list[asyncio.Task[Any]]: ...
