@@ -8,11 +8,10 @@ from typing import Literal, NamedTuple, TypeAlias
 from juggler._juggler import PolicyAttempts
 from juggler.policy._clock import SECOND, Clock, Steps, current
 from juggler.policy._policy import P, Policy, R, wraps
-from juggler.policy._time import DeadlineError, deadline as deadline_of, latest
+from juggler.policy._time import DeadlineError, latest
+from juggler.policy._time import deadline as deadline_of
 
-Errors: TypeAlias = (
-    type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
-)
+Errors: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 """Some exceptions: by class, or by a function that says whether one is meant."""
 
 
@@ -34,6 +33,9 @@ class Backoff(NamedTuple):
     """No wait is longer, in seconds."""
     jitter: Literal["full", "equal", "decorrelated"] | None
     """How chance changes a wait."""
+
+
+_USUAL = Backoff(0.1, 30.0, "full")
 
 
 def exponential(
@@ -97,7 +99,7 @@ def _seconds_until(date: str) -> float | None:
 def retry(
     attempts: int = 3,
     *,
-    backoff: Backoff | float = Backoff(0.1, 30.0, "full"),
+    backoff: Backoff | float = _USUAL,
     on: Errors = Exception,
     deadline: float | None = None,
     asked: Callable[[BaseException], float | None] = retry_after,
@@ -112,7 +114,8 @@ def retry(
     Args:
         attempts: how often to call, the first time included.
         backoff: the pauses: an `exponential`, or seconds.
-        on: which exceptions are worth another attempt: a class, several, or a function that says so.
+        on: which exceptions are worth another attempt: a class, several, or a function that says
+        so.
         deadline: seconds for everything together: attempts, pauses, and what is inside; as if a
             `deadline` were around it. An attempt that could not begin within it is not waited for.
         asked: from an exception to the seconds that the server asked for, or None. The pause is at
