@@ -44,9 +44,9 @@ EVERYTHING = (
     policy.deadline(60)
     | policy.retry(2)
     | policy.circuit()
-    | policy.rate("1000/s", burst=1000)
-    | policy.limit(5)
     | policy.hedge(5)
+    | policy.limit(5)
+    | policy.rate("1000/s", burst=1000)
 )
 
 
@@ -106,8 +106,8 @@ def test_the_left_policy_is_around_the_right_one() -> None:
 
 
 def test_a_composition_shows_its_parts_in_order() -> None:
-    parts = policy.retry(2) | (policy.rate("5/s") | policy.limit(3)) | policy.timeout(1)
-    assert repr(parts) == "retry(2) | rate('5/s', burst=1) | limit(3) | timeout(1)"
+    parts = policy.retry(2) | (policy.limit(3) | policy.rate("5/s")) | policy.timeout(1)
+    assert repr(parts) == "retry(2) | limit(3) | rate('5/s', burst=1) | timeout(1)"
 
 
 def test_only_guards_are_context_managers() -> None:

@@ -80,6 +80,7 @@ def assert_within_rate(begins: list[float], per_second: float, burst: int) -> No
     amount=st.integers(1, 40),
     seconds=st.integers(1, 9),
     burst=st.integers(1, 4),
+    most=st.none() | st.integers(1, 3),
 )
 def test_never_above_the_rate_in_any_window(
     run: Callable[..., Intervals],
@@ -87,8 +88,12 @@ def test_never_above_the_rate_in_any_window(
     amount: int,
     seconds: int,
     burst: int,
+    most: int | None,
 ) -> None:
-    inside = run(VirtualClock(), rate(f"{amount}/{seconds}s", burst=burst), schedule)
+    guard: Guard = rate(f"{amount}/{seconds}s", burst=burst)
+    if most is not None:
+        guard = limit(most) | guard
+    inside = run(VirtualClock(), guard, schedule)
     assert len(inside) == len(schedule)
     assert_within_rate([begins for begins, _ in inside], amount / seconds, burst)
 

@@ -3,15 +3,17 @@
 A policy is a value. It decorates functions and coroutine functions alike, and policies are
 composed with ``|``: the left one is around the right one, ::
 
-    api = retry(5) | rate("20/s") | limit(10)
+    api = retry(5) | limit(10) | rate("20/s")
 
     @api
     def fetch(url): ...
 
-so each of up to five attempts waits for its turn of twenty a second, and then for one of ten
-places, which it holds while it runs. All functions that a policy decorates share its state. An
-order that makes sense is ``deadline | retry | circuit | rate | limit | hedge | timeout``, with any
-of them left out.
+so each of up to five attempts waits for one of ten places, which it holds until it has ended, and
+then for its turn of twenty a second. All functions that a policy decorates share its state. An
+order that makes sense, with any of them left out, is
+``deadline | retry | circuit | hedge | limit | rate | timeout``: the rate last of those that wait,
+so that nothing holds a call up after its turn, and hedging around them, so that a second call is
+counted, too.
 
 `rate`, `limit`, `circuit`, `deadline` and (in coroutines) `timeout` are context managers, too, and
 so is what is composed of these only: ``with api_limit: ...`` in threads, ``async with`` in
