@@ -10,9 +10,9 @@ time it is asked for, and for every seventh one the connection breaks.
 
 What to look at:
 
-* The careful client is the bare one with one line above it: `@POLICY`. The policy's parts
-  are written from the outside to the inside: each attempt waits for a place and then for its turn, so
-  that nothing holds it up between its turn and the call.
+* The careful client is the bare one with one line above it: `@POLICY`. The policy's parts are
+  written from the outside to the inside: each attempt waits for a place and then for its turn,
+  so that nothing holds it up between its turn and the call.
 * The client keeps to the limits by itself, so the server never has to tell it to slow down.
 * A `Retry-After` reaches `retry` as the attribute of an exception; nothing in between knows of it.
 * Only what may go away by itself is tried again. A 404 is an answer.

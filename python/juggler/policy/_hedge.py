@@ -80,15 +80,15 @@ class Hedge(Policy):
                 native.record(clock.time_ns() - began)
                 return result
 
+            tasks: list[asyncio.Task[R]] = []
             running: set[asyncio.Task[R]] = set()
             failure: BaseException | None = None
-            begun = 0
             try:
                 while True:
-                    running.add(asyncio.create_task(attempt()))
-                    begun += 1
+                    tasks.append(asyncio.create_task(attempt()))
+                    running.add(tasks[-1])
                     while True:
-                        patience = native.patience(begun)
+                        patience = native.patience(len(tasks))
                         done, running = await asyncio.wait(
                             running,
                             timeout=None if patience is None else patience / SECOND,
@@ -107,8 +107,9 @@ class Hedge(Policy):
             finally:
                 for task in running:
                     task.cancel()
-                # Those that were cancelled may still have something to close.
-                await asyncio.gather(*running, return_exceptions=True)
+                # Those that were cancelled may still have something to close, and what failed in the
+                # moment of the answer is not to be reported as lost.
+                await asyncio.gather(*tasks, return_exceptions=True)
 
         return call
 

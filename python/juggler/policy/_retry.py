@@ -102,7 +102,7 @@ def retry(
     backoff: Backoff | float = _USUAL,
     on: Errors = Exception,
     deadline: float | None = None,
-    asked: Callable[[BaseException], float | None] = retry_after,
+    asked: Callable[[BaseException], float | None] | None = None,
     longest: float = 300.0,
     on_retry: Callable[[int, Exception, float], object] | None = None,
 ) -> Policy:
@@ -118,8 +118,8 @@ def retry(
         so.
         deadline: seconds for everything together: attempts, pauses, and what is inside; as if a
             `deadline` were around it. An attempt that could not begin within it is not waited for.
-        asked: from an exception to the seconds that the server asked for, or None. The pause is at
-            least so long.
+        asked: from an exception to the seconds that the server asked for, or None; the pause is at
+            least so long. None is `retry_after`.
         longest: seconds that a server can ask for; if it asks for more, the pause is only this.
         on_retry: called before each pause with the number of attempts so far, the exception and the
             pause in seconds, for instance to log it.
@@ -130,7 +130,7 @@ def retry(
     if attempts < 1:
         raise ValueError(f"attempts must be 1 or more, not {attempts!r}")
     pauses = backoff if isinstance(backoff, Backoff) else exponential(backoff, backoff, None)
-    policy = Retry(attempts, pauses, on, asked, longest, on_retry)
+    policy = Retry(attempts, pauses, on, asked or retry_after, longest, on_retry)
     return policy if deadline is None else deadline_of(deadline) | policy
 
 
