@@ -107,8 +107,8 @@ class Hedge(Policy):
             finally:
                 for task in running:
                     task.cancel()
-                # Those that were cancelled may still have something to close, and what failed in the
-                # moment of the answer is not to be reported as lost.
+                # Who was cancelled may still have something to close; and who failed in the moment
+                # of the answer is not to be reported as lost.
                 await asyncio.gather(*tasks, return_exceptions=True)
 
         return call
