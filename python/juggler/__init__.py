@@ -4,8 +4,8 @@ Three ways in:
 
 * ``juggler run program.py`` runs an unmodified program on juggler.
 * `install` does the same from inside a program, `uninstall` undoes it.
-* ``from juggler import threading, queue, futures, multiprocessing`` takes the drop-in modules by
-  name.
+* ``from juggler import threading, queue, futures, multiprocessing, asyncio`` takes the drop-in
+  modules by name.
 * `juggler.policy` has retries, rates, limits and deadlines for functions and coroutine functions.
 
 Importing this package loads nothing else: each module comes with its first use.
@@ -13,13 +13,14 @@ Importing this package loads nothing else: each module comes with its first use.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from juggler import futures, multiprocessing, policy, queue, threading
+    from juggler import asyncio, futures, multiprocessing, policy, queue, threading
     from juggler._substitution import install, uninstall
 
     __version__: str
 
 __all__ = [
     "__version__",
+    "asyncio",
     "futures",
     "install",
     "multiprocessing",
@@ -29,7 +30,7 @@ __all__ = [
     "uninstall",
 ]
 
-_MODULES = frozenset({"futures", "multiprocessing", "policy", "queue", "threading"})
+_MODULES = frozenset({"asyncio", "futures", "multiprocessing", "policy", "queue", "threading"})
 _FUNCTIONS = {"install": "juggler._substitution", "uninstall": "juggler._substitution"}
 
 
