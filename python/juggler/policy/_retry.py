@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from juggler._juggler import PolicyAttempts
 from juggler.policy._clock import SECOND, Clock, Steps, current
@@ -24,15 +25,19 @@ def concerns(errors: Errors, error: BaseException) -> bool:
     return bool(errors(error))
 
 
-class Backoff(NamedTuple):
-    """The waits between attempts, made by `exponential`."""
+@dataclass(frozen=True)
+class Backoff:
+    """The waits between attempts, made by `exponential`.
+
+    Attributes:
+        base: the first wait, in seconds, before chance changes it.
+        cap: no wait is longer, in seconds.
+        jitter: how chance changes a wait.
+    """
 
     base: float
-    """The first wait, in seconds, before chance changes it."""
     cap: float
-    """No wait is longer, in seconds."""
     jitter: Literal["full", "equal", "decorrelated"] | None
-    """How chance changes a wait."""
 
 
 _USUAL = Backoff(0.1, 30.0, "full")
@@ -135,10 +140,8 @@ def retry(
 
 
 def _attempts(attempts: int, backoff: Backoff, longest: float) -> PolicyAttempts:
-    base, cap, jitter = backoff
-    return PolicyAttempts(
-        attempts, round(base * SECOND), round(cap * SECOND), jitter, round(longest * SECOND)
-    )
+    base, cap = round(backoff.base * SECOND), round(backoff.cap * SECOND)
+    return PolicyAttempts(attempts, base, cap, backoff.jitter, round(longest * SECOND))
 
 
 class Retry(Policy):

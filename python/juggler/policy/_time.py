@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from juggler.policy._clock import SECOND, Clock, Steps, Waiter, current
 from juggler.policy._policy import Gate, P, R
+
+if TYPE_CHECKING:
+    from juggler.futures import ProcessPoolExecutor
 
 _latest: ContextVar[int | None] = ContextVar("juggler.policy.deadline", default=None)
 
@@ -153,22 +157,15 @@ class Timeout(Deadline):
             left = remaining()
             if left == 0:
                 raise out_of_time("to begin")
-            ours = left is None or self._seconds <= left
-            pool = _processes().options(timeout=self._seconds if ours else left)
+            pool = _processes().options(timeout=self._seconds)
             future = pool.submit(function, *args, **kwargs)
             try:
-                result: R = future.result()
+                return future.result(left)
             except BaseException as error:
-                stopped = future.cancel(running=True) if not future.done() else False
-                if (
-                    not stopped
-                    and not ours
-                    and isinstance(error, TimeoutError)
-                    and remaining() == 0
-                ):
+                future.cancel(running=True)
+                if isinstance(error, TimeoutError) and remaining() == 0:
                     raise DeadlineError("the deadline is over", latest()) from error
                 raise
-            return result
 
         return call
 
@@ -184,9 +181,15 @@ def _outer(token: Any) -> int | None:
     return None if old is Token.MISSING else old
 
 
-@functools.cache
-def _processes() -> Any:
-    """The processes in which calls can be stopped."""
-    from juggler.futures import ProcessPoolExecutor
+_pools: list[ProcessPoolExecutor] = []
+_pools_lock = threading.Lock()
 
-    return ProcessPoolExecutor()
+
+def _processes() -> ProcessPoolExecutor:
+    """The processes in which calls can be stopped."""
+    with _pools_lock:
+        if not _pools:
+            from juggler.futures import ProcessPoolExecutor
+
+            _pools.append(ProcessPoolExecutor())
+        return _pools[0]
