@@ -37,6 +37,7 @@ STAND_INS = {
     "multiprocessing.connection": "multiprocessing",
     "multiprocessing.managers": "multiprocessing",
     "joblib": None,
+    "policy": None,
 }
 # What users meet though the standard library does not export its like.
 ALSO = {"multiprocessing.pool": ("ApplyResult", "IMapIterator")}

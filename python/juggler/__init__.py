@@ -6,13 +6,14 @@ Three ways in:
 * `install` does the same from inside a program, `uninstall` undoes it.
 * ``from juggler import threading, queue, futures, multiprocessing, asyncio`` takes the drop-in
   modules by name.
+* `juggler.policy` has retries, rates, limits and deadlines for functions and coroutine functions.
 
 Importing this package loads nothing else: each module comes with its first use.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from juggler import asyncio, futures, multiprocessing, queue, threading
+    from juggler import asyncio, futures, multiprocessing, policy, queue, threading
     from juggler._substitution import install, uninstall
 
     __version__: str
@@ -23,12 +24,13 @@ __all__ = [
     "futures",
     "install",
     "multiprocessing",
+    "policy",
     "queue",
     "threading",
     "uninstall",
 ]
 
-_MODULES = frozenset({"asyncio", "futures", "multiprocessing", "queue", "threading"})
+_MODULES = frozenset({"asyncio", "futures", "multiprocessing", "policy", "queue", "threading"})
 _FUNCTIONS = {"install": "juggler._substitution", "uninstall": "juggler._substitution"}
 
 
