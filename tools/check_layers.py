@@ -25,7 +25,9 @@ ARROWS: dict[str, set[str]] = {
     "juggler-sync": set(),
     "juggler-trace": set(),
     "juggler-ipc": {"juggler-sync"},
-    "juggler-python": {"juggler-sync", "juggler-trace", "juggler-ipc"},
+    "juggler-policy": set(),
+    "juggler-fetch": {"juggler-sync", "juggler-policy"},
+    "juggler-python": {"juggler-sync", "juggler-trace", "juggler-ipc", "juggler-fetch"},
 }
 BINDING = "juggler-python"
 # module -> why it cannot do without; each is tested by loom or under stress
@@ -56,6 +58,8 @@ UNSAFE = {
 ATOMICS = {
     "juggler-sync": {"juggler-sync/src/sync.rs": "the facade itself"},
     "juggler-ipc": {},
+    "juggler-policy": {},
+    "juggler-fetch": {},
     "juggler-trace": {"juggler-trace/src": "counters and switches that order nothing else"},
 }
 ALLOW_UNSAFE = re.compile(r"\ballow\(unsafe_code\)")

@@ -7,18 +7,23 @@ Three ways in:
 * ``from juggler import threading, queue, futures, multiprocessing`` takes the drop-in modules by
   name.
 
+Besides, `fetch` downloads files.
+
 Importing this package loads nothing else: each module comes with its first use.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from juggler import futures, multiprocessing, queue, threading
+    from juggler import downloads, futures, multiprocessing, queue, threading
     from juggler._substitution import install, uninstall
+    from juggler.downloads import fetch
 
     __version__: str
 
 __all__ = [
     "__version__",
+    "downloads",
+    "fetch",
     "futures",
     "install",
     "multiprocessing",
@@ -27,8 +32,12 @@ __all__ = [
     "uninstall",
 ]
 
-_MODULES = frozenset({"futures", "multiprocessing", "queue", "threading"})
-_FUNCTIONS = {"install": "juggler._substitution", "uninstall": "juggler._substitution"}
+_MODULES = frozenset({"downloads", "futures", "multiprocessing", "queue", "threading"})
+_FUNCTIONS = {
+    "fetch": "juggler.downloads",
+    "install": "juggler._substitution",
+    "uninstall": "juggler._substitution",
+}
 
 
 def __getattr__(name: str) -> object:

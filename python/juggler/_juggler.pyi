@@ -4,6 +4,8 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from os import PathLike
+from pathlib import Path
 from threading import Thread
 from types import GenericAlias, TracebackType
 from typing import (
@@ -35,6 +37,7 @@ __all__ = [
     "DeadlockError",
     "Event",
     "EventStatistics",
+    "FetchEngine",
     "Future",
     "LifoQueue",
     "Lock",
@@ -330,6 +333,57 @@ class QueueStatistics:
     def putters(self) -> int: ...
 
 # ---------------------------------------------------------------- futures
+
+@final
+class FetchEngine:
+    def __new__(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        limit: int,
+        per_host: int,
+        rate: str | None,
+        retries: int,
+        backoff: float,
+        timeout: float,
+        stall: float,
+        deadline: float | None,
+        patience: float,
+        resume: bool,
+        overwrite: bool,
+        compressed: bool,
+        headers: list[tuple[str, str]],
+        netrc: str | PathLike[str] | None,
+        proxy: str | None,
+    ) -> FetchEngine: ...
+    def add(self, index: int, url: str, name: str | None, checksum: str | None) -> None: ...
+    def close(self) -> None: ...
+    def next(
+        self, timeout: float | None = None
+    ) -> (
+        tuple[
+            int,
+            # path, address in the end, size, how much was there
+            tuple[Path, str, int, int] | None,
+            # kind, message, the server's status
+            tuple[str, str, int | None] | None,
+            # attempts and seconds
+            int,
+            float,
+        ]
+        | None
+    ): ...
+    def snapshot(
+        self,
+    ) -> tuple[
+        # number, stage, name, received, length, attempts, why and how long the next one waits
+        list[tuple[int, str, str, int, int | None, int, tuple[str, float] | None]],
+        # files done and failed, retries, bytes received
+        tuple[int, int, int, int],
+    ]: ...
+    def fileno(self) -> int: ...
+    def hush(self) -> None: ...
+    def stop(self) -> None: ...
 
 # To type checkers these two are what `juggler.futures` makes of them: subclasses of the standard
 # library's, which they get as a second base there.
