@@ -38,6 +38,7 @@ STAND_INS = {
     "multiprocessing.managers": "multiprocessing",
     "downloads": None,
     "joblib": None,
+    "policy": None,
 }
 # What users meet though the standard library does not export its like.
 ALSO = {"multiprocessing.pool": ("ApplyResult", "IMapIterator")}

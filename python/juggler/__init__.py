@@ -6,6 +6,7 @@ Three ways in:
 * `install` does the same from inside a program, `uninstall` undoes it.
 * ``from juggler import threading, queue, futures, multiprocessing`` takes the drop-in modules by
   name.
+* `juggler.policy` has retries, rates, limits and deadlines for functions and coroutine functions.
 
 Besides, `fetch` downloads files.
 
@@ -14,7 +15,7 @@ Importing this package loads nothing else: each module comes with its first use.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from juggler import downloads, futures, multiprocessing, queue, threading
+    from juggler import downloads, futures, multiprocessing, policy, queue, threading
     from juggler._substitution import install, uninstall
     from juggler.downloads import fetch
 
@@ -27,12 +28,13 @@ __all__ = [
     "futures",
     "install",
     "multiprocessing",
+    "policy",
     "queue",
     "threading",
     "uninstall",
 ]
 
-_MODULES = frozenset({"downloads", "futures", "multiprocessing", "queue", "threading"})
+_MODULES = frozenset({"downloads", "futures", "multiprocessing", "policy", "queue", "threading"})
 _FUNCTIONS = {
     "fetch": "juggler.downloads",
     "install": "juggler._substitution",

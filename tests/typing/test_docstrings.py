@@ -22,6 +22,7 @@ MODULES = [
     "juggler.multiprocessing.queues",
     "juggler.multiprocessing.sharedctypes",
     "juggler.multiprocessing.synchronize",
+    "juggler.policy",
 ]
 # Of what is not public by its name, that which users meet.
 DUNDERS = {"__enter__", "__exit__"}

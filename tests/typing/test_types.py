@@ -18,7 +18,7 @@ import juggler
 HERE = Path(__file__).parent
 SAMPLES = HERE / "samples"
 CONFIG = HERE.parents[1] / "pyproject.toml"
-MODULES = ["threading", "queue", "futures", "multiprocessing"]
+MODULES = ["threading", "queue", "futures", "multiprocessing", "policy"]
 
 
 def mypy(*args: str | Path, cache: Path) -> str:

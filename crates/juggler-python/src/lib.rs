@@ -18,6 +18,7 @@ mod label;
 mod layout;
 mod lock;
 mod obj;
+mod policy;
 mod queue;
 mod raw;
 mod rlock;
@@ -87,6 +88,8 @@ mod _juggler {
     use super::ipc::value::SharedNumber;
     #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
+    #[pymodule_export]
+    use super::policy::{PolicyAttempts, PolicyCircuit, PolicyHedge, PolicyLimit, PolicyRate};
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
     #[pymodule_export]
