@@ -340,6 +340,7 @@ def fetch(
     headers: Mapping[str, str] | None = None,
     netrc: bool | str | os.PathLike[str] = False,
     proxy: str | None = None,
+    cacert: str | os.PathLike[str] | None = None,
     errors: Literal["raise", "return", "skip"] = "raise",
 ) -> Downloads:
     """Fetch files over HTTP into a folder, many at once; a file at its final name is always whole.
@@ -377,6 +378,7 @@ def fetch(
         netrc: Whether to take credentials from ``$NETRC`` or ``~/.netrc``, or the file to take them from.
         proxy: The address of an HTTP or SOCKS5 proxy, or an empty text for none; None for what the
             environment says (``https_proxy``, ``all_proxy``, ``no_proxy``, ...).
+        cacert: A file of certificates (PEM) to trust besides the system's.
         errors: What a file that fails does: ``"raise"`` its `FetchError` in its turn, which stops the
             others; ``"return"`` gives it out with its `Fetched.error`; ``"skip"`` leaves it out.
 
@@ -417,5 +419,6 @@ def fetch(
         headers=list((headers or {}).items()),
         netrc=netrc or None,
         proxy=proxy,
+        cacert=cacert,
     )
     return Downloads(engine, urls, _WINDOW + limit, errors)

@@ -429,7 +429,7 @@ def test_a_wrong_digest(server: Server, folder: Path, command: Command, tmp_path
     (tmp_path / "list").write_text(
         f"# two files\n{server.url('/file')} sha256:{wrong}\n\n{server.url('/good')} sha256:{right}\n"
     )
-    run = command("-i", str(tmp_path / "list"))
+    run = command(f"--input={tmp_path / 'list'}")
     assert run.status == 1 and run.files["/file"]["error"]["kind"] == "digest"
     assert hashlib.sha256(BODY).hexdigest() in run.files["/file"]["error"]["message"]
     # What is known to be wrong is not kept to be continued.

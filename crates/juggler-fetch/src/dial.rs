@@ -8,6 +8,7 @@ use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use juggler_sync::guarded::Guarded;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -53,6 +54,7 @@ pub(crate) enum Dialled {
 pub(crate) struct Dialer {
     http: HttpConnector,
     proxies: Matcher,
+    cacert: Option<PathBuf>,
     tls: Guarded<Option<TlsConnector>>,
 }
 
@@ -75,7 +77,7 @@ impl Dialer {
             }
             None => Matcher::from_env(),
         };
-        Ok(Self { http, proxies, tls: Guarded::new(None) })
+        Ok(Self { http, proxies, cacert: options.cacert.clone(), tls: Guarded::new(None) })
     }
 
     /// The way to `url`.
@@ -148,8 +150,14 @@ impl Dialer {
             return Ok(tls.clone());
         }
         let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Some(path) = &self.cacert {
+            let found = rustls_native_certs::load_certs_from_paths(Some(path), None);
+            if found.certs.is_empty() {
+                return Err(Error::new(Kind::Tls, format!("no certificates in {}", path.display())));
+            }
+            roots.add_parsable_certificates(found.certs);
+        }
         if roots.is_empty() {
             let message = "the system has no root certificates (SSL_CERT_FILE names a file of them)";
             return Err(Error::new(Kind::Tls, message));

@@ -41,6 +41,8 @@ pub struct Options {
     pub netrc: Option<PathBuf>,
     /// The proxy for every request; `None` for those of the environment, empty for none at all.
     pub proxy: Option<String>,
+    /// Certificates to trust besides the system's.
+    pub cacert: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -62,6 +64,7 @@ impl Default for Options {
             headers: Vec::new(),
             netrc: None,
             proxy: None,
+            cacert: None,
         }
     }
 }

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// From this size on, room is made sure of before the first byte; below, looking costs more than failing.
@@ -174,18 +174,26 @@ impl Part {
         Ok(())
     }
 
+    /// The part's file, locked.
     fn create(&self) -> io::Result<File> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .custom_flags(OFlags::NOFOLLOW.bits() as i32)
-            .open(&self.path)?;
-        match sys::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => Err(io::Error::other("another process is writing it")),
-            Err(error) => Err(error.into()),
-            Ok(()) => Ok(file),
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+                .open(&self.path)?;
+            match sys::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Err(io::Error::other("another process is writing it")),
+                Err(error) => return Err(error.into()),
+                Ok(()) => {}
+            }
+            // Another process may have given the file its final name, and then let go of the lock.
+            let (opened, named) = (file.metadata()?, fs::symlink_metadata(&self.path));
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())) {
+                return Ok(file);
+            }
         }
     }
 

@@ -31,7 +31,7 @@ impl FetchEngine {
     /// Starts the thread. Times are in seconds, `rate` is text such as `10MB/s`.
     #[new]
     #[pyo3(signature = (folder, *, limit, per_host, rate, retries, backoff, timeout, stall, deadline, patience, resume,
-        overwrite, compressed, headers, netrc, proxy))]
+        overwrite, compressed, headers, netrc, proxy, cacert))]
     #[expect(clippy::too_many_arguments, reason = "one caller, by keyword")]
     fn new(
         folder: PathBuf,
@@ -50,6 +50,7 @@ impl FetchEngine {
         headers: Vec<(String, String)>,
         netrc: Option<PathBuf>,
         proxy: Option<String>,
+        cacert: Option<PathBuf>,
     ) -> PyResult<Self> {
         let wrong = |error: juggler_fetch::RateError| PyValueError::new_err(format!("rate={rate:?}: {error}"));
         let deadline = deadline.map(|seconds| span("deadline", seconds)).transpose()?;
@@ -71,6 +72,7 @@ impl FetchEngine {
             headers,
             netrc,
             proxy,
+            cacert,
         };
         let engine = Engine::start(options).map_err(|error| match error.kind {
             juggler_fetch::Kind::Disk => pyo3::exceptions::PyOSError::new_err(error.message),

@@ -37,6 +37,7 @@ options:
   --header 'NAME: TEXT'  a further header of every request; may be given again
   --netrc               take credentials from $NETRC or ~/.netrc
   --proxy URL           an HTTP or SOCKS5 proxy, '' for none (default: what the environment says)
+  --cacert FILE         certificates to trust besides the system's
   --json                print a JSON object for each file to standard output, and one for all
   -q, --quiet           show nothing but failures
   -h, --help            show this help
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--header", action="append", default=[], type=_header)
     parser.add_argument("--netrc", action="store_true")
     parser.add_argument("--proxy")
+    parser.add_argument("--cacert")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("-q", "--quiet", action="store_true")
     return parser
@@ -135,6 +137,7 @@ def main(words: "list[str]") -> int:
             headers=dict(options.header),
             netrc=options.netrc,
             proxy=options.proxy,
+            cacert=options.cacert,
             errors="return",
         )
     except (OSError, OverflowError, ValueError) as error:
