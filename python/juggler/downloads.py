@@ -398,8 +398,9 @@ def fetch(
         urls = [File(urls[0], checksum=checksum)]
     if errors not in ("raise", "return", "skip"):
         raise ValueError(f"errors={errors!r}: 'raise', 'return' or 'skip'")
-    if limit < 1 or per_host < 1:
-        raise ValueError(f"limit={limit} and per_host={per_host}: at least 1")
+    for name, count, least in (("limit", limit, 1), ("per_host", per_host, 1), ("retries", retries, 0)):
+        if count < least:
+            raise ValueError(f"{name}={count}: at least {least}")
     if netrc is True:
         netrc = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
     engine = FetchEngine(

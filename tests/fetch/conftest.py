@@ -43,7 +43,8 @@ def command(server: Server, folder: Path) -> Command:
     """Runs ``juggler fetch`` on pages of the server, with short waits."""
 
     def command(*words: str, env: dict[str, str] | None = None) -> Run:
-        words = tuple(server.url(word) if word.startswith("/") else word for word in words)
+        is_page = [word.startswith("/") and not Path(word).is_file() for word in words]
+        words = tuple(server.url(w) if is_p else w for w, is_p in zip(words, is_page, strict=True))
         done = subprocess.run(
             [sys.executable, "-m", "juggler", "fetch", "--json", "--backoff", "0.01", "-o", folder]
             + list(words),

@@ -127,6 +127,11 @@ class Server:
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             try:
+                if self.context is None and connection.recv(1, socket.MSG_PEEK) == b"\x16":
+                    connection.sendall(b"HTTP/1.1 400 TLS is not spoken here\r\n\r\n")
+                    while connection.recv(4096):
+                        pass
+                    return
                 if self.context is not None:
                     connection = self.context.wrap_socket(connection, server_side=True)
                 with connection, connection.makefile("rb") as lines:

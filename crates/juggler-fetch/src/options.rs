@@ -120,17 +120,17 @@ impl FromStr for Checksum {
 
     /// Reads `sha256:HEX`; SHA-1, SHA-256, SHA-384 and SHA-512 are known.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, hex) = text.split_once(':').ok_or(format!("not ALGORITHM:HEX: {text:?}"))?;
+        let (name, hex) = text.split_once(':').ok_or(format!("a checksum is ALGORITHM:HEX, not {text:?}"))?;
         let algorithm = match name.to_ascii_lowercase().as_str() {
             "sha1" => &ring::digest::SHA1_FOR_LEGACY_USE_ONLY,
             "sha256" => &ring::digest::SHA256,
             "sha384" => &ring::digest::SHA384,
             "sha512" => &ring::digest::SHA512,
-            _ => return Err(format!("no such algorithm: {name:?}; known are sha1, sha256, sha384 and sha512")),
+            _ => return Err(format!("a checksum by {name:?}: known are sha1, sha256, sha384 and sha512")),
         };
         let digest = bytes_of_hex(hex).filter(|bytes| bytes.len() == algorithm.output_len());
         let digits = algorithm.output_len() * 2;
-        let digest = digest.ok_or(format!("{name} has {digits} hexadecimal digits, not {hex:?}"))?;
+        let digest = digest.ok_or(format!("a checksum by {name} has {digits} hexadecimal digits, not {hex:?}"))?;
         Ok(Self { algorithm, digest })
     }
 }
