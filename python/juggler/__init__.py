@@ -4,7 +4,7 @@ Three ways in:
 
 * ``juggler run program.py`` runs an unmodified program on juggler.
 * `install` does the same from inside a program, `uninstall` undoes it.
-* ``from juggler import threading, queue, futures, multiprocessing`` takes the drop-in modules by
+* ``from juggler import threading, queue, futures, multiprocessing, asyncio`` takes the drop-in modules by
   name.
 * `juggler.policy` has retries, rates, limits and deadlines for functions and coroutine functions.
 
@@ -15,7 +15,7 @@ Importing this package loads nothing else: each module comes with its first use.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from juggler import downloads, futures, multiprocessing, policy, queue, threading
+    from juggler import asyncio, downloads, futures, multiprocessing, policy, queue, threading
     from juggler._substitution import install, uninstall
     from juggler.downloads import fetch
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "asyncio",
     "downloads",
     "fetch",
     "futures",
@@ -34,7 +35,7 @@ __all__ = [
     "uninstall",
 ]
 
-_MODULES = frozenset({"downloads", "futures", "multiprocessing", "policy", "queue", "threading"})
+_MODULES = frozenset({"asyncio", "downloads", "futures", "multiprocessing", "policy", "queue", "threading"})
 _FUNCTIONS = {
     "fetch": "juggler.downloads",
     "install": "juggler._substitution",

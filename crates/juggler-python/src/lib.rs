@@ -4,6 +4,7 @@
 //! convention for the hottest methods, [`layout`] makes and frees the hottest classes' instances, [`obj`] holds the
 //! references that the engine's containers own, [`label`] the names of locks.
 
+mod aio;
 mod barrier;
 mod condition;
 mod event;
@@ -36,6 +37,20 @@ use pyo3::prelude::*;
 mod _juggler {
     use super::*;
 
+    #[pymodule_export]
+    use super::aio::creating::create_task;
+    #[pymodule_export]
+    use super::aio::event_loop::Loop;
+    #[pymodule_export]
+    use super::aio::gather::gather;
+    #[pymodule_export]
+    use super::aio::handle::set_handle_classes;
+    #[pymodule_export]
+    use super::aio::registry::pending_tasks;
+    #[pymodule_export]
+    use super::aio::sleep::Sleep;
+    #[pymodule_export]
+    use super::aio::wait::Watch;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]
@@ -93,6 +108,8 @@ mod _juggler {
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
     #[pymodule_export]
+    use super::raw::own_methods;
+    #[pymodule_export]
     use super::rlock::{RLock, RLockStatistics};
     #[pymodule_export]
     use super::rwlock::{ReadWriteLock, ReadWriteLockSide, ReadWriteLockStatistics};
@@ -108,6 +125,7 @@ mod _juggler {
         fork::install();
         gil::locate();
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
+        aio::finish(module)?;
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;
