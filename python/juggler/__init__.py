@@ -35,7 +35,9 @@ __all__ = [
     "uninstall",
 ]
 
-_MODULES = frozenset({"asyncio", "downloads", "futures", "multiprocessing", "policy", "queue", "threading"})
+_MODULES = frozenset(
+    {"asyncio", "downloads", "futures", "multiprocessing", "policy", "queue", "threading"}
+)
 _FUNCTIONS = {
     "fetch": "juggler.downloads",
     "install": "juggler._substitution",

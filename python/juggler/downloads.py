@@ -24,10 +24,11 @@ _WINDOW = 256
 class FetchError(Exception):
     """Why a file could not be fetched.
 
-    Its text says what happened, with the values that matter. `url` is the address that was asked for,
-    `kind` the sort of failure in a word (``address``, ``name``, ``connect``, ``tls``, ``timeout``,
-    ``stalled``, ``truncated``, ``status``, ``redirects``, ``length``, ``range``, ``changed``,
-    ``digest``, ``coding``, ``disk``, ``deadline``, ``protocol``), and `status` the server's, or None.
+    Its text says what happened, with the values that matter. `url` is the address that was asked
+    for, `kind` the sort of failure in a word (``address``, ``name``, ``connect``, ``tls``,
+    ``timeout``, ``stalled``, ``truncated``, ``status``, ``redirects``, ``length``, ``range``,
+    ``changed``, ``digest``, ``coding``, ``disk``, ``deadline``, ``protocol``), and `status` the
+    server's, or None.
     """
 
     def __init__(self, message: str, url: str, kind: str, status: int | None = None) -> None:
@@ -61,8 +62,8 @@ class Fetched:
     """What came of one file: it is whole at `path`, or `error` says why there is none.
 
     `url` is the address that was asked for and `source` the one that the file came from after all
-    redirects; `size` is in bytes, `resumed` of them were there before the call; `attempts` were made
-    in `seconds`.
+    redirects; `size` is in bytes, `resumed` of them were there before the call; `attempts` were
+    made in `seconds`.
     """
 
     url: str
@@ -102,8 +103,8 @@ class Downloads:
     """The files of one `fetch`, as they come.
 
     An iterator, and an asynchronous one: files in the order in which they are finished. `wait` and
-    ``await`` give all of them in the order of their addresses. A context manager: at its end nothing
-    runs any more. Each file is given out once, and by one thread or task at a time.
+    ``await`` give all of them in the order of their addresses. A context manager: at its end
+    nothing runs any more. Each file is given out once, and by one thread or task at a time.
     """
 
     def __init__(
@@ -187,7 +188,8 @@ class Downloads:
             The files, in the order of their addresses.
 
         Raises:
-            FetchError: With ``errors="raise"``, that of the first file that failed; the others stop.
+            FetchError: With ``errors="raise"``, that of the first file that failed; the others
+                stop.
             TimeoutError: If no file is finished in time.
         """
         found: dict[int, Fetched] = {}
@@ -244,7 +246,12 @@ class Downloads:
 
         loop = get_running_loop()
         rung = loop.create_future()
-        loop.add_reader(self._engine.fileno(), lambda: rung.done() or rung.set_result(None))
+
+        def ring() -> None:
+            if not rung.done():
+                rung.set_result(None)
+
+        loop.add_reader(self._engine.fileno(), ring)
         try:
             await rung
         finally:
@@ -276,10 +283,16 @@ class Downloads:
         return index, Fetched(url, Path(path), None, source, size, resumed, attempts, seconds)
 
     def progress(self) -> list[Progress]:
-        """How far each file is that is not finished; those that are still in the input are not told."""
+        """How far each file is that is not finished, but for those that are still in the input.
+
+        Returns:
+            The files, in the order of their addresses.
+        """
         files, _ = self._engine.snapshot()
         return [
-            Progress(self._urls[index], name, stage, received, length, attempts, *(waits or (None, None)))
+            Progress(
+                self._urls[index], name, stage, received, length, attempts, *(waits or (None, None))
+            )
             for index, stage, name, received, length, attempts, waits in files
             if index in self._urls
         ]
@@ -346,13 +359,13 @@ def fetch(
     """Fetch files over HTTP into a folder, many at once; a file at its final name is always whole.
 
     ``for file in fetch(urls): ...`` gives each file when it is finished, ``async for`` likewise;
-    ``fetch(urls).wait()`` and ``await fetch(urls)`` give the list of all. The downloads begin at once,
-    in a thread that never needs the GIL, and end with the object: keep it, or use ``with``.
+    ``fetch(urls).wait()`` and ``await fetch(urls)`` give the list of all. The downloads begin at
+    once, in a thread that never needs the GIL, and end with the object: keep it, or use ``with``.
 
-    Until it is whole a file is ``NAME.ID.part``, and ``NAME.ID.part.about`` says of which version of it.
-    An attempt that breaks off is continued there, also by a later call, if the server has not changed
-    the file (``If-Range``); otherwise it starts over. A whole file is synced, then renamed. Where a
-    file of its name is there, it gets a name beside it (``x-1.zip``).
+    Until it is whole a file is ``NAME.ID.part``, and ``NAME.ID.part.about`` says of which version.
+    An attempt that breaks off is continued there, also by a later call, if the server has not
+    changed the file (``If-Range``); otherwise it starts over. A whole file is synced, then renamed.
+    Where a file of its name is there, it gets a name beside it (``x-1.zip``).
 
     Args:
         urls: Addresses, or `File` objects, any number of them, also an endless generator.
@@ -373,14 +386,16 @@ def fetch(
         overwrite: Whether a file of the same name is replaced (at once, when the new one is whole).
         compressed: Whether to ask for gzip, brotli and zstd, and to decode them. Such bodies can't
             be continued.
-        headers: Further headers of every request. ``Authorization``, ``Cookie`` and ``Host`` stay with
-            the host of the address when it redirects to another.
-        netrc: Whether to take credentials from ``$NETRC`` or ``~/.netrc``, or the file to take them from.
+        headers: Further headers of every request. ``Authorization``, ``Cookie`` and ``Host`` stay
+            with the host of the address when it redirects to another.
+        netrc: Whether to take credentials from ``$NETRC`` or ``~/.netrc``, or the file to take them
+            from.
         proxy: The address of an HTTP or SOCKS5 proxy, or an empty text for none; None for what the
             environment says (``https_proxy``, ``all_proxy``, ``no_proxy``, ...).
         cacert: A file of certificates (PEM) to trust besides the system's.
-        errors: What a file that fails does: ``"raise"`` its `FetchError` in its turn, which stops the
-            others; ``"return"`` gives it out with its `Fetched.error`; ``"skip"`` leaves it out.
+        errors: What a file that fails does: ``"raise"`` its `FetchError` in its turn, which stops
+            the others; ``"return"`` gives it out with its `Fetched.error`; ``"skip"`` leaves
+            it out.
 
     Returns:
         The files, as they come.
@@ -394,11 +409,17 @@ def fetch(
     if checksum is not None:
         urls = list(urls)
         if len(urls) != 1 or not isinstance(urls[0], str):
-            raise ValueError("checksum= is for a single address; File(url, checksum=...) for several")
+            raise ValueError(
+                "checksum= is for a single address; File(url, checksum=...) for several"
+            )
         urls = [File(urls[0], checksum=checksum)]
     if errors not in ("raise", "return", "skip"):
         raise ValueError(f"errors={errors!r}: 'raise', 'return' or 'skip'")
-    for name, count, least in (("limit", limit, 1), ("per_host", per_host, 1), ("retries", retries, 0)):
+    for name, count, least in (
+        ("limit", limit, 1),
+        ("per_host", per_host, 1),
+        ("retries", retries, 0),
+    ):
         if count < least:
             raise ValueError(f"{name}={count}: at least {least}")
     if netrc is True:

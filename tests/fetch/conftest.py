@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from misbehaving import Server
 
+_FETCH = [sys.executable, "-m", "juggler", "fetch", "--json", "--backoff", "0.01"]
+
 
 @dataclass
 class Run:
@@ -46,8 +48,7 @@ def command(server: Server, folder: Path) -> Command:
         is_page = [word.startswith("/") and not Path(word).is_file() for word in words]
         words = tuple(server.url(w) if is_p else w for w, is_p in zip(words, is_page, strict=True))
         done = subprocess.run(
-            [sys.executable, "-m", "juggler", "fetch", "--json", "--backoff", "0.01", "-o", folder]
-            + list(words),
+            [*_FETCH, "-o", str(folder), *words],
             capture_output=True,
             text=True,
             timeout=90,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -27,7 +28,9 @@ class Request:
         data = b"".join(part.encode() if isinstance(part, str) else part for part in parts)
         self.connection.sendall(data)
 
-    def answer(self, status: str, *headers: str, body: bytes = b"", length: int | None = None) -> None:
+    def answer(
+        self, status: str, *headers: str, body: bytes = b"", length: int | None = None
+    ) -> None:
         """Send a whole answer; `length` is what it says of the body's, if not the truth."""
         length = len(body) if length is None else length
         head = [f"HTTP/1.1 {status}", f"Content-Length: {length}", *headers, "", ""]
@@ -96,10 +99,8 @@ class Server:
         socket.create_connection(self._listener.getsockname()).close()
         self._threads[0].join()
         for connection in self._connections:
-            try:
+            with contextlib.suppress(OSError):  # closed already
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # closed already
         for thread in self._threads[1:]:
             thread.join()
         self._listener.close()

@@ -1,4 +1,4 @@
-"""What servers do wrong, and what becomes of the files: a test for each row of the table in the docs."""
+"""What servers do wrong, and what becomes of the files; the table is in the docs."""
 
 from __future__ import annotations
 
@@ -427,7 +427,8 @@ def test_a_wrong_digest(server: Server, folder: Path, command: Command, tmp_path
     server.pages["/file"] = lambda request: request.serve(BODY)
     right, wrong = hashlib.sha256(b"as it should be").hexdigest(), "0" * 64
     (tmp_path / "list").write_text(
-        f"# two files\n{server.url('/file')} sha256:{wrong}\n\n{server.url('/good')} sha256:{right}\n"
+        f"# two files\n{server.url('/file')} sha256:{wrong}\n\n"
+        f"{server.url('/good')} sha256:{right}\n"
     )
     run = command(f"--input={tmp_path / 'list'}")
     assert run.status == 1 and run.files["/file"]["error"]["kind"] == "digest"

@@ -16,6 +16,7 @@ from conftest import Command
 from misbehaving import Request, Server
 
 BODY = bytes(range(256)) * 1000
+_FETCH = [sys.executable, "-m", "juggler", "fetch", "-o"]
 
 
 def serves(request: Request) -> None:
@@ -155,7 +156,7 @@ def test_a_call_that_is_killed_leaves_what_the_next_one_continues(
     server: Server, folder: Path, command: Command, signum: signal.Signals
 ) -> None:
     server.pages["/x"] = stops_midway
-    words = [sys.executable, "-m", "juggler", "fetch", server.url("/x"), "-o", str(folder)]
+    words = [*_FETCH, str(folder), server.url("/x")]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         while not any(path.stat().st_size == 100_000 for path in folder.glob("*.part")):
             assert process.poll() is None
@@ -172,7 +173,7 @@ def test_a_call_that_is_killed_leaves_what_the_next_one_continues(
 
 def test_two_calls_do_not_write_one_part(server: Server, folder: Path, command: Command) -> None:
     server.pages["/x"] = stops_midway
-    words = [sys.executable, "-m", "juggler", "fetch", server.url("/x"), "-o", str(folder)]
+    words = [*_FETCH, str(folder), server.url("/x")]
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
         while not any(path.stat().st_size == 100_000 for path in folder.glob("*.part")):
             assert process.poll() is None
@@ -201,8 +202,7 @@ def test_a_file_that_may_not_grow(server: Server, folder: Path) -> None:
 
     server.pages |= {"/large": page, "/small": lambda request: request.serve(b"small")}
     done = subprocess.run(
-        [sys.executable, "-m", "juggler", "fetch", "-o", folder]
-        + [server.url("/large"), server.url("/small")],
+        [*_FETCH, str(folder), server.url("/large"), server.url("/small")],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
         capture_output=True,
         text=True,
@@ -246,10 +246,9 @@ def test_a_disk_that_is_full(server: Server, folder: Path, told: bool) -> None:
 
     server.pages["/large"] = (lambda request: request.serve(body)) if told else tells_no_length
     server.pages["/small"] = lambda request: request.serve(b"small")
-    words = [sys.executable, "-m", "juggler", "fetch", "--per-host", "1", "-o", str(folder)]
+    words = [*_FETCH, str(folder), "--per-host", "1", server.url("/large"), server.url("/small")]
     done = subprocess.run(
-        ["unshare", "-Urm", "sh", "-c", _SMALL_DISK, "sh", str(folder), *words]
-        + [server.url("/large"), server.url("/small")],
+        ["unshare", "-Urm", "sh", "-c", _SMALL_DISK, "sh", str(folder), *words],
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,4 +1,4 @@
-"""`juggler.fetch` from Python: results as they come, in loops of both kinds, and what is left behind."""
+"""`juggler.fetch` from Python: as results come, in loops, and what is left behind."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import juggler
 import pytest
-from juggler.downloads import Downloads, FetchError, File
 from leftovers import open_files, threads
 from misbehaving import Request, Server
+
+import juggler
+from juggler.downloads import Downloads, FetchError, File
 
 BODY = b"juggler " * 20_000
 
@@ -123,7 +124,7 @@ def test_options_that_are_wrong_are_told_at_once(tmp_path: Path) -> None:
         {"headers": {"a b": "c"}},
     ):
         with pytest.raises(ValueError, match=next(iter(wrong)).removesuffix("s")):
-            juggler.fetch("http://127.0.0.1/", into=tmp_path, **wrong)  # type: ignore[arg-type]
+            juggler.fetch("http://127.0.0.1/", into=tmp_path, **wrong)
 
 
 def test_stopping_in_the_middle_keeps_the_part(server: Server, folder: Path) -> None:
@@ -154,10 +155,13 @@ def test_ctrl_c_ends_it(server: Server, folder: Path) -> None:
         time.sleep(0.2)  # until the main thread waits
         os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    def main() -> None:
         thread.start()
         downloads.wait()
+
+    thread = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        main()
     thread.join()
     assert threads()["juggler-fetch"] == 0
 

@@ -102,7 +102,8 @@ class Display(AbstractContextManager["Display"]):
     def interrupted(self) -> None:
         """Tell of Ctrl-C."""
         self.line(
-            f"interrupted: {self._done} of {self._files} files whole; the same command continues the parts"
+            f"interrupted: {self._done} of {self._files} files whole; "
+            "the same command continues the parts"
         )
 
     def line(self, text: str) -> None:

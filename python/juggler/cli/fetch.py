@@ -18,8 +18,8 @@ NAME.ID.part, which is continued after a fault, also by the next call, if the se
 the file. Where a file of its name is there already, the new one gets a name beside it (x-1.zip).
 
 options:
-  -i, --input LIST      a file with an address a line, or - for standard input; a checksum may follow
-                        the address, and lines that begin with # are comments
+  -i, --input LIST      a file with an address a line, or - for standard input; a checksum may
+                        follow the address, and lines that begin with # are comments
   -o, --output DIR      the folder for the files; made if it is not there (default: .)
   --limit N             files in flight at once (default: 16)
   --per-host N          files in flight at once from one host (default: 6)
