@@ -15,6 +15,8 @@ from collections.abc import (
 )
 from concurrent import futures
 from contextvars import Context
+from os import PathLike
+from pathlib import Path
 from pickle import PickleBuffer
 from threading import Thread
 from types import GenericAlias, TracebackType
@@ -59,6 +61,7 @@ __all__ = [
     "DeadlockError",
     "Event",
     "EventStatistics",
+    "FetchEngine",
     "Future",
     "LifoQueue",
     "Lock",
@@ -496,6 +499,58 @@ class AsyncPriorityQueue(AsyncQueue[SupportsRichComparisonT]): ...
 
 # ---------------------------------------------------------------- futures
 
+@final
+class FetchEngine:
+    def __new__(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        limit: int,
+        per_host: int,
+        rate: str | None,
+        retries: int,
+        backoff: float,
+        timeout: float,
+        stall: float,
+        deadline: float | None,
+        patience: float,
+        resume: bool,
+        overwrite: bool,
+        compressed: bool,
+        headers: list[tuple[str, str]],
+        netrc: str | PathLike[str] | None,
+        proxy: str | None,
+        cacert: str | PathLike[str] | None,
+    ) -> FetchEngine: ...
+    def add(self, index: int, url: str, name: str | None, checksum: str | None) -> None: ...
+    def close(self) -> None: ...
+    def next(
+        self, timeout: float | None = None
+    ) -> (
+        tuple[
+            int,
+            # path, address in the end, size, how much was there
+            tuple[Path, str, int, int] | None,
+            # kind, message, the server's status
+            tuple[str, str, int | None] | None,
+            # attempts and seconds
+            int,
+            float,
+        ]
+        | None
+    ): ...
+    def snapshot(
+        self,
+    ) -> tuple[
+        # number, stage, name, received, length, attempts, why and how long the next one waits
+        list[tuple[int, str, str, int, int | None, int, tuple[str, float] | None]],
+        # files done and failed, retries, bytes received
+        tuple[int, int, int, int],
+    ]: ...
+    def fileno(self) -> int: ...
+    def hush(self) -> None: ...
+    def stop(self) -> None: ...
+
 # To type checkers these two are what `juggler.futures` makes of them: subclasses of the standard
 # library's, which they get as a second base there.
 @disjoint_base
@@ -909,6 +964,7 @@ class Loop:
     def _remove_writer(self, fd: FileDescriptorLike) -> bool: ...
     def _watched(self, fd: int) -> tuple[bool, bool]: ...
     def _release(self) -> None: ...
+    def _pulse(self) -> int | None: ...
     def _run(self) -> None: ...
 
 def _set_handle_classes(
@@ -972,9 +1028,6 @@ def create_task(
 gather = asyncio.gather
 
 def _pending_tasks() -> list[asyncio.Task[Any]]: ...
-    def _bind(
-        self, object: object, block: SharedBlock, typecode: str, lock: object
-    ) -> None: ...
 
 # Decisions for `juggler.policy`. Keys are hashes, times nanoseconds, and who waits is known by a
 # number, which is returned when it is its turn.

@@ -8,6 +8,7 @@ mod aio;
 mod barrier;
 mod condition;
 mod event;
+mod fetch;
 mod fork;
 mod futures;
 mod gate;
@@ -56,6 +57,8 @@ mod _juggler {
     use super::condition::{Condition, ConditionStatistics};
     #[pymodule_export]
     use super::event::{Event, EventStatistics};
+    #[pymodule_export]
+    use super::fetch::FetchEngine;
     #[pymodule_export]
     use super::futures::completed::as_completed;
     #[pymodule_export]
