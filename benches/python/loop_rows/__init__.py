@@ -1,0 +1,1 @@
+"""The event loop's rows, by what they use of it."""
