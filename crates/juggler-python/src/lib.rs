@@ -38,7 +38,7 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::creating::create_task;
     #[pymodule_export]
-    use super::aio::event_loop::{Loop, set_loop_class};
+    use super::aio::event_loop::Loop;
     #[pymodule_export]
     use super::aio::gather::gather;
     #[pymodule_export]
@@ -101,6 +101,8 @@ mod _juggler {
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
+    #[pymodule_export]
+    use super::raw::own_methods;
     #[pymodule_export]
     use super::rlock::{RLock, RLockStatistics};
     #[pymodule_export]

@@ -1,15 +1,20 @@
-from asyncio import *
+# Whatever the running version has; what follows takes the place of some of it.
+from asyncio import *  # noqa: F403
 
-from juggler.asyncio._event_loop import EventLoop as EventLoop
-from juggler.asyncio._handles import Handle as Handle
-from juggler.asyncio._handles import TimerHandle as TimerHandle
-from juggler.asyncio._running import EventLoopPolicy as EventLoopPolicy
-from juggler.asyncio._running import Runner as Runner
-from juggler.asyncio._running import get_event_loop as get_event_loop
-from juggler.asyncio._running import install as install
-from juggler.asyncio._running import new_event_loop as new_event_loop
-from juggler.asyncio._running import run as run
-from juggler.asyncio._running import uninstall as uninstall
-from juggler.asyncio.futures import Future as Future
-from juggler.asyncio.taskgroups import TaskGroup as TaskGroup
-from juggler.asyncio.tasks import Task as Task
+from juggler.asyncio._event_loop import EventLoop as EventLoop  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio._handles import Handle as Handle  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio._handles import TimerHandle as TimerHandle  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio._running import EventLoopPolicy as EventLoopPolicy  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio._running import Runner as Runner  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio._running import get_event_loop as get_event_loop  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio._running import install as install  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio._running import new_event_loop as new_event_loop  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio._running import run as run  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio._running import uninstall as uninstall  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.futures import Future as Future  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.taskgroups import TaskGroup as TaskGroup  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import Task as Task  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import create_task as create_task  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import gather as gather  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import sleep as sleep  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import wait as wait  # type: ignore[assignment, unused-ignore]

@@ -21,13 +21,29 @@ fn object_of(this: This<'_, '_, Loop>) -> Obj {
 }
 
 fn create_future(this: This<'_, '_, Loop>) -> RawResult {
+    future_of(this).map(Obj::into_ptr)
+}
+
+#[inline]
+fn future_of(this: This<'_, '_, Loop>) -> Result<Obj, Raised> {
     let py = this.py();
     let created = future::create(py, &object_of(this))?;
     if this.is_debug() {
         let future = class::assume::<future::Future>(py, &created);
         future.note_source(py).map_err(|error| Raised::from_err(py, error))?;
     }
-    Ok(created.into_ptr())
+    Ok(created)
+}
+
+/// `event_loop.create_future()`, if that is our method.
+#[inline]
+pub fn create_future_of(py: Python<'_>, event_loop: &Obj) -> Option<Result<Obj, Raised>> {
+    let ours = event_loop::ours(py, event_loop)?;
+    match CREATE_FUTURE.is_ours(ours.as_any()) {
+        Ok(true) => Some(future_of(ours)),
+        Ok(false) => None,
+        Err(error) => Some(Err(Raised::from_err(py, error))),
+    }
 }
 
 fn create_task_of(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
@@ -81,8 +97,12 @@ fn create_by_factory(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
     owned(created).map(Obj::into_ptr)
 }
 
-/// The class of loops for which [`create`] need not ask for a method.
-static DIRECT: AtomicUsize = AtomicUsize::new(0);
+/// A method of loops that a class may override.
+struct Method {
+    name: &'static str,
+    /// The last class found of which it is ours.
+    ours_in: AtomicUsize,
+}
 
 /// The definition of a native method, null for a method of another kind.
 fn definition(method: &Bound<'_, PyAny>) -> *mut ffi::PyMethodDef {
@@ -95,23 +115,26 @@ fn definition(method: &Bound<'_, PyAny>) -> *mut ffi::PyMethodDef {
     }
 }
 
-/// Whether `create_task` of the loop's class is ours.
-#[inline]
-fn is_direct(event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let class = event_loop.get_type_ptr();
-    if DIRECT.load(Ordering::Relaxed) == class as usize {
-        return Ok(true);
+static CREATE_FUTURE: Method = Method { name: "create_future", ours_in: AtomicUsize::new(0) };
+static CREATE_TASK: Method = Method { name: "create_task", ours_in: AtomicUsize::new(0) };
+
+impl Method {
+    /// Whether the method of the loop's class is ours.
+    #[inline]
+    fn is_ours(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let class = event_loop.get_type_ptr();
+        if self.ours_in.load(Ordering::Relaxed) == class as usize {
+            return Ok(true);
+        }
+        let ours = definition(&event_loop.py().get_type::<Loop>().getattr(self.name)?);
+        let is_ours = !ours.is_null() && definition(&event_loop.get_type().getattr(self.name)?) == ours;
+        if is_ours {
+            // Kept for ever, so that no other class can have this address.
+            std::mem::forget(event_loop.get_type());
+            self.ours_in.store(class as usize, Ordering::Relaxed);
+        }
+        Ok(is_ours)
     }
-    let py = event_loop.py();
-    let name = intern!(py, "create_task");
-    let ours = definition(&py.get_type::<Loop>().getattr(name)?);
-    let direct = definition(&event_loop.get_type().getattr(name)?) == ours;
-    if direct {
-        // Kept for ever, so that no other class can have this address.
-        std::mem::forget(event_loop.get_type());
-        DIRECT.store(class as usize, Ordering::Relaxed);
-    }
-    Ok(direct)
 }
 
 /// Schedule a coroutine in the running loop; as `asyncio.create_task`.
@@ -146,7 +169,7 @@ fn create<'py>(
     let Some(event_loop) = event_loop else { return Err(PyRuntimeError::new_err("no running event loop")) };
     if others.is_none()
         && let Some(ours) = event_loop::plain_loop(py, &event_loop)
-        && is_direct(ours.as_any())?
+        && CREATE_TASK.is_ours(ours.as_any())?
         && ours.factory.with(py, |factory| factory.is_none())
     {
         let pointer = |object: &Option<Bound<'_, PyAny>>| object.as_ref().map_or(std::ptr::null_mut(), Bound::as_ptr);
@@ -169,7 +192,7 @@ fn create<'py>(
 /// What it raises.
 pub fn create_in(py: Python<'_>, event_loop: &Obj, args: Args<'_>) -> Result<Obj, Raised> {
     if let Some(ours) = event_loop::ours(py, event_loop)
-        && is_direct(ours.as_any()).map_err(|error| Raised::from_err(py, error))?
+        && CREATE_TASK.is_ours(ours.as_any()).map_err(|error| Raised::from_err(py, error))?
     {
         return owned(create_task_of(ours, args)?);
     }

@@ -27,7 +27,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple};
 use std::os::fd::RawFd;
 
 /// The class, for those that look for it often. Only written while the module is imported.
@@ -48,6 +48,8 @@ pub struct Loop {
     generation: AtomicU32,
     pub(super) state: Attached<State>,
     pub(super) slumber: Slumber,
+    /// How many entries have begun to run. Written by the loop's thread alone; a watchdog reads it.
+    beats: AtomicUsize,
     /// What ends the loop's sleep; gone when it is closed.
     bell: Guarded<Option<Bell>>,
     pub(super) tasks: Held,
@@ -203,6 +205,12 @@ impl Loop {
         self.flags.load(Ordering::SeqCst) & STOPPING != 0
     }
 
+    /// Counts an entry that begins to run.
+    #[inline(always)]
+    pub(super) fn beat(&self) {
+        self.beats.store(self.beats.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// Whether the loop runs, in this process.
     pub fn is_running(&self) -> bool {
         self.thread.load(Ordering::Relaxed) != 0 && self.generation.load(Ordering::Relaxed) == park::generation()
@@ -282,6 +290,7 @@ impl Loop {
                 poller: Some(poller),
             }),
             slumber: Slumber::default(),
+            beats: AtomicUsize::new(0),
             bell: Guarded::new(Some(bell)),
             tasks: Held::default(),
             factory: Attached::new(None),
@@ -365,6 +374,13 @@ impl Loop {
         self.tasks.clear(py);
     }
 
+    /// A number that differs from the last one if the loop has moved since, for a watchdog in another thread; `None` while
+    /// the loop sleeps or does not run.
+    fn _pulse(&self) -> Option<usize> {
+        let awake = self.thread.load(Ordering::Relaxed) != 0 && !self.slumber.is_asleep();
+        awake.then(|| self.beats.load(Ordering::Relaxed))
+    }
+
     /// Runs turns until `stop` is called.
     fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
         super::turn::run(slf).map_err(|raised| raised.fetch(slf.py()))
@@ -445,13 +461,6 @@ methods! { add_methods for Loop {
     "_write_to_self" => noargs write_to_self, "($self, /)\n--\n\n";
     "_add_callback" => keywords add_callback, "($self, handle, /)\n--\n\n";
 } }
-
-/// Makes calls of the native methods of `class`, which is based on `Loop`, as fast as of `Loop`'s own.
-#[pyfunction]
-#[pyo3(name = "_set_loop_class")]
-pub fn set_loop_class(class: &Bound<'_, PyType>) -> PyResult<()> {
-    raw::own_methods(&class.py().get_type::<Loop>(), class)
-}
 
 /// Adds what PyO3 does not to the class.
 pub fn finish(py: Python<'_>) -> PyResult<()> {

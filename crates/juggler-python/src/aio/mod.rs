@@ -20,6 +20,7 @@
 //! | [`any_future`] | futures of any class |
 //! | [`gather`], [`sleep`], [`group`], [`wait`] | `gather`, `sleep`, `TaskGroup`, `wait` |
 //! | [`stdlib`] | what is taken from the standard library |
+//! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
 pub mod any_future;
 pub mod attached;
@@ -40,6 +41,7 @@ mod scheduling;
 pub mod sleep;
 pub mod stdlib;
 mod step;
+pub mod sync;
 pub mod task;
 mod task_methods;
 mod turn;
@@ -58,6 +60,7 @@ pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     gather::finish_class(py)?;
     sleep::finish_class(py);
     group::finish_class(py)?;
+    sync::finish(module)?;
     class::install::<future::Future>(py);
     class::install::<task::Task>(py);
     class::install::<gather::Gathering>(py);
