@@ -2,8 +2,8 @@
 
     python tools/check_layers.py [ROOT]
 
-* Arrows between the crates run one way: sync -> ipc, loop; all of them and policy -> python.  No
-  crate but `juggler-python` may reach PyO3, at any depth.
+* Arrows between the crates run one way: sync, policy -> ipc, loop, fetch; all -> python.  No crate
+  but `juggler-python` may reach PyO3, at any depth.
 * `unsafe` is denied in the whole workspace and allowed in the modules of `UNSAFE`; an entry that
   is not needed any more is an error too.
 * The engine's atomics come from `juggler_sync::sync`, the facade that loom replaces, so that its
@@ -27,12 +27,14 @@ ARROWS: dict[str, set[str]] = {
     "juggler-ipc": {"juggler-sync"},
     "juggler-loop": {"juggler-sync"},
     "juggler-policy": set(),
+    "juggler-fetch": {"juggler-sync", "juggler-policy"},
     "juggler-python": {
         "juggler-sync",
         "juggler-trace",
         "juggler-ipc",
         "juggler-loop",
         "juggler-policy",
+        "juggler-fetch",
     },
 }
 BINDING = "juggler-python"
@@ -65,8 +67,9 @@ UNSAFE = {
 ATOMICS = {
     "juggler-sync": {"juggler-sync/src/sync.rs": "the facade itself"},
     "juggler-ipc": {},
-    "juggler-loop": {},
     "juggler-policy": {},
+    "juggler-fetch": {},
+    "juggler-loop": {},
     "juggler-trace": {"juggler-trace/src": "counters and switches that order nothing else"},
 }
 ALLOW_UNSAFE = re.compile(r"\ballow\(unsafe_code\)")

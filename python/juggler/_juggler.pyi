@@ -2,14 +2,28 @@
 # and its errors, is in its docstring (`help(juggler.threading.Lock)`) and in docs/reference; here
 # are comments on the types only.
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from asyncio import AbstractEventLoop
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Sized,
+)
 from concurrent import futures
+from contextvars import Context
+from os import PathLike
+from pathlib import Path
 from pickle import PickleBuffer
 from threading import Thread
 from types import GenericAlias, TracebackType
 from typing import (
     Any,
     Generic,
+    Literal,
     ParamSpec,
     Protocol,
     Self,
@@ -22,10 +36,21 @@ from typing import (
     type_check_only,
 )
 
-from _typeshed import SupportsRichComparisonT
+from _typeshed import FileDescriptorLike, SupportsRichComparisonT
 from typing_extensions import Buffer, TypeVarTuple, deprecated, disjoint_base
 
 __all__ = [
+    "AsyncBarrier",
+    "AsyncBoundedSemaphore",
+    "AsyncCondition",
+    "AsyncEvent",
+    "AsyncLifoQueue",
+    "AsyncLock",
+    "AsyncPriorityQueue",
+    "AsyncQueue",
+    "AsyncSemaphore",
+    "AsyncFuture",
+    "AsyncTask",
     "Barrier",
     "BarrierStatistics",
     "Block",
@@ -36,11 +61,13 @@ __all__ = [
     "DeadlockError",
     "Event",
     "EventStatistics",
+    "FetchEngine",
     "Future",
     "LifoQueue",
     "Lock",
     "LockOrderWarning",
     "LockStatistics",
+    "Loop",
     "OwnerDied",
     "PolicyAttempts",
     "PolicyCircuit",
@@ -69,23 +96,30 @@ __all__ = [
     "SharedRoom",
     "SharedSegment",
     "SharedSemaphore",
+    "TaskGroup",
     "ThreadPoolExecutor",
     "ThreadPoolExecutorStatistics",
+    "_Watch",
     "_close_pools",
     "_close_process_pools",
     "_disown_process_pools",
     "_forget_workers",
     "_own_methods",
+    "_pending_tasks",
     "_run_chunk",
     "_set_channel_dumps",
     "_set_future_class",
+    "_set_handle_classes",
     "_set_process_pool_hooks",
     "_set_worker_starter",
     "_stop_requested",
     "_work",
     "allocate_lock",
     "as_completed",
+    "create_task",
     "end_with_parent",
+    "gather",
+    "sleep",
     "trace_join",
     "trace_report",
     "trace_start",
@@ -336,7 +370,186 @@ class QueueStatistics:
     @property
     def putters(self) -> int: ...
 
+# ---------------------------------------------------------------- asyncio's primitives
+
+# `juggler.asyncio` calls them by their own names, which here are their siblings' for threads.
+
+@type_check_only
+class _LoopBound:
+    _loop: AbstractEventLoop | None
+    def _get_loop(self) -> AbstractEventLoop: ...
+
+# What the standard library keeps in a deque.
+@type_check_only
+class _Waiters(Sized, Protocol):
+    def __getitem__(self, place: int) -> asyncio.Future[Any]: ...
+    def append(self, future: asyncio.Future[Any]) -> None: ...
+    def popleft(self) -> asyncio.Future[Any]: ...
+    def remove(self, future: asyncio.Future[Any]) -> None: ...
+
+@type_check_only
+class _Entered(_LoopBound):
+    @property
+    def _waiters(self) -> _Waiters: ...
+    def locked(self) -> bool: ...
+    def acquire(self) -> Coroutine[Any, Any, Literal[True]]: ...
+    def release(self) -> None: ...
+    def __aenter__(self) -> Coroutine[Any, Any, None]: ...
+    def __aexit__(self, exc_type: object, exc: object, tb: object) -> Coroutine[Any, Any, None]: ...
+
+@disjoint_base
+class AsyncLock(_Entered):
+    @property
+    def _locked(self) -> bool: ...
+    def __init__(self) -> None: ...
+
+@disjoint_base
+class AsyncEvent(_LoopBound):
+    def __init__(self) -> None: ...
+    @property
+    def _value(self) -> bool: ...
+    @property
+    def _waiters(self) -> _Waiters: ...
+    def is_set(self) -> bool: ...
+    def set(self) -> None: ...
+    def clear(self) -> None: ...
+    def wait(self) -> Coroutine[Any, Any, Literal[True]]: ...
+
+# What a condition asks of its lock.
+@type_check_only
+class _AnyLock(Protocol):
+    def locked(self) -> bool: ...
+    def acquire(self) -> Awaitable[Any]: ...
+    def release(self) -> None: ...
+
+@disjoint_base
+class AsyncCondition(_Entered):
+    def __init__(self, lock: _AnyLock | None = None) -> None: ...
+    @property
+    def _lock(self) -> _AnyLock: ...
+    def wait(self) -> Coroutine[Any, Any, Literal[True]]: ...
+    def wait_for(self, predicate: Callable[[], _T]) -> Coroutine[Any, Any, _T]: ...
+    def notify(self, n: int = 1) -> None: ...
+    def notify_all(self) -> None: ...
+    def _notify(self, n: int) -> None: ...
+
+@disjoint_base
+class AsyncSemaphore(_Entered):
+    _value: float
+    def __init__(self, value: int = 1) -> None: ...
+
+class AsyncBoundedSemaphore(AsyncSemaphore):
+    @property
+    def _bound_value(self) -> float: ...
+
+@disjoint_base
+class AsyncBarrier(_LoopBound):
+    def __init__(self, parties: int) -> None: ...
+    @property
+    def parties(self) -> int: ...
+    @property
+    def n_waiting(self) -> int: ...
+    @property
+    def broken(self) -> bool: ...
+    @property
+    def _count(self) -> int: ...
+    def wait(self) -> Coroutine[Any, Any, int]: ...
+    def reset(self) -> Coroutine[Any, Any, None]: ...
+    def abort(self) -> Coroutine[Any, Any, None]: ...
+    def __aenter__(self) -> Coroutine[Any, Any, int]: ...
+    def __aexit__(self, exc_type: object, exc: object, tb: object) -> Coroutine[Any, Any, None]: ...
+
+@disjoint_base
+class AsyncQueue(_LoopBound, Generic[_T]):
+    # A deque here and a list in the subclasses, until a program puts its own container in.
+    _queue: Any
+    _maxsize: float
+    _unfinished_tasks: int
+    _is_shutdown: bool
+    def __init__(self, maxsize: int = 0) -> None: ...
+    def __class_getitem__(cls, item: Any) -> GenericAlias: ...
+    @property
+    def maxsize(self) -> int: ...
+    @property
+    def _getters(self) -> _Waiters: ...
+    @property
+    def _putters(self) -> _Waiters: ...
+    @property
+    def _finished(self) -> AsyncEvent: ...
+    def put(self, item: _T) -> Coroutine[Any, Any, None]: ...
+    def get(self) -> Coroutine[Any, Any, _T]: ...
+    def put_nowait(self, item: _T) -> None: ...
+    def get_nowait(self) -> _T: ...
+    def join(self) -> Coroutine[Any, Any, None]: ...
+    def task_done(self) -> None: ...
+    def shutdown(self, immediate: bool = False) -> None: ...
+    def qsize(self) -> int: ...
+    def empty(self) -> bool: ...
+    def full(self) -> bool: ...
+    # What a subclass overrides to keep its items in another order.
+    def _init(self, maxsize: int) -> None: ...
+    def _put(self, item: _T) -> None: ...
+    def _get(self) -> _T: ...
+    def _format(self) -> str: ...
+    @staticmethod
+    def _wakeup_next(waiters: Any) -> None: ...
+
+class AsyncLifoQueue(AsyncQueue[_T]): ...
+class AsyncPriorityQueue(AsyncQueue[SupportsRichComparisonT]): ...
+
 # ---------------------------------------------------------------- futures
+
+@final
+class FetchEngine:
+    def __new__(
+        cls,
+        folder: str | PathLike[str],
+        *,
+        limit: int,
+        per_host: int,
+        rate: str | None,
+        retries: int,
+        backoff: float,
+        timeout: float,
+        stall: float,
+        deadline: float | None,
+        patience: float,
+        resume: bool,
+        overwrite: bool,
+        compressed: bool,
+        headers: list[tuple[str, str]],
+        netrc: str | PathLike[str] | None,
+        proxy: str | None,
+        cacert: str | PathLike[str] | None,
+    ) -> FetchEngine: ...
+    def add(self, index: int, url: str, name: str | None, checksum: str | None) -> None: ...
+    def close(self) -> None: ...
+    def next(
+        self, timeout: float | None = None
+    ) -> (
+        tuple[
+            int,
+            # path, address in the end, size, how much was there
+            tuple[Path, str, int, int] | None,
+            # kind, message, the server's status
+            tuple[str, str, int | None] | None,
+            # attempts and seconds
+            int,
+            float,
+        ]
+        | None
+    ): ...
+    def snapshot(
+        self,
+    ) -> tuple[
+        # number, stage, name, received, length, attempts, why and how long the next one waits
+        list[tuple[int, str, str, int, int | None, int, tuple[str, float] | None]],
+        # files done and failed, retries, bytes received
+        tuple[int, int, int, int],
+    ]: ...
+    def fileno(self) -> int: ...
+    def hush(self) -> None: ...
+    def stop(self) -> None: ...
 
 # To type checkers these two are what `juggler.futures` makes of them: subclasses of the standard
 # library's, which they get as a second base there.
@@ -702,9 +915,119 @@ class SharedNumber:
     def _lock(self) -> Any: ...
     @property
     def _obj(self) -> Any: ...
-    def _bind(
-        self, object: object, block: SharedBlock, typecode: str, lock: object
-    ) -> None: ...
+    def _bind(self, object: object, block: SharedBlock, typecode: str, lock: object) -> None: ...
+
+# ---------------------------------------------------------------- asyncio
+
+@disjoint_base
+class Loop:
+    def __new__(cls) -> Self: ...
+    _debug: bool
+    _closed: bool
+    _stopping: bool
+    _thread_id: int | None
+    def time(self) -> float: ...
+    def stop(self) -> None: ...
+    def is_running(self) -> bool: ...
+    def is_closed(self) -> bool: ...
+    def get_debug(self) -> bool: ...
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle: ...
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle: ...
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle: ...
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle: ...
+    def _check_closed(self) -> None: ...
+    def _write_to_self(self) -> None: ...
+    def _add_callback(self, handle: asyncio.Handle, /) -> None: ...
+    def _add_reader(
+        self, fd: FileDescriptorLike, callback: Callable[..., object], *args: Any
+    ) -> asyncio.Handle: ...
+    def _remove_reader(self, fd: FileDescriptorLike) -> bool: ...
+    def _add_writer(
+        self, fd: FileDescriptorLike, callback: Callable[..., object], *args: Any
+    ) -> asyncio.Handle: ...
+    def _remove_writer(self, fd: FileDescriptorLike) -> bool: ...
+    def _watched(self, fd: int) -> tuple[bool, bool]: ...
+    def _release(self) -> None: ...
+    def _pulse(self) -> int | None: ...
+    def _run(self) -> None: ...
+
+def _set_handle_classes(
+    handle: type[asyncio.Handle],
+    timer_handle: type[asyncio.TimerHandle],
+    report: Callable[[Any, BaseException], None],
+) -> None: ...
+
+# ---------------------------------------------------------------- asyncio: futures, tasks, waits
+
+# `isinstance` takes an instance of these for one of the standard library's, so they are typed as
+# its subclasses.
+
+@disjoint_base
+class AsyncFuture(asyncio.Future[_T]): ...
+
+@disjoint_base
+class AsyncTask(asyncio.Task[_T]): ...
+
+@disjoint_base
+class TaskGroup(asyncio.TaskGroup): ...
+
+@final
+class sleep(Coroutine[Any, None, _T]):  # noqa: N801
+    @overload
+    def __new__(cls, delay: float) -> sleep[None]: ...
+    @overload
+    def __new__(cls, delay: float, result: _T) -> Self: ...
+    def __await__(self) -> Generator[Any, None, _T]: ...
+    def __next__(self) -> Any: ...
+    def send(self, _value: None) -> Any: ...
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None, /) -> Any: ...
+    def close(self) -> None: ...
+    @property
+    def __name__(self) -> str: ...
+    @property
+    def __qualname__(self) -> str: ...
+    @property
+    def cr_await(self) -> asyncio.Future[_T] | None: ...
+
+@final
+class _Watch:
+    def __new__(
+        cls,
+        futures: set[asyncio.Future[Any]],
+        left: int,
+        until_failed: bool,
+        event_loop: asyncio.AbstractEventLoop,
+    ) -> Self: ...
+    def begin(self) -> asyncio.Future[None]: ...
+    def end(self) -> None: ...
+
+def create_task(
+    coro: Coroutine[Any, Any, _T],
+    *,
+    name: object = None,
+    context: Context | None = None,
+    **kwargs: Any,
+) -> asyncio.Task[_T]: ...
+
+gather = asyncio.gather
+
+def _pending_tasks() -> list[asyncio.Task[Any]]: ...
 
 # Decisions for `juggler.policy`. Keys are hashes, times nanoseconds, and who waits is known by a
 # number, which is returned when it is its turn.

@@ -56,6 +56,9 @@ def substitute(package: str) -> list[str]:
                 for alias in (name, ALIASES.get(name, name)):
                     if hasattr(target, alias):
                         setattr(target, alias, value)
+    root = importlib.import_module(f"{package}.asyncio")
+    if hasattr(root, "install"):  # loops of its own for tests that do not bring theirs
+        root.install()
     return sorted(own)
 
 

@@ -22,7 +22,8 @@ from juggler import _juggler
 from juggler.asyncio import locks, new_event_loop, queues
 
 pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 13), reason="on every version ours behave as the standard library of 3.13"
+    sys.version_info < (3, 13),
+    reason="on every version ours behave as the standard library of 3.13",
 )
 
 Steps = list[tuple[Any, ...]]
@@ -48,7 +49,7 @@ OURS = [
 
 
 def programs(**operations: st.SearchStrategy[Any] | None) -> st.SearchStrategy[Steps]:
-    """Lists of steps, each an operation and what it takes; every one with turns and cancellations."""
+    """Lists of steps, each an operation and what it takes, with turns and cancellations."""
     steps = [
         st.tuples(st.just(name)) if argument is None else st.tuples(st.just(name), argument)
         for name, argument in operations.items()

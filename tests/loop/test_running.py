@@ -44,8 +44,8 @@ def test_the_module_has_what_the_standard_library_s_has() -> None:
         if ours is not stock:
             # The primitives say where the standard library's are, as their `repr` shows it.
             assert ours.__module__.startswith("juggler.") or ours in vars(_juggler).values(), name
-    assert juggler.asyncio.tasks is asyncio.tasks
-    assert {"tasks", "run"} <= set(dir(juggler.asyncio))
+    assert juggler.asyncio.base_events is asyncio.base_events
+    assert {"base_events", "run"} <= set(dir(juggler.asyncio))
     with pytest.raises(AttributeError):
         juggler.asyncio.nothing  # noqa: B018
 
@@ -205,9 +205,7 @@ def test_a_child_that_outlives_the_loop_leaves_no_descriptor(loop: EventLoop) ->
 
 def test_a_child_that_cannot_be_started_is_an_error(loop: EventLoop) -> None:
     with pytest.raises(FileNotFoundError):
-        loop.run_until_complete(
-            loop.subprocess_exec(asyncio.SubprocessProtocol, "no such program")
-        )
+        loop.run_until_complete(loop.subprocess_exec(asyncio.SubprocessProtocol, "no such program"))
     assert not loop._child_descriptors
 
 

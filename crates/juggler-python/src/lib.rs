@@ -8,6 +8,7 @@ mod aio;
 mod barrier;
 mod condition;
 mod event;
+mod fetch;
 mod fork;
 mod futures;
 mod gate;
@@ -39,7 +40,11 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::creating::create_task;
     #[pymodule_export]
+    use super::aio::event_loop::Loop;
+    #[pymodule_export]
     use super::aio::gather::gather;
+    #[pymodule_export]
+    use super::aio::handle::set_handle_classes;
     #[pymodule_export]
     use super::aio::registry::pending_tasks;
     #[pymodule_export]
@@ -47,15 +52,13 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::wait::Watch;
     #[pymodule_export]
-    use super::aio::event_loop::Loop;
-    #[pymodule_export]
-    use super::aio::handle::set_handle_classes;
-    #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]
     use super::condition::{Condition, ConditionStatistics};
     #[pymodule_export]
     use super::event::{Event, EventStatistics};
+    #[pymodule_export]
+    use super::fetch::FetchEngine;
     #[pymodule_export]
     use super::futures::completed::as_completed;
     #[pymodule_export]

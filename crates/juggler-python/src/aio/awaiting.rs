@@ -6,8 +6,8 @@
 //! call by its name and which heirs use, makes an iterator that counts, as the standard library's does.
 #![allow(unsafe_code)]
 
-use super::callback::object_of;
 use super::attached::Attached;
+use super::callback::object_of;
 use super::future::{self, Future, Outcome};
 use crate::obj::Obj;
 use crate::raw::{self, Raised, This};
@@ -231,7 +231,7 @@ impl FutureIter {
         self.future.traverse(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit)))
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| self.close(py));
+    fn __clear__(&self, py: Python<'_>) {
+        self.close(py);
     }
 }

@@ -6,7 +6,7 @@ use super::event_loop::plain_loop;
 use super::future::{Fields, Future};
 use super::task;
 use crate::obj::Obj;
-use crate::raw::{RawResult, Raised, This};
+use crate::raw::{Raised, RawResult, This};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::ffi;
 use pyo3::intern;
@@ -69,9 +69,7 @@ impl Callback {
     pub fn schedule(self, py: Python<'_>, event_loop: &Obj, future: &Obj) -> Result<(), Raised> {
         match self {
             Self::Task(object) => task::schedule_wakeup(py, event_loop, object, future),
-            Self::Python { function, context } => {
-                call_soon(py, event_loop, &function, Some(future), Some(&context))
-            }
+            Self::Python { function, context } => call_soon(py, event_loop, &function, Some(future), Some(&context)),
             Self::Native { object, run } => {
                 if let Some(ours) = plain_loop(py, event_loop) {
                     let this = super::class::assume::<Future>(py, future);
@@ -183,9 +181,8 @@ pub fn call_soon(
         names = tuple.map_err(|error| Raised::from_err(py, error))?.as_ptr();
     }
     // SAFETY: `count` positional values, then one for each name; all of them are live.
-    let handle = unsafe {
-        ffi::PyObject_VectorcallMethod(intern!(py, "call_soon").as_ptr(), values.as_ptr(), count, names)
-    };
+    let handle =
+        unsafe { ffi::PyObject_VectorcallMethod(intern!(py, "call_soon").as_ptr(), values.as_ptr(), count, names) };
     owned(handle).map(drop)
 }
 
@@ -240,8 +237,7 @@ pub fn cancel(py: Python<'_>, future: &Obj, message: Option<&Obj>) -> Result<boo
     let none = unsafe { ffi::Py_None() };
     let values = [future.as_ptr(), message.map_or(none, Obj::as_ptr)];
     // SAFETY: one positional value, one with a name; both are live.
-    let result =
-        unsafe { ffi::PyObject_VectorcallMethod(intern!(py, "cancel").as_ptr(), values.as_ptr(), 1, names) };
+    let result = unsafe { ffi::PyObject_VectorcallMethod(intern!(py, "cancel").as_ptr(), values.as_ptr(), 1, names) };
     crate::raw::truth(owned(result)?.as_ptr(), false)
 }
 

@@ -92,9 +92,8 @@ fn create_by_factory(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
     let mut values = vec![this.as_any().as_ptr()];
     values.extend(args.values());
     // SAFETY: the arguments are those of the call, behind the receiver.
-    let created = unsafe {
-        ffi::PyObject_Vectorcall(function.as_ptr(), values.as_ptr(), args.positional() + 1, args.names())
-    };
+    let created =
+        unsafe { ffi::PyObject_Vectorcall(function.as_ptr(), values.as_ptr(), args.positional() + 1, args.names()) };
     owned(created).map(Obj::into_ptr)
 }
 
@@ -208,7 +207,7 @@ pub fn create_in(py: Python<'_>, event_loop: &Obj, args: Args<'_>) -> Result<Obj
 
 methods! { add_methods for Loop {
     "create_future" => noargs create_future, "($self, /)\n--\n\nMake a future of this loop.";
-    "create_task" => keywords create_task_of, "($self, coro, /, *, name=None, context=None, **kwargs)\n--\n\n\
+    "create_task" => keywords create_task_of, "($self, coro, *, name=None, context=None, **kwargs)\n--\n\n\
         Schedule a coroutine. The loop holds the task until it is done: nobody else has to.";
 } }
 

@@ -48,6 +48,8 @@ pub struct Loop {
     generation: AtomicU32,
     pub(super) state: Attached<State>,
     pub(super) slumber: Slumber,
+    /// How many entries have begun to run. Written by the loop's thread alone; a watchdog reads it.
+    beats: AtomicUsize,
     /// What ends the loop's sleep; gone when it is closed.
     bell: Guarded<Option<Bell>>,
     pub(super) tasks: Held,
@@ -200,7 +202,13 @@ impl Loop {
     /// Whether `stop` was called.
     #[inline(always)]
     pub(super) fn is_stopping(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & STOPPING != 0
+        self.flags.load(Ordering::SeqCst) & STOPPING != 0
+    }
+
+    /// Counts an entry that begins to run.
+    #[inline(always)]
+    pub(super) fn beat(&self) {
+        self.beats.store(self.beats.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Whether the loop runs, in this process.
@@ -282,6 +290,7 @@ impl Loop {
                 poller: Some(poller),
             }),
             slumber: Slumber::default(),
+            beats: AtomicUsize::new(0),
             bell: Guarded::new(Some(bell)),
             tasks: Held::default(),
             factory: Attached::new(None),
@@ -363,6 +372,13 @@ impl Loop {
         timers.iter().for_each(|entry| handle::unschedule(&entry.object));
         drop((ready, timers, watchers, poller, bell));
         self.tasks.clear(py);
+    }
+
+    /// A number that differs from the last one if the loop has moved since, for a watchdog in another thread; `None` while
+    /// the loop sleeps or does not run.
+    fn _pulse(&self) -> Option<usize> {
+        let awake = self.thread.load(Ordering::Relaxed) != 0 && !self.slumber.is_asleep();
+        awake.then(|| self.beats.load(Ordering::Relaxed))
     }
 
     /// Runs turns until `stop` is called.

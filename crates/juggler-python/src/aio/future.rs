@@ -3,9 +3,10 @@
 //! A future is pending, then cancelled or finished. What happens then is in its callbacks, each of which gets a turn of the
 //! loop. The first lies in the future itself: most have one, the task that awaits it.
 #![allow(unsafe_code)]
+#![expect(clippy::box_collection, reason = "one word for the callbacks that nearly no future has")]
 
-use super::callback::{self, Callback, object_of};
 use super::attached::Attached;
+use super::callback::{self, Callback, object_of};
 use super::class::{self, Native, class_cell};
 use super::gather::Gathering;
 use super::stdlib::{CANCELLED_ERROR, EXTRACT_STACK, GET_EVENT_LOOP, INVALID_STATE_ERROR};
@@ -34,7 +35,6 @@ pub struct Fields {
     /// The result of a finished future, or its exception if it `failed`.
     pub value: Option<Obj>,
     pub first: Option<Callback>,
-    #[expect(clippy::box_collection, reason = "one word where there is none, as in nearly every future")]
     pub more: Option<Box<Vec<Callback>>>,
     pub rare: Option<Box<Rare>>,
     pub state: State,
@@ -171,6 +171,10 @@ impl Future {
     /// # Errors
     /// What finding the loop and asking it for `debug` raises.
     pub fn init(&self, py: Python<'_>, event_loop: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let is_initialized = self.fields.with(py, |fields| fields.event_loop.is_some());
+        if is_initialized && py.version_info() >= (3, 15) {
+            return Err(PyRuntimeError::new_err("the object is already initialized"));
+        }
         let event_loop = match event_loop {
             Some(event_loop) => event_loop,
             None => GET_EVENT_LOOP.get(py)?.call0()?,
@@ -515,13 +519,14 @@ pub fn exception(this: This<'_, '_, Future>) -> Result<Option<Obj>, Raised> {
 /// `TypeError` for anything else.
 pub fn exception_of(py: Python<'_>, given: &Bound<'_, PyAny>) -> PyResult<Obj> {
     // SAFETY: a live object.
-    let error = if unsafe { ffi::PyExceptionClass_Check(given.as_ptr()) } != 0 { given.call0()? } else { given.clone() };
+    let error =
+        if unsafe { ffi::PyExceptionClass_Check(given.as_ptr()) } != 0 { given.call0()? } else { given.clone() };
     // SAFETY: a live object.
     if unsafe { ffi::PyExceptionInstance_Check(error.as_ptr()) } == 0 {
         return Err(PyTypeError::new_err("invalid exception object"));
     }
     let message = "StopIteration interacts badly with generators and cannot be raised into a Future";
-    if cfg!(not(Py_3_13)) && error.get_type().is(&py.get_type::<PyStopIteration>()) {
+    if cfg!(not(Py_3_13)) && error.get_type().is(py.get_type::<PyStopIteration>()) {
         return Err(PyTypeError::new_err(message));
     }
     if error.is_instance_of::<PyStopIteration>() {
@@ -547,7 +552,6 @@ pub fn check_pending(this: This<'_, '_, Future>) -> Result<(), Raised> {
         _ => Err(INVALID_STATE_ERROR.raise(py, ("invalid state",))),
     }
 }
-
 
 /// Finishes the future unless it is done.
 ///

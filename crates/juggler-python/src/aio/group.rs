@@ -157,13 +157,11 @@ impl TaskGroup {
         })
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| {
-            let stale = self.fields.with(py, |fields| {
-                (fields.event_loop.take(), fields.parent.take(), fields.completed.take(), fields.tasks.take())
-            });
-            drop(stale);
+    fn __clear__(&self, py: Python<'_>) {
+        let stale = self.fields.with(py, |fields| {
+            (fields.event_loop.take(), fields.parent.take(), fields.completed.take(), fields.tasks.take())
         });
+        drop(stale);
     }
 }
 
@@ -215,10 +213,8 @@ fn refuse(this: This<'_, '_, TaskGroup>, args: Args<'_>) -> RawResult {
     let mut values = vec![this.as_any().as_ptr()];
     values.extend(args.values());
     // SAFETY: the arguments are those of the call, behind the receiver.
-    owned(unsafe {
-        ffi::PyObject_Vectorcall(function.as_ptr(), values.as_ptr(), args.positional() + 1, args.names())
-    })
-    .map(Obj::into_ptr)
+    owned(unsafe { ffi::PyObject_Vectorcall(function.as_ptr(), values.as_ptr(), args.positional() + 1, args.names()) })
+        .map(Obj::into_ptr)
 }
 
 /// A task of the group is done.
@@ -235,7 +231,10 @@ fn task_done(py: Python<'_>, group: &Obj, task: &Obj) -> Result<(), Raised> {
     // SAFETY: callbacks of this kind belong to groups.
     let this: This<'_, '_, TaskGroup> = unsafe { This::new(py, group.as_ptr()) };
     let (tasks, completed) = this.fields.with(py, |fields| {
-        (fields.tasks.as_ref().map(|tasks| tasks.clone_ref(py)), fields.completed.as_ref().map(|future| future.clone_ref(py)))
+        (
+            fields.tasks.as_ref().map(|tasks| tasks.clone_ref(py)),
+            fields.completed.as_ref().map(|future| future.clone_ref(py)),
+        )
     });
     let Some(tasks) = tasks else { return Ok(()) };
     // SAFETY: a set and a live object.
@@ -261,7 +260,7 @@ fn complete(py: Python<'_>, completed: &Obj) -> Result<(), Raised> {
 
 methods! { add_methods for TaskGroup {
     "create_task" => keywords create_task,
-        "($self, coro, /, *, name=None, context=None, **kwargs)\n--\n\nSchedule a coroutine as a task of the group.";
+        "($self, coro, *, name=None, context=None, **kwargs)\n--\n\nSchedule a coroutine as a task of the group.";
 } }
 
 /// Adds what PyO3 does not to the class.

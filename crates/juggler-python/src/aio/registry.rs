@@ -88,8 +88,8 @@ impl Tasks {
         self.held.visit(&visit)
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| self.held.clear(py));
+    fn __clear__(&self, py: Python<'_>) {
+        self.held.clear(py);
     }
 }
 

@@ -14,12 +14,12 @@ use super::stdlib::Import;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, This};
+use juggler_sync::sync::{AtomicUsize, Ordering};
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use juggler_sync::sync::{AtomicUsize, Ordering};
 
 /// What a sleep gives to whoever goes on with it.
 enum Step {
@@ -33,7 +33,10 @@ enum Stage {
     /// It gave its turn away and has not got the next one yet.
     Yielded,
     /// The future is done when it is over; the handle is that of the timer in a loop that is not ours.
-    Asleep { future: Obj, handle: Option<Obj> },
+    Asleep {
+        future: Obj,
+        handle: Option<Obj>,
+    },
     Over,
 }
 
@@ -275,13 +278,11 @@ impl Sleep {
         })
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| {
-            let stale = self.fields.with(py, |fields| {
-                (fields.delay.take(), fields.result.take(), std::mem::replace(&mut fields.stage, Stage::Over))
-            });
-            drop(stale);
+    fn __clear__(&self, py: Python<'_>) {
+        let stale = self.fields.with(py, |fields| {
+            (fields.delay.take(), fields.result.take(), std::mem::replace(&mut fields.stage, Stage::Over))
         });
+        drop(stale);
     }
 }
 
@@ -290,19 +291,18 @@ impl Drop for Sleep {
         // SAFETY: objects are freed by attached threads.
         let py = unsafe { Python::assume_attached() };
         if self.fields.with(py, |fields| matches!(fields.stage, Stage::Created) && fields.delay.is_some()) {
-            warn_never_awaited();
+            // SAFETY: as above.
+            unsafe { super::stdlib::finalize(warn_never_awaited) };
         }
     }
 }
 
 #[cold]
-fn warn_never_awaited() {
-    super::stdlib::finalize(|py| {
-        let warned = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), c"coroutine 'sleep' was never awaited", 1);
-        if let Err(error) = warned {
-            error.write_unraisable(py, None);
-        }
-    });
+fn warn_never_awaited(py: Python<'_>) {
+    let warned = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), c"coroutine 'sleep' was never awaited", 1);
+    if let Err(error) = warned {
+        error.write_unraisable(py, None);
+    }
 }
 
 unsafe extern "C" fn slot_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {

@@ -5,8 +5,8 @@
 //! in any other it is a callable.
 #![allow(unsafe_code)]
 
-use super::callback::{self, call_soon, current_context, object_of};
 use super::attached::Attached;
+use super::callback::{self, call_soon, object_of};
 use super::class::{self, Native, class_cell, drop_value};
 use super::current;
 use super::entry::{Entry, Kind};
@@ -14,8 +14,8 @@ use super::event_loop::plain_loop;
 use super::future::{self, Future, State};
 use super::registry;
 use super::sleep::is_sleep;
-use super::step;
 use super::stdlib::IS_COROUTINE;
+use super::step;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
@@ -84,9 +84,7 @@ impl Task {
     }
 
     pub(super) fn clear(&self, py: Python<'_>) {
-        let stale = self.own.with(py, |own| {
-            (own.coroutine.take(), own.context.take(), own.waiter.take())
-        });
+        let stale = self.own.with(py, |own| (own.coroutine.take(), own.context.take(), own.waiter.take()));
         drop(stale);
     }
 }
@@ -95,15 +93,7 @@ impl TaskFields {
     /// Those of a task that runs `coroutine` in `context`.
     #[inline(always)]
     pub fn new(coroutine: Option<Obj>, context: Option<Obj>, name: Name) -> Self {
-        Self {
-            coroutine,
-            context,
-            waiter: None,
-            name,
-            cancels: 0,
-            must_cancel: false,
-            report_pending: true,
-        }
+        Self { coroutine, context, waiter: None, name, cancels: 0, must_cancel: false, report_pending: true }
     }
 }
 
@@ -121,9 +111,10 @@ impl Native for Task {
     fn must_report(this: This<'_, '_, Self>) -> bool {
         let py = this.py();
         let future = as_future(this);
-        future.fields.with(py, |fields| {
-            fields.log_traceback || (fields.state == State::Pending && fields.event_loop.is_some())
-        }) && (Future::must_report(future) || is_lost(this))
+        future
+            .fields
+            .with(py, |fields| fields.log_traceback || (fields.state == State::Pending && fields.event_loop.is_some()))
+            && (Future::must_report(future) || is_lost(this))
     }
 
     #[cold]
@@ -163,14 +154,18 @@ pub fn spawn(
     eager: bool,
 ) -> Result<Obj, Raised> {
     check_coroutine(py, &coroutine)?;
-    let context = callback::context_or_current(py, context)?;
+    let context = context_of_new(py, context)?;
     let future = Future::new(Some(event_loop.clone_ref(py)));
     let task = class::new_heir(py, future, Task::new(TaskFields::new(Some(coroutine), Some(context), name)))?;
     if debug {
         let this = as_future(class::assume(py, &task));
         this.note_source(py).map_err(|error| Raised::from_err(py, error))?;
     }
-    if eager { begin_eagerly(py, event_loop, &task)? } else { begin(py, event_loop, &task)? }
+    if eager {
+        begin_eagerly(py, event_loop, &task)?
+    } else {
+        begin(py, event_loop, &task)?
+    }
     Ok(task)
 }
 
@@ -403,15 +398,20 @@ pub fn is_running(py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> PyResult<boo
     event_loop.call_method0(intern!(py, "is_running"))?.is_truthy()
 }
 
-/// Adds the copy of the current context that a task runs in.
+/// The context for a task: the one that is given, by default a copy of the current one.
 ///
 /// # Errors
-/// `MemoryError`
-pub fn context_for(py: Python<'_>, context: Option<Bound<'_, PyAny>>) -> Result<Obj, Raised> {
-    match context {
-        Some(context) if !context.is_none() => Ok(context.into()),
-        _ => current_context(py),
+/// `TypeError` if it is no context.
+#[inline]
+pub fn context_of_new(py: Python<'_>, context: *mut ffi::PyObject) -> Result<Obj, Raised> {
+    let context = callback::context_or_current(py, context)?;
+    // SAFETY: a live object.
+    if unsafe { ffi::PyContext_CheckExact(context.as_ptr()) } != 0 {
+        return Ok(context);
     }
+    let class = context.bind(py).get_type();
+    let name = class.name().map_or_else(|_| String::new(), |name| name.to_string());
+    Err(Raised::new::<PyTypeError>(py, &format!("a contextvars.Context was expected, got {name}")))
 }
 
 /// The receiver, owned.

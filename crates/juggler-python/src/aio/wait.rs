@@ -85,7 +85,7 @@ impl Watch {
         let object = slf.clone().into_any().into();
         let ended = futures.iter().try_for_each(|future| unsubscribe(py, future, &object, future_done));
         ended.map_err(|raised| raised.fetch(py))?;
-        slf.get().__clear__();
+        slf.get().__clear__(py);
         Ok(())
     }
 
@@ -96,13 +96,11 @@ impl Watch {
         })
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| {
-            let stale = self.fields.with(py, |fields| {
-                (std::mem::take(&mut fields.futures), fields.waiter.take(), fields.asker.take())
-            });
-            drop(stale);
-        });
+    fn __clear__(&self, py: Python<'_>) {
+        let stale = self
+            .fields
+            .with(py, |fields| (std::mem::take(&mut fields.futures), fields.waiter.take(), fields.asker.take()));
+        drop(stale);
     }
 }
 

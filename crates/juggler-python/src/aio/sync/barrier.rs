@@ -122,7 +122,7 @@ impl Wait {
         }
         match Barrier::park(barrier) {
             Err(raised) => {
-                let error = coroutine::caught(py, raised);
+                let error = operation::caught(py, raised);
                 barrier.leave(py)?;
                 Err(operation::raise(py, error))
             }

@@ -265,8 +265,7 @@ impl Semaphore {
         let py = slf.py();
         let this = slf.get();
         let is_locked = this.is_locked(py).map_err(|raised| raised.fetch(py))?;
-        let state =
-            if is_locked { "locked".to_owned() } else { format!("unlocked, value:{}", this.value(py)?) };
+        let state = if is_locked { "locked".to_owned() } else { format!("unlocked, value:{}", this.value(py)?) };
         super::described(slf.as_any(), &state, &this.waiters.described(py))
     }
 
