@@ -4,8 +4,8 @@ Three ways in:
 
 * ``juggler run program.py`` runs an unmodified program on juggler.
 * `install` does the same from inside a program, `uninstall` undoes it.
-* ``from juggler import threading, queue, futures, multiprocessing, asyncio`` takes the drop-in modules by
-  name.
+* ``from juggler import threading, queue, futures, multiprocessing, asyncio`` takes the drop-in
+  modules by name.
 * `juggler.policy` has retries, rates, limits and deadlines for functions and coroutine functions.
 
 Besides, `fetch` downloads files.

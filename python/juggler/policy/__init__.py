@@ -3,26 +3,28 @@
 A policy is a value. It decorates functions and coroutine functions alike, and policies are
 composed with ``|``: the left one is around the right one, ::
 
-    api = retry(5) | rate("20/s") | limit(10)
+    api = retry(5) | limit(10) | rate("20/s")
 
     @api
     def fetch(url): ...
 
-so each of up to five attempts waits for its turn of twenty a second, and then for one of ten
-places, which it holds while it runs. All functions that a policy decorates share its state. An order
-that makes sense is ``deadline | retry | circuit | rate | limit | hedge | timeout``, with any of them
-left out.
+so each of up to five attempts waits for one of ten places, which it holds until it has ended, and
+then for its turn of twenty a second. All functions that a policy decorates share its state. An
+order that makes sense, with any of them left out, is
+``deadline | retry | circuit | hedge | limit | rate | timeout``: the rate last of those that wait,
+so that nothing holds a call up after its turn, and hedging around them, so that a second call is
+counted, too.
 
 `rate`, `limit`, `circuit`, `deadline` and (in coroutines) `timeout` are context managers, too, and
-so is what is composed of these only: ``with api_limit: ...`` in threads, ``async with`` in coroutines;
-threads and event loops may share one. With ``per_key=``, a function of the call's arguments, each key
-(such as a host: `host`) has a state of its own, in bounded memory.
+so is what is composed of these only: ``with api_limit: ...`` in threads, ``async with`` in
+coroutines; threads and event loops may share one. With ``per_key=``, a function of the call's
+arguments, each key (such as a host: `host`) has a state of its own, in bounded memory.
 
 Blocking: in a thread, a wait releases the GIL and answers signals, as those of `juggler.threading`
 do; in a coroutine, it suspends the task, on whatever loop. Waiters are served in the order in which
-they came, and who gives up (Ctrl-C, a cancelled task, a deadline) leaves no trace. Times are seconds
-on the monotonic clock. Fork: the child has a copy of the state as it was. Processes do not share
-policies.
+they came, and who gives up (Ctrl-C, a cancelled task, a deadline) leaves no trace. Times are
+seconds on the monotonic clock. Fork: the child has a copy of the state as it was. Processes do not
+share policies.
 
 For tests there is the `VirtualClock`, on which no wait takes any time.
 """

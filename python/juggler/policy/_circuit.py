@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from juggler._juggler import PolicyCircuit
 from juggler.policy._clock import SECOND, Clock, States, Steps, Waiter
@@ -36,8 +35,8 @@ def circuit(
     """Make no calls for a while after so many failures in a row.
 
     Closed, it lets all calls through. After ``failures`` failures in a row it opens: calls raise
-    `CircuitOpenError` at once. When ``reset`` seconds are over, ``trials`` calls get through; if all of
-    them succeed, it closes, and if one fails, it is open for as long again. Never blocks.
+    `CircuitOpenError` at once. When ``reset`` seconds are over, ``trials`` calls get through; if
+    all of them succeed, it closes, and if one fails, it is open for as long again. Never blocks.
 
     Args:
         failures: how many in a row open it.

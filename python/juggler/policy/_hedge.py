@@ -6,6 +6,7 @@ import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Generic, NamedTuple
 
 from juggler._juggler import PolicyHedge
 from juggler.policy._clock import SECOND, Clock, States, current
@@ -21,15 +22,15 @@ def hedge(after: float, *, most: int = 2, quantile: float | None = None) -> Poli
     be. A call that fails is replaced at once, while there may be more; if all fail, the first one's
     exception is raised.
 
-    In a coroutine the other calls are cancelled when one has answered. Of a plain function each call
-    runs in a thread of its own, and the others run to their end, which nobody waits for but the
-    interpreter at its exit.
+    In a coroutine the other calls are cancelled when one has answered. Of a plain function each
+    call runs in a thread of its own, and the others run to their end, which nobody waits for but
+    the interpreter at its exit.
 
     Args:
         after: seconds after which there is another call.
         most: how many calls there are at most side by side, the first included.
-        quantile: if given, from 0 to 1, such as 0.95: there is another call as soon as one takes longer
-            than this share of the latest 128 calls did; ``after`` counts until 16 are known.
+        quantile: if given, from 0 to 1, such as 0.95: there is another call as soon as one takes
+            longer than this share of the latest 128 calls did; ``after`` counts until 16 are known.
 
     Raises:
         DeadlineError: the `deadline` around it was over before an answer came.
@@ -79,15 +80,15 @@ class Hedge(Policy):
                 native.record(clock.time_ns() - began)
                 return result
 
+            tasks: list[asyncio.Task[R]] = []
             running: set[asyncio.Task[R]] = set()
             failure: BaseException | None = None
-            begun = 0
             try:
                 while True:
-                    running.add(asyncio.create_task(attempt()))
-                    begun += 1
+                    tasks.append(asyncio.create_task(attempt()))
+                    running.add(tasks[-1])
                     while True:
-                        patience = native.patience(begun)
+                        patience = native.patience(len(tasks))
                         done, running = await asyncio.wait(
                             running,
                             timeout=None if patience is None else patience / SECOND,
@@ -106,25 +107,28 @@ class Hedge(Policy):
             finally:
                 for task in running:
                     task.cancel()
-                # Those that were cancelled may still have something to close.
-                await asyncio.gather(*running, return_exceptions=True)
+                # Who was cancelled may still have something to close; and who failed in the moment
+                # of the answer is not to be reported as lost.
+                await asyncio.gather(*tasks, return_exceptions=True)
 
         return call
 
 
-class _Calls:
+class _Failure(NamedTuple):
+    error: BaseException
+
+
+class _Calls(Generic[R]):
     """The calls of one hedged call in threads."""
 
-    def __init__(
-        self, clock: Clock, native: PolicyHedge, function: Callable[[], object]
-    ) -> None:
+    def __init__(self, clock: Clock, native: PolicyHedge, function: Callable[[], R]) -> None:
         self._clock = clock
         self._native = native
         self._function = function
-        self._ended: deque[tuple[bool, object]] = deque()
+        self._ended: deque[R | _Failure] = deque()
         self._waiter = clock._new_thread_waiter()
 
-    def answer(self) -> object:
+    def answer(self) -> R:
         """Make the calls, and return the first answer."""
         failure: BaseException | None = None
         begun = running = 0
@@ -137,12 +141,11 @@ class _Calls:
                 patience = self._native.patience(begun)
                 self._wait(None if patience is None else self._clock.time_ns() + patience)
                 while self._ended:
-                    succeeded, result = self._ended.popleft()
-                    if succeeded:
+                    result = self._ended.popleft()
+                    if not isinstance(result, _Failure):
                         return result
                     running -= 1
-                    assert isinstance(result, BaseException)
-                    failure = failure or result
+                    failure = failure or result.error
                 if patience is not None:
                     break
                 if not running:
@@ -152,9 +155,9 @@ class _Calls:
     def _run(self) -> None:
         began = self._clock.time_ns()
         try:
-            result = True, self._function()
+            result = self._function()
         except BaseException as error:
-            self._ended.append((False, error))
+            self._ended.append(_Failure(error))
         else:
             self._native.record(self._clock.time_ns() - began)
             self._ended.append(result)

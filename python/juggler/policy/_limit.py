@@ -19,8 +19,8 @@ def limit(most: int, *, per_key: PerKey = None) -> Guard:
 
     Args:
         most: how many, of threads and tasks together.
-        per_key: from a call's arguments to its key; each key has a limit of its own. Keys with equal
-            hashes share one.
+        per_key: from a call's arguments to its key; each key has a limit of its own. Keys with
+            equal hashes share one.
 
     Raises:
         DeadlineError: the `deadline` around it was over before it was this call's turn.
@@ -45,9 +45,7 @@ class Limit(Gate):
         native = PolicyLimit(self._most, KEYS)
         return native, Line(native)
 
-    def _enter(
-        self, clock: Clock, place: int, new_waiter: Callable[[], Waiter]
-    ) -> Steps[None]:
+    def _enter(self, clock: Clock, place: int, new_waiter: Callable[[], Waiter]) -> Steps[None]:
         native, line = clock._state(self._states)
         if not native.try_enter(place):
             what = f"to wait for one of {self._most} places"

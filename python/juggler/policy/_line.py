@@ -1,4 +1,4 @@
-"""Those who wait for their turn, by ticket: the engine knows the tickets, this knows who has them."""
+"""Those who wait for their turn: the engine knows their tickets, this knows who has them."""
 
 from __future__ import annotations
 

@@ -55,11 +55,11 @@ class Policy:
         if not callable(function):
             raise TypeError(f"a policy decorates functions, not {function!r}")
         inner = function.func if isinstance(function, functools.partial) else function
-        for called in (inner, getattr(inner, "__call__", None)):
+        for called in (inner, type(inner).__call__):
             if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
                 raise TypeError(f"{function!r} is a generator function: its call does nothing yet")
             if inspect.iscoroutinefunction(called):
-                return self._wrap_async(function)  # type: ignore[arg-type, return-value]
+                return self._wrap_async(function)  # type: ignore[arg-type,return-value]
         return self._wrap(function)
 
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -99,7 +99,7 @@ class Guard(Policy):
     It may be entered again while it is entered, and by many threads and tasks at the same time.
     """
 
-    @overload  # type: ignore[override]
+    @overload
     def __or__(self, inner: Guard) -> Guard: ...
     @overload
     def __or__(self, inner: Policy) -> Policy: ...

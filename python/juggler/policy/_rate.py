@@ -27,12 +27,12 @@ def rate(
 
     Args:
         text: amount and time, such as ``"20/s"``, ``"100/m"``, ``"5/10s"``, ``"0.5/s"``,
-            ``"10MB/s"``, ``"1.5GiB/h"``. Times are ``ms``, ``s``, ``m``, ``h``, ``d``; units of bytes
-            are ``B``, ``kB`` to ``TB``, ``KiB`` to ``TiB``.
+            ``"10MB/s"``, ``"1.5GiB/h"``. Times are ``ms``, ``s``, ``m``, ``h``, ``d``; units of
+            bytes are ``B``, ``kB`` to ``TB``, ``KiB`` to ``TiB``.
         burst: how many may begin at once after a pause; None is 1, so that calls are spaced
             evenly, and for bytes what comes in a tenth of a second.
-        cost: from a call's arguments to how much it takes, for instance bytes; None is 1. What costs
-            more than the burst waits until the bucket is full, and what follows pays for it.
+        cost: from a call's arguments to how much it takes, for instance bytes; None is 1. What
+            costs more than the burst waits until the bucket is full, and what follows pays for it.
         per_key: from a call's arguments to its key; each key has a rate of its own. Keys with equal
             hashes share one.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from juggler._juggler import PolicyAttempts
 from juggler.policy._clock import SECOND, Clock, Steps, current
 from juggler.policy._policy import P, Policy, R, wraps
-from juggler.policy._time import DeadlineError, deadline as deadline_of, latest
+from juggler.policy._time import DeadlineError, latest
+from juggler.policy._time import deadline as deadline_of
 
-Errors: TypeAlias = (
-    type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
-)
+Errors: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 """Some exceptions: by class, or by a function that says whether one is meant."""
 
 
@@ -25,15 +25,22 @@ def concerns(errors: Errors, error: BaseException) -> bool:
     return bool(errors(error))
 
 
-class Backoff(NamedTuple):
-    """The waits between attempts, made by `exponential`."""
+@dataclass(frozen=True)
+class Backoff:
+    """The waits between attempts, made by `exponential`.
+
+    Attributes:
+        base: the first wait, in seconds, before chance changes it.
+        cap: no wait is longer, in seconds.
+        jitter: how chance changes a wait.
+    """
 
     base: float
-    """The first wait, in seconds, before chance changes it."""
     cap: float
-    """No wait is longer, in seconds."""
     jitter: Literal["full", "equal", "decorrelated"] | None
-    """How chance changes a wait."""
+
+
+_USUAL = Backoff(0.1, 30.0, "full")
 
 
 def exponential(
@@ -97,10 +104,10 @@ def _seconds_until(date: str) -> float | None:
 def retry(
     attempts: int = 3,
     *,
-    backoff: Backoff | float = Backoff(0.1, 30.0, "full"),
+    backoff: Backoff | float = _USUAL,
     on: Errors = Exception,
     deadline: float | None = None,
-    asked: Callable[[BaseException], float | None] = retry_after,
+    asked: Callable[[BaseException], float | None] | None = None,
     longest: float = 300.0,
     on_retry: Callable[[int, Exception, float], object] | None = None,
 ) -> Policy:
@@ -112,11 +119,12 @@ def retry(
     Args:
         attempts: how often to call, the first time included.
         backoff: the pauses: an `exponential`, or seconds.
-        on: which exceptions are worth another attempt: a class, several, or a function that says so.
+        on: which exceptions are worth another attempt: a class, several, or a function that says
+        so.
         deadline: seconds for everything together: attempts, pauses, and what is inside; as if a
             `deadline` were around it. An attempt that could not begin within it is not waited for.
-        asked: from an exception to the seconds that the server asked for, or None. The pause is at
-            least so long.
+        asked: from an exception to the seconds that the server asked for, or None; the pause is at
+            least so long. None is `retry_after`.
         longest: seconds that a server can ask for; if it asks for more, the pause is only this.
         on_retry: called before each pause with the number of attempts so far, the exception and the
             pause in seconds, for instance to log it.
@@ -127,15 +135,13 @@ def retry(
     if attempts < 1:
         raise ValueError(f"attempts must be 1 or more, not {attempts!r}")
     pauses = backoff if isinstance(backoff, Backoff) else exponential(backoff, backoff, None)
-    policy = Retry(attempts, pauses, on, asked, longest, on_retry)
+    policy = Retry(attempts, pauses, on, asked or retry_after, longest, on_retry)
     return policy if deadline is None else deadline_of(deadline) | policy
 
 
 def _attempts(attempts: int, backoff: Backoff, longest: float) -> PolicyAttempts:
-    base, cap, jitter = backoff
-    return PolicyAttempts(
-        attempts, round(base * SECOND), round(cap * SECOND), jitter, round(longest * SECOND)
-    )
+    base, cap = round(backoff.base * SECOND), round(backoff.cap * SECOND)
+    return PolicyAttempts(attempts, base, cap, backoff.jitter, round(longest * SECOND))
 
 
 class Retry(Policy):

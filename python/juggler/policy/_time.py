@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from juggler.policy._clock import SECOND, Clock, Steps, Waiter, current
 from juggler.policy._policy import Gate, P, R
+
+if TYPE_CHECKING:
+    from juggler.futures import ProcessPoolExecutor
 
 _latest: ContextVar[int | None] = ContextVar("juggler.policy.deadline", default=None)
 
@@ -35,7 +39,8 @@ def remaining() -> float | None:
     """How much is left of the deadlines and timeouts that this code runs under.
 
     Pass it on to what can stop by itself: ``requests.get(url, timeout=policy.remaining())``. Code
-    under a policy knows it in the same thread and in the tasks that it starts, not in other threads.
+    under a policy knows it in the same thread and in the tasks that it starts, not in other
+    threads.
 
     Returns:
         Seconds, not less than 0; None if there is no deadline.
@@ -67,12 +72,12 @@ def deadline(seconds: float) -> Deadline:
 def timeout(seconds: float, *, on: Literal["processes"] | None = None) -> Timeout:
     """How long one call may take. It is stopped then, and `TimeoutError` raised.
 
-    A coroutine is cancelled, as by `asyncio.timeout`. **A function in a thread can't be stopped**: no
-    thread can end another one. So to decorate a plain function is a `TypeError`, unless it is said
-    where calls can be stopped: with ``on="processes"`` they run in a pool of processes that all such
-    timeouts share, and the process of a call that takes too long is killed. Arguments and results are
-    pickled then, changes of global variables stay there, and policies to the right of this one
-    would have their state there, which is a `TypeError`. What can stop by itself is served
+    A coroutine is cancelled, as by `asyncio.timeout`. **A function in a thread can't be stopped**:
+    no thread can end another one. So to decorate a plain function is a `TypeError`, unless it is
+    said where calls can be stopped: with ``on="processes"`` they run in a pool of processes that
+    all such timeouts share, and the process of a call that takes too long is killed. Arguments and
+    results are pickled then, changes of global variables stay there, and policies to the right of
+    this one would have their state there, which is a `TypeError`. What can stop by itself is served
     better by `deadline` and `remaining`.
 
     Of context managers only ``async with`` is there, for the same reason.
@@ -132,16 +137,14 @@ class Timeout(Deadline):
         return f"timeout({self._seconds!r}{'' if self._on is None else f', on={self._on!r}'})"
 
     def __enter__(self) -> None:
-        raise TypeError(
-            "a thread can't be stopped: use deadline() and remaining(), or async with"
-        )
+        raise TypeError("a thread can't be stopped: use deadline() and remaining(), or async with")
 
     def _wrap(self, function: Callable[P, R]) -> Callable[P, R]:
         if self._on is None:
             raise TypeError(
-                f"timeout({self._seconds!r}) can't stop the plain function {function!r}, for no thread "
-                'can end another: pass on="processes" to run it where it can be stopped, or use '
-                "deadline() and let the function ask for remaining()"
+                f"timeout({self._seconds!r}) can't stop the plain function {function!r}, for no "
+                'thread can end another: pass on="processes" to run it where it can be stopped, or '
+                "use deadline() and let the function ask for remaining()"
             )
         if hasattr(function, "_inside_policy"):
             raise TypeError(
@@ -154,14 +157,13 @@ class Timeout(Deadline):
             left = remaining()
             if left == 0:
                 raise out_of_time("to begin")
-            ours = left is None or self._seconds <= left
-            pool = _processes().options(timeout=self._seconds if ours else left)
+            pool = _processes().options(timeout=self._seconds)
             future = pool.submit(function, *args, **kwargs)
             try:
-                return future.result()
+                return future.result(left)
             except BaseException as error:
-                stopped = future.cancel(running=True) if not future.done() else False
-                if not stopped and not ours and isinstance(error, TimeoutError) and remaining() == 0:
+                future.cancel(running=True)
+                if isinstance(error, TimeoutError) and remaining() == 0:
                     raise DeadlineError("the deadline is over", latest()) from error
                 raise
 
@@ -179,9 +181,15 @@ def _outer(token: Any) -> int | None:
     return None if old is Token.MISSING else old
 
 
-@functools.cache
-def _processes() -> Any:
-    """The processes in which calls can be stopped."""
-    from juggler.futures import ProcessPoolExecutor
+_pools: list[ProcessPoolExecutor] = []
+_pools_lock = threading.Lock()
 
-    return ProcessPoolExecutor()
+
+def _processes() -> ProcessPoolExecutor:
+    """The processes in which calls can be stopped."""
+    with _pools_lock:
+        if not _pools:
+            from juggler.futures import ProcessPoolExecutor
+
+            _pools.append(ProcessPoolExecutor())
+        return _pools[0]

@@ -35,11 +35,11 @@ class VirtualClock(Clock):
 
     * in the only thread, at each wait;
     * in threads that `run_threads` started, when all of them wait, in policies or in `sleep`;
-    * in coroutines, on a loop of `run` or `new_event_loop`, when the loop has nothing to do. The loop
+    * in coroutines, on a loop of `run` or `new_event_loop`, when the loop has nothing to do. It
       has this clock's time, so `asyncio.sleep` and `asyncio.timeout` take none either.
 
-    Other threads, those of a pool for instance, are not known to it: a wait there moves the clock on
-    at once. What waits for something real (`time.sleep`, a lock, a socket in a thread) counts as
+    Other threads, those of a pool for instance, are not known to it: a wait there moves the clock
+    on at once. What waits for something real (`time.sleep`, a lock, a socket in a thread) counts as
     running.
 
     Args:
