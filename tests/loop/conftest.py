@@ -1,4 +1,4 @@
-"""Event loops: juggler's, and the standard library's, which has to pass what is no addition of ours."""
+"""Event loops: juggler's, and the standard library's, which passes what is no addition of ours."""
 
 import asyncio
 from collections.abc import Callable, Iterator

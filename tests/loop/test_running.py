@@ -44,8 +44,8 @@ def test_the_module_has_what_the_standard_library_s_has() -> None:
         if ours is not stock:
             # The primitives say where the standard library's are, as their `repr` shows it.
             assert ours.__module__.startswith("juggler.") or ours in vars(_juggler).values(), name
-    assert juggler.asyncio.tasks is asyncio.tasks
-    assert {"tasks", "run"} <= set(dir(juggler.asyncio))
+    assert juggler.asyncio.base_events is asyncio.base_events
+    assert {"base_events", "run"} <= set(dir(juggler.asyncio))
     with pytest.raises(AttributeError):
         juggler.asyncio.nothing  # noqa: B018
 

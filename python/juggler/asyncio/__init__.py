@@ -55,16 +55,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_OWN = {
-    "Blocked",
-    "EventLoop",
-    "EventLoopPolicy",
-    "Handle",
-    "Runner",
-    "TimerHandle",
-    "watchdog",
-} | {f.__name__ for f in (get_event_loop, install, new_event_loop, run, uninstall)}
-_OWN |= {"Future", "Task", "TaskGroup", "create_task", "gather", "sleep", "wait"}
+# What stands above: classes and functions, not the submodules that were imported on the way.
+_OWN = {name for name, value in globals().items() if callable(value)}
 __all__ = sorted({*_stdlib.__all__, *_OWN})
 
 

@@ -9,18 +9,25 @@ import socket
 import sys
 import threading
 import weakref
-from asyncio import base_events, unix_events
+from asyncio import base_events
 from asyncio.log import logger
 
 from juggler import _juggler
-from juggler.asyncio import _handles as _handles  # the classes that the native loop makes
 from juggler.asyncio._children import ChildWatching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
-    from typing import Any
+    from typing import Any, TypeVar, TypeVarTuple
+
+    _T = TypeVar("_T")
+    _Ts = TypeVarTuple("_Ts")
+
+
+__all__ = ["EventLoop"]  # what `juggler.install` puts in place of the standard library's
+
+_format_handle: Callable[[asyncio.Handle], str] = base_events._format_handle  # type: ignore[attr-defined]
 
 
 running: set[EventLoop] = set()
@@ -30,7 +37,7 @@ running: set[EventLoop] = set()
 class _Watched:
     """What the standard library's transports ask of a selector: the `repr` of theirs does."""
 
-    def __init__(self, loop: _juggler.Loop) -> None:
+    def __init__(self, loop: EventLoop) -> None:
         self._loop = weakref.ref(loop)
 
     def get_key(self, descriptor: int) -> selectors.SelectorKey:
@@ -76,7 +83,7 @@ class _woken_by_signals:  # noqa: N801
 
 
 @_juggler._own_methods
-class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop):
+class EventLoop(ChildWatching):
     """An event loop.
 
     Stands in for `asyncio.EventLoop`, and is a subclass of it. What runs often is native; what is
@@ -135,8 +142,7 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
     def _ran(self, entry: object, took: float) -> None:
         """In debug mode: `entry` has run for so many seconds."""
         if took >= self.slow_callback_duration:
-            is_handle = isinstance(entry, asyncio.Handle)
-            text = base_events._format_handle(entry) if is_handle else repr(entry)
+            text = _format_handle(entry) if isinstance(entry, asyncio.Handle) else repr(entry)
             logger.warning("Executing %s took %.3f seconds", text, took)
 
     def close(self) -> None:
@@ -151,7 +157,7 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
 
     # ------------------------------------------------------------ signals
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
         """Call `callback` in the loop when the signal `sig` comes; only in the main thread."""
         if self._csock is None and not self.is_closed():
             self._make_self_pipe()
@@ -174,8 +180,8 @@ class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop
     # ------------------------------------------------------------ executors
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
+        self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]:
         """Call `func` in a pool, by default one of `juggler.futures.ThreadPoolExecutor`."""
         if executor is None and self._default_executor is None and not self.is_closed():
             self._check_default_executor()

@@ -297,7 +297,7 @@ unsafe extern "C" fn am_await(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
 
 unsafe extern "C" fn finalize(this: *mut ffi::PyObject) {
     // SAFETY: as above.
-    stdlib::finalize(|py| unsafe { This::<Coroutine>::new(py, this) }.finalize(py));
+    unsafe { stdlib::finalize(|py| This::<Coroutine>::new(py, this).finalize(py)) };
 }
 
 /// What frees an instance whose state holds nothing any more.
