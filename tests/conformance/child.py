@@ -232,6 +232,9 @@ def main() -> None:
 
     log = options.log.open("a", buffering=1)
     report = Report(log, options.timeout, options.hangs)
+    if suite.layer == "asyncio":
+        overlay.add_tests(options.extra_tests)
+        prelude = ""
     if suite.layer not in overlay.LAYERS:
         environment, needs = Environment({}, {}, options.package), suite.needs
     else:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import asyncio_classes
 import loops
 from overlay import REAL, Overlay, exported
 
@@ -39,7 +40,9 @@ class Environment:
         if layer == "multiprocessing":
             return replaced(self.package)
         if layer == "asyncio":
-            return own_names(self.package, layer)
+            return asyncio_classes.substitute(self.package)
+        if layer == "event-loop":
+            return own_names(self.package, "asyncio")
         own: frozenset[str] = self.over(layer)._overlay_own
         return sorted(own.intersection(exported(self.layers[layer])))
 
@@ -201,6 +204,16 @@ def multiprocessing(method: str, part: str) -> Callable[[Environment], list[Test
     return build
 
 
+def asyncio(part: str) -> Callable[[Environment], list[TestClass]]:
+    """One of the modules of test.test_asyncio."""
+
+    def build(env: Environment) -> list[TestClass]:
+        module = importlib.import_module(f"test.test_asyncio.test_{part}")
+        return test_classes(module, asyncio_classes.is_ours)
+
+    return build
+
+
 @dataclass(frozen=True)
 class Suite:
     """A suite's layer, the test modules it needs, and the function that picks its classes."""
@@ -218,7 +231,12 @@ SUITES = {
     "queue": Suite("queue", ("test.test_queue",), queue),
     "futures": Suite("futures", ("test.test_concurrent_futures",), futures),
     "process-pool": Suite("futures", ("test.test_concurrent_futures",), process_pool),
-    "event-loop": Suite("asyncio", loops.NEEDS, event_loop),
+    "event-loop": Suite("event-loop", loops.NEEDS, event_loop),
+}
+
+SUITES |= {
+    f"asyncio-{part}": Suite("asyncio", (f"test.test_asyncio.test_{part}",), asyncio(part))
+    for part in asyncio_classes.PARTS
 }
 
 # `threads` is multiprocessing.dummy, the same with every start method.

@@ -12,6 +12,7 @@ use crate::lock::{Acquired, RawLock};
 use crate::owner::Owner;
 use crate::ring::{Frame, Malformed, PushError, Ring};
 use crate::segment::{OutOfBounds, Segment, shared};
+use juggler_sync::look;
 use juggler_sync::sync::{AtomicU32, Ordering, spin_hint};
 use juggler_sync::{Deadline, Gate, Waited};
 use std::fmt;
@@ -230,7 +231,7 @@ impl Channel {
     /// Looks for a while whether a frame comes.
     fn look_again(&self) -> bool {
         let ring = self.ring();
-        several_processors()
+        look::processors() > 1
             && (0..LOOKS).any(|_| {
                 spin_hint();
                 !ring.is_empty()
@@ -357,12 +358,6 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long a call that must not wait waits for a side's lock: if its holder died, it takes a moment to see that.
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);
-
-/// Whether more than one thread can run at a time, so that it may be worth while to look again before sleeping.
-pub fn several_processors() -> bool {
-    static SEVERAL: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *SEVERAL.get_or_init(|| std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1))
-}
 
 #[cfg(test)]
 mod tests {

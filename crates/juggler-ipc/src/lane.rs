@@ -30,7 +30,7 @@
 
 use crate::segment::shared;
 use juggler_sync::Deadline;
-use juggler_sync::sync::{AtomicU32, Ordering, spin_hint};
+use juggler_sync::sync::{AtomicU32, Ordering};
 use juggler_sync::sys::{FutexWait, SharedFutex};
 
 const STATE: u32 = 3;
@@ -121,24 +121,21 @@ impl Lane {
         }
     }
 
-    /// Waits for the next message: first looks at the word again and again as long as `look_on` says so, then sleeps, until `deadline`,
+    /// Waits for the next message: first has `look` look for a while whether it has come, then sleeps, until `deadline`,
     /// when the message is [`Arrival::Elsewhere`] if it ever comes. `None` if a signal ended the sleep.
-    pub fn wait(&self, look_on: impl FnMut() -> bool, deadline: Deadline) -> Option<Arrival> {
+    pub fn wait(&self, look: impl FnOnce(&mut dyn FnMut() -> bool) -> bool, deadline: Deadline) -> Option<Arrival> {
         let awake = self.change(|word| if self.arrival_by(word).is_some() { word } else { WAITING });
         if awake == WAITING {
-            self.await_change(look_on, deadline);
+            self.await_change(look, deadline);
         }
         // The receiver leaves. A message that came just now is there all the same.
         let waited = self.change(|word| if matches!(word, WAITING | ASLEEP) { AWAY } else { word });
         self.arrival_by(waited).or_else(|| deadline.has_passed().then_some(Arrival::Elsewhere))
     }
 
-    fn await_change(&self, mut look_on: impl FnMut() -> bool, deadline: Deadline) {
-        while look_on() {
-            if self.word.load(Ordering::Relaxed) != WAITING {
-                return;
-            }
-            spin_hint();
+    fn await_change(&self, look: impl FnOnce(&mut dyn FnMut() -> bool) -> bool, deadline: Deadline) {
+        if look(&mut || self.word.load(Ordering::Relaxed) != WAITING) {
+            return;
         }
         let word = &self.word.word;
         if word.compare_exchange(WAITING, ASLEEP, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
@@ -253,8 +250,8 @@ mod pair {
         }
 
         /// As [`Lane::wait`].
-        pub fn wait(&self, look_on: impl FnMut() -> bool, deadline: Deadline) -> Option<Arrival> {
-            self.receiving().wait(look_on, deadline)
+        pub fn wait(&self, look: impl FnOnce(&mut dyn FnMut() -> bool) -> bool, deadline: Deadline) -> Option<Arrival> {
+            self.receiving().wait(look, deadline)
         }
 
         /// As [`Lane::received_elsewhere`].
@@ -316,10 +313,10 @@ mod tests {
     fn a_message_goes_elsewhere_unless_somebody_waits() {
         let (one, other) = pair();
         assert!(!one.send(b"early"));
-        assert_eq!(other.wait(|| false, Deadline::NEVER), Some(Arrival::Elsewhere));
+        assert_eq!(other.wait(|_| false, Deadline::NEVER), Some(Arrival::Elsewhere));
         other.received_elsewhere();
         assert_eq!(other.arrival(), None);
-        assert_eq!(other.wait(|| false, soon()), Some(Arrival::Elsewhere), "patience has an end");
+        assert_eq!(other.wait(|_| false, soon()), Some(Arrival::Elsewhere), "patience has an end");
         assert!(!one.send(b"nobody waits any more"));
         one.retract();
         assert_eq!(other.arrival(), None);
@@ -334,7 +331,7 @@ mod tests {
             scope.spawn(|| {
                 // What goes elsewhere stands for itself.
                 for _ in 0..trips {
-                    match other.wait(|| true, Deadline::NEVER).unwrap() {
+                    match other.wait(|come| (0..).any(|_| come()), Deadline::NEVER).unwrap() {
                         Arrival::Here(length) => {
                             let mut message = vec![0; length];
                             assert!(other.take(&mut message));
@@ -349,18 +346,8 @@ mod tests {
             });
             for trip in 0..trips {
                 let sent = trip.to_ne_bytes();
-                let mut patience = 10;
                 let here = one.send(&sent);
-                match one
-                    .wait(
-                        || {
-                            patience -= 1;
-                            patience > 0
-                        },
-                        Deadline::NEVER,
-                    )
-                    .unwrap()
-                {
+                match one.wait(|come| (0..10).any(|_| come()), Deadline::NEVER).unwrap() {
                     Arrival::Here(length) => {
                         let mut message = vec![0; length];
                         assert!(one.take(&mut message));
@@ -379,7 +366,7 @@ mod tests {
     fn what_is_too_long_wakes_who_sleeps_and_goes_elsewhere() {
         let (one, other) = pair();
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| other.wait(|| false, Deadline::NEVER));
+            let waiter = scope.spawn(|| other.wait(|_| false, Deadline::NEVER));
             std::thread::sleep(Duration::from_millis(10));
             assert!(!one.send(&[0; 20_000]));
             assert_eq!(waiter.join().unwrap(), Some(Arrival::Elsewhere));
@@ -390,7 +377,7 @@ mod tests {
     fn what_is_here_comes_before_what_is_elsewhere() {
         let lane = Lane::default();
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| lane.wait(|| false, Deadline::NEVER));
+            let waiter = scope.spawn(|| lane.wait(|_| false, Deadline::NEVER));
             while lane.word.load(Ordering::Relaxed) != ASLEEP {
                 std::thread::yield_now();
             }

@@ -49,7 +49,7 @@ fn is_all(payload: &Payload, blocks: Vec<Block>, byte: u8) -> bool {
 /// A worker that gives back what it gets, a buffer too; every tenth result does not fit its slot.
 fn work(table: &Table, desk: usize) -> i32 {
     let file = table.as_fd().try_clone_to_owned().unwrap();
-    let mut seat = Seat::new(Table::open(file).unwrap(), desk, false).unwrap();
+    let mut seat = Seat::new(Table::open(file).unwrap(), desk).unwrap();
     seat.begin(true);
     loop {
         let next: Result<_, Infallible> = seat.next(&ThreadGate);
@@ -166,7 +166,7 @@ fn a_result_outlives_its_worker_and_the_next_at_that_desk() {
     parent.submit(parent.next_id(), 0, Options::default(), Apart::default(), &[b"call"]).unwrap();
     let desk = parent.take_desk().unwrap();
     let file = parent.table().as_fd().try_clone_to_owned().unwrap();
-    let mut seat = Seat::new(Table::open(file).unwrap(), desk, false).unwrap();
+    let mut seat = Seat::new(Table::open(file).unwrap(), desk).unwrap();
     let next: Result<_, Infallible> = seat.next(&ThreadGate);
     let task = next.unwrap().unwrap();
     let (apart, inline) = send(seat.room(LENGTH), 9);

@@ -120,7 +120,7 @@ fn touch(bytes: &[u8]) {
 /// A worker that sits down, makes the call that is next, if one is, and is killed.
 fn work(parent: &Parent<usize>, desk: usize) {
     let table = Table::open(parent.table().as_fd().try_clone_to_owned().unwrap()).unwrap();
-    let Ok(mut seat) = Seat::new(table, desk, false) else { return };
+    let Ok(mut seat) = Seat::new(table, desk) else { return };
     if parent.table().order().length() == 0 {
         return; // it would sleep
     }
@@ -195,7 +195,7 @@ fn a_payload_beyond_four_gigabytes_is_read_whole() {
     let name = u64::from(std::process::id()) << 32 | (file.as_fd().as_raw_fd() as u64 + 1);
     place(&parent.table().slots()[slot].arguments, LENGTH as u64, name);
     let table = Table::open(parent.table().as_fd().try_clone_to_owned().unwrap()).unwrap();
-    let mut seat = Seat::new(table, 0, false).unwrap();
+    let mut seat = Seat::new(table, 0).unwrap();
     let task = seat.next(&ThreadGate).unwrap().unwrap();
     let arguments = seat.arguments(task).unwrap();
     assert_eq!(arguments.bytes().len(), LENGTH);

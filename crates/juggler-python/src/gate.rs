@@ -8,6 +8,11 @@
 //! When the interpreter is finalizing, no other thread can run Python any more and so nobody can end a wait without a
 //! timeout: it raises `PythonFinalizationError` (a `RuntimeError` before 3.13) instead of hanging.
 //!
+//! # Looking before sleeping
+//!
+//! A wait begins with a look at the word for some microseconds, while experience says that this pays ([`look`]). Under a GIL the
+//! thread looks until the GIL is free too ([`gil`]): if it asked for it at once, it would only fall asleep there.
+//!
 //! # A busy producer
 //!
 //! Under the GIL, a thread that is woken must get the GIL, and a thread that computes gives it up only when its switch
@@ -17,7 +22,9 @@
 //! rate don't pay for it.
 #![allow(unsafe_code)]
 
+use crate::gil;
 use crate::raw::Raised;
+use juggler_sync::look;
 use juggler_sync::park::Waiter;
 use juggler_sync::queue::Context;
 use juggler_sync::rlock::ThreadId;
@@ -67,14 +74,48 @@ impl<'py> PyGate<'py> {
     }
 }
 
+impl PyGate<'_> {
+    /// Sleeps detached while `futex` holds `expected`, after a look at it if `looks`.
+    fn sleep<S: Sleep>(
+        &self,
+        futex: &S,
+        expected: u32,
+        deadline: Deadline,
+        mut looks: bool,
+    ) -> Result<FutexWait, Raised> {
+        loop {
+            let slept = self.py.detach(|| {
+                if looks && look::until(|| futex.has_left(expected) && gil::is_free().unwrap_or(true)) {
+                    return Some(FutexWait::Woken);
+                }
+                (!looks || !is_main_thread()).then(|| futex.sleep(expected, deadline))
+            });
+            if let Some(slept) = slept {
+                return Ok(slept);
+            }
+            // A signal that came while the thread looked would not end its sleep.
+            // SAFETY: the thread is attached.
+            if unsafe { ffi::PyErr_CheckSignals() } != 0 {
+                return Err(Raised);
+            }
+            looks = false;
+        }
+    }
+}
+
 impl Gate for PyGate<'_> {
     type Error = Raised;
 
-    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+    fn wait<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
         if deadline.is_never() && is_finalizing() {
             return Err(finalizing(self.py));
         }
-        let waited = match self.py.detach(|| futex.sleep(expected, deadline)) {
+        let slept = if S::SHARED || gil::is_free().is_some() {
+            look::learn(|looks| self.sleep(futex, expected, deadline, looks))?
+        } else {
+            self.sleep(futex, expected, deadline, false)?
+        };
+        let waited = match slept {
             FutexWait::Woken => return Ok(Waited::Woken),
             // A signal may have come just before the sleep, and not ended it. Who sleeps in slices sees it here.
             FutexWait::TimedOut => Waited::TimedOut,
@@ -111,6 +152,12 @@ impl Context<Obj> for PyGate<'_> {
 /// have the interpreter.
 pub fn without_gil<R: Send>(py: Python<'_>, work: impl FnOnce() -> R + Send) -> R {
     py.detach(work)
+}
+
+/// Whether signal handlers run in this thread.
+fn is_main_thread() -> bool {
+    // SAFETY: always safe to call.
+    unsafe { libc::gettid() == libc::getpid() }
 }
 
 fn is_finalizing() -> bool {

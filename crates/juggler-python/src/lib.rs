@@ -12,6 +12,7 @@ mod fork;
 mod futures;
 mod gate;
 mod gc;
+mod gil;
 mod ipc;
 mod label;
 mod layout;
@@ -38,6 +39,10 @@ mod _juggler {
     use super::aio::event_loop::{Loop, set_loop_class};
     #[pymodule_export]
     use super::aio::handle::set_handle_classes;
+    #[pymodule_export]
+    use super::aio::gather::gather;
+    #[pymodule_export]
+    use super::aio::registry::pending_tasks;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]
@@ -104,8 +109,9 @@ mod _juggler {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         fork::install();
+        gil::locate();
+        aio::finish(module)?;
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
-        aio::finish(py)?;
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;

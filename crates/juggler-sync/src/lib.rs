@@ -10,6 +10,7 @@
 //! | [`sys`] | the futex, one file per platform |
 //! | [`deadline`] | points in time on the monotonic clock |
 //! | [`park`] | [`Gate`](park::Gate), [`Waiter`](park::Waiter), [`WaitList`](park::WaitList), [`Line`](park::Line) |
+//! | `look` | looking again for a while before falling asleep |
 //! | [`guarded`], [`monitor`] | the engine's own short lock, and waiting for what it guards |
 //! | [`once`] | a place for a value that is rarely made |
 //! | [`lock`], [`rlock`], [`semaphore`], [`event`], [`condition`], [`barrier`], [`rwlock`] | the primitives |
@@ -24,6 +25,8 @@ pub mod future;
 pub mod guarded;
 pub mod heap;
 pub mod lock;
+#[cfg(not(loom))]
+pub mod look;
 pub mod monitor;
 pub mod once;
 pub mod park;

@@ -53,7 +53,7 @@ pub trait Gate {
     ///
     /// # Errors
     /// What the gate's owner lets interrupt a wait. The caller undoes its place in line and passes the error on.
-    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Self::Error>;
+    fn wait<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Self::Error>;
 
     /// Called by a waiter that was notified, as soon as it can go on.
     fn resumed(&self, _waiter: &Waiter) {}
@@ -66,7 +66,7 @@ pub struct ThreadGate;
 impl Gate for ThreadGate {
     type Error = Infallible;
 
-    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
+    fn wait<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
         Ok(match futex.sleep(expected, deadline) {
             FutexWait::TimedOut => Waited::TimedOut,
             FutexWait::Woken | FutexWait::Interrupted => Waited::Woken,
@@ -82,6 +82,7 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 #[cfg(not(loom))]
 pub fn process_forked() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    crate::look::process_forked();
 }
 
 /// How many forks this process has behind it.

@@ -724,7 +724,7 @@ mod tests {
 
     impl Gate for Thread {
         type Error = Infallible;
-        fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
+        fn wait<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Infallible> {
             ThreadGate.wait(futex, expected, deadline)
         }
     }

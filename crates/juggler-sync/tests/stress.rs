@@ -134,7 +134,7 @@ impl User {
 impl Gate for User {
     type Error = Raised;
 
-    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+    fn wait<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
         if self.one_in(8) {
             return Err(Raised);
         }

@@ -11,7 +11,7 @@ import weakref
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import ProcessError
 
-from juggler._processes import errors, processors, worker
+from juggler._processes import errors, worker
 
 TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
@@ -102,10 +102,8 @@ class Staff:
         desk = self.engine.take_desk()
         if desk is None:
             return False
-        # A worker that spins while another has work to do takes a processor from it.
-        spins = self.max_workers < processors()
         seat = worker.Seat(self.engine.fileno(), desk)
-        args = (seat, self.initializer, self.initargs, self.max_tasks, spins)
+        args = (seat, self.initializer, self.initargs, self.max_tasks)
         process = self.context.Process(target=worker.main, args=args)
         with uninterrupted():
             spare = -1

@@ -102,12 +102,11 @@ def main(
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     most: int,
-    spins: bool,
 ) -> None:
     """Make calls until the pool closes, or `most` are made (0: no limit)."""
     signal.signal(signal.SIGINT, _interrupted)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _juggler._work(seat.open(), seat.worker, most, spins, _Hooks(initializer, initargs))
+    _juggler._work(seat.open(), seat.worker, most, _Hooks(initializer, initargs))
 
 
 class Chunk(tuple):  # type: ignore[type-arg]

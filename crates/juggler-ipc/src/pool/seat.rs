@@ -6,14 +6,10 @@ use super::region::Region;
 use super::slot::{Phase, State};
 use super::table::{BEGUN, Table, UNFIT};
 use crate::arena::{Block, Holder};
-use juggler_sync::sync::{AtomicU32, Ordering, spin_hint};
+use juggler_sync::sync::{AtomicU32, Ordering};
 use juggler_sync::sys::monotonic_nanos;
 use juggler_sync::{Deadline, Gate};
 use std::io;
-
-/// How long a worker looks for the next task before it sleeps, in nanoseconds: less than falling asleep and being woken
-/// costs.
-const SPIN: u64 = 20_000;
 
 /// Results outside of their slots: the slots, the slots' states until the results are read, what they take.
 type Unread = Vec<(usize, State, payload::Taken)>;
@@ -23,8 +19,6 @@ type Unread = Vec<(usize, State, payload::Taken)>;
 pub struct Seat {
     table: Table,
     worker: usize,
-    /// Whether to look for the next task for a while before sleeping.
-    spins: bool,
     /// Where results go that don't fit their slots.
     region: Region,
     unread: Unread,
@@ -38,11 +32,11 @@ pub struct Taken {
 }
 
 impl Seat {
-    /// Takes the seat of number `worker`; `spins` if a processor is to spare for it.
+    /// Takes the seat of number `worker`.
     ///
     /// # Errors
     /// `InvalidInput` if there is no such seat.
-    pub fn new(table: Table, worker: usize, spins: bool) -> io::Result<Self> {
+    pub fn new(table: Table, worker: usize) -> io::Result<Self> {
         if worker >= table.workers() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the pool has no worker {worker}")));
         }
@@ -60,7 +54,7 @@ impl Seat {
                 unread.push((at, state, payload::Taken::Region(offset)));
             }
         }
-        Ok(Self { table, worker, spins, region, unread })
+        Ok(Self { table, worker, region, unread })
     }
 
     /// The process that the pool belongs to.
@@ -94,9 +88,6 @@ impl Seat {
             if table.is_closing() {
                 return Ok(None);
             }
-            if self.spins && self.spin() {
-                continue;
-            }
             let word = &table.desk(*worker).word;
             table.idle().enter(*worker, word);
             let waited = if order.length() == 0 && !table.is_closing() {
@@ -110,22 +101,6 @@ impl Seat {
                     table.wake_one();
                 }
                 return Err(error);
-            }
-        }
-    }
-
-    /// Whether something came.
-    fn spin(&self) -> bool {
-        let end = monotonic_nanos() + SPIN;
-        loop {
-            for _ in 0..16 {
-                if self.table.order().length() > 0 {
-                    return true;
-                }
-                spin_hint();
-            }
-            if self.table.is_closing() || monotonic_nanos() >= end {
-                return false;
             }
         }
     }

@@ -22,7 +22,7 @@ impl Line {
 
     /// Receives `message`, wherever it comes.
     fn receive(&self, message: u32) {
-        match self.lane.wait(|| false, Deadline::NEVER) {
+        match self.lane.wait(|_| false, Deadline::NEVER) {
             Some(Arrival::Here(length)) => {
                 assert_eq!((length, self.message.load(Ordering::Relaxed)), (4, message));
                 self.lane.taken();

@@ -61,7 +61,7 @@ struct Signalled;
 impl Gate for Signalled {
     type Error = Raised;
 
-    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+    fn wait<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
         let Ok(_) = ThreadGate.wait(futex, expected, deadline);
         Err(Raised)
     }

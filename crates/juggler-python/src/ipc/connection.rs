@@ -10,9 +10,7 @@
 //! # Asking again, or sleeping at once
 //!
 //! Where messages come soon after they are waited for, and a processor is idle, it is faster to ask again for some
-//! microseconds than to sleep and be woken; where all processors are busy, it is slower, as it keeps one from the peer. No
-//! number that the system tells is fresh enough to choose by. So a connection remembers how long its waits took in either
-//! way, waits in the way that was clearly better, and tries the other now and then.
+//! microseconds than to sleep and be woken: [`look`] learns whether that pays.
 //!
 //! # Lanes
 //!
@@ -27,11 +25,10 @@ use crate::ipc::pickle::{self, Buffer, owned};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
-use juggler_ipc::channel::several_processors;
 use juggler_ipc::lane::{Arrival, Lanes};
 use juggler_ipc::sys::{receive_with_file, send_with_file};
-use juggler_sync::Deadline;
 use juggler_sync::sys::monotonic_nanos;
+use juggler_sync::{Deadline, look};
 use pyo3::exceptions::{PyEOFError, PyOSError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -39,7 +36,7 @@ use pyo3::types::{PyDict, PyTuple};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::time::Duration;
 
 static BUFFER_TOO_SHORT: Import = Import::new("multiprocessing.context", "BufferTooShort");
@@ -48,12 +45,6 @@ static BUFFER_TOO_SHORT: Import = Import::new("multiprocessing.context", "Buffer
 const SHORT: usize = 0x7fff_ffff;
 /// Memory for a message is taken as it comes: a wrong length must not take it all at once.
 const PIECE: usize = 1 << 20;
-/// For how many nanoseconds a wait asks again at most before it sleeps.
-const ASK: u64 = 30_000;
-/// Longer waits count as if they had taken so many nanoseconds: they say nothing about how to begin.
-const LONGEST_WAIT: u32 = 100_000;
-/// Of so many waits, the first two try the way that seems worse.
-const TRIAL: u32 = 32;
 /// How long a wait at a lane lasts before it goes on at the socket, which tells when the peer is gone.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// Calls that move more bytes than this give the GIL up from the beginning.
@@ -75,17 +66,9 @@ pub struct Connection {
     writable: AtomicBool,
     /// One of the constants below.
     nature: AtomicU8,
-    waits: Waits,
     /// One of the constants below.
     prospect: AtomicU8,
     lanes: OnceLock<Lanes>,
-}
-
-/// How long waits for messages took lately, in nanoseconds, by how they began.
-struct Waits {
-    count: AtomicU32,
-    asking: AtomicU32,
-    sleeping: AtomicU32,
 }
 
 /// The connection has its lanes, or will never have any.
@@ -110,11 +93,6 @@ impl Connection {
             readable: AtomicBool::new(false),
             writable: AtomicBool::new(false),
             nature: AtomicU8::new(SOCKET),
-            waits: Waits {
-                count: AtomicU32::new(0),
-                asking: AtomicU32::new(LONGEST_WAIT),
-                sleeping: AtomicU32::new(LONGEST_WAIT),
-            },
             prospect: AtomicU8::new(SETTLED),
             lanes: OnceLock::new(),
         }
@@ -263,7 +241,7 @@ impl Connection {
             let arrival = match lanes.arrival() {
                 Some(arrival) => arrival,
                 None => {
-                    let arrival = PyGate::new(end.py).system_call(|| self.waits.at_lane(lanes))?;
+                    let arrival = PyGate::new(end.py).system_call(|| at_lane(lanes))?;
                     // It may have been closed meanwhile, and the descriptor be another's by now.
                     end.handle = self.open_handle().ok_or_else(|| Raised::new::<PyOSError>(end.py, CLOSED))?;
                     arrival.map_err(|error| Raised::from_err(end.py, error.into()))?
@@ -310,46 +288,22 @@ struct Incoming {
     here: bool,
 }
 
-impl Waits {
-    /// Reads the first bytes of a message, waiting for them. Detached.
-    fn read(&self, handle: RawFd, nature: &AtomicU8, buffer: &mut [u8]) -> io::Result<usize> {
-        self.wait(|asks_on| {
-            let mut done = Err(io::ErrorKind::WouldBlock.into());
-            while would_wait(&done) && asks_on() {
-                done = try_read(handle, nature, buffer);
-            }
-            if would_wait(&done) { read(handle, buffer) } else { done }
-        })
-    }
+/// Reads the first bytes of a message, waiting for them. Detached.
+fn read_first(handle: RawFd, nature: &AtomicU8, buffer: &mut [u8]) -> io::Result<usize> {
+    look::learn(|looks| {
+        let mut done = Err(io::ErrorKind::WouldBlock.into());
+        let mut come = || {
+            done = try_read(handle, nature, buffer);
+            !would_wait(&done)
+        };
+        if looks && look::until(&mut come) { done } else { read(handle, buffer) }
+    })
+}
 
-    /// Waits for a message at the lane. Detached.
-    fn at_lane(&self, lanes: &Lanes) -> io::Result<Arrival> {
-        let arrival = self.wait(|asks_on| {
-            // The clock costs more than a look.
-            let mut looks = 0_u32;
-            let look_on = || {
-                looks += 1;
-                if looks % 32 == 1 { asks_on() } else { true }
-            };
-            lanes.wait(look_on, Deadline::after(PATIENCE))
-        });
-        arrival.ok_or_else(|| io::ErrorKind::Interrupted.into())
-    }
-
-    /// Has `wait` wait, which asks as long as it is told to and sleeps then.
-    fn wait<T>(&self, wait: impl FnOnce(&mut dyn FnMut() -> bool) -> T) -> T {
-        let begin = monotonic_nanos();
-        let (asking, sleeping) = (self.asking.load(Ordering::Relaxed), self.sleeping.load(Ordering::Relaxed));
-        let trial = self.count.fetch_add(1, Ordering::Relaxed) % TRIAL < 2;
-        let ask = several_processors() && trial != (asking < sleeping - sleeping / 4);
-        // Who has asked for as long as a sleep takes has lost already.
-        let limit = ASK.min(u64::from(sleeping));
-        let done = wait(&mut || ask && monotonic_nanos() - begin < limit);
-        let took = (monotonic_nanos() - begin).min(u64::from(LONGEST_WAIT)) as u32;
-        let (average, before) = if ask { (&self.asking, asking) } else { (&self.sleeping, sleeping) };
-        average.store(before - before / 4 + took / 4, Ordering::Relaxed);
-        done
-    }
+/// Waits for a message at the lane. Detached.
+fn at_lane(lanes: &Lanes) -> io::Result<Arrival> {
+    let arrival = look::learn(|looks| lanes.wait(|come| looks && look::until(come), Deadline::after(PATIENCE)));
+    arrival.ok_or_else(|| io::ErrorKind::Interrupted.into())
 }
 
 fn would_wait(done: &io::Result<usize>) -> bool {
@@ -451,7 +405,7 @@ impl End<'_, '_> {
         while done < buffer.len() {
             let rest = &mut buffer[done..];
             let read = if waiting && first && done == 0 {
-                PyGate::new(self.py).system_call(|| connection.waits.read(handle, &connection.nature, rest))?
+                PyGate::new(self.py).system_call(|| read_first(handle, &connection.nature, rest))?
             } else if waiting {
                 PyGate::new(self.py).system_call(|| read(handle, rest))?
             } else {

@@ -259,18 +259,11 @@ fn end_with(parent: u32) -> PyResult<()> {
 /// A worker's life: takes the seat `worker` of the pool whose segment is `file`, calls `initialize()`, and makes calls
 /// until the pool closes, or `most` are made (0: no limit).
 #[pyfunction]
-#[pyo3(name = "_work", signature = (file, worker, most, spins, hooks))]
-pub fn work(
-    py: Python<'_>,
-    file: i32,
-    worker: usize,
-    most: u64,
-    spins: bool,
-    hooks: &Bound<'_, PyAny>,
-) -> PyResult<()> {
+#[pyo3(name = "_work", signature = (file, worker, most, hooks))]
+pub fn work(py: Python<'_>, file: i32, worker: usize, most: u64, hooks: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: the caller hands the descriptor over.
     let table = Table::open(unsafe { OwnedFd::from_raw_fd(file) })?;
-    let seat = Seat::new(table, worker, spins)?;
+    let seat = Seat::new(table, worker)?;
     end_with(seat.parent())?;
     let fit = hooks.call_method0("initialize")?.is_truthy()?;
     seat.begin(fit);

@@ -51,8 +51,8 @@ struct Parts {
 ///
 /// Fairness: getters and putters that wait are woken first in, first out; a running thread may take an item before a sleeper
 /// that is being woken. Fork: the child finds the items as they were; the threads that waited are gone. Blocking: `put` and
-/// `get` that need not wait keep the GIL, but for the turn of at most 0.5 ms that a thread gets which had slept for a
-/// millisecond or more and is woken. May be used from destructors and signal handlers: such a call never deadlocks with an
+/// `get` that need not wait keep the GIL, but for the turn of at most 0.5 ms that a thread gets which had slept for
+/// 0.25 ms or more and is woken. May be used from destructors and signal handlers: such a call never deadlocks with an
 /// operation that it interrupts, unless the queue is open.
 ///
 /// Deviations: `maxsize` must be a number; one with a fraction is rounded up.
@@ -151,7 +151,11 @@ fn bound(maxsize: i64) -> usize {
     usize::try_from(maxsize).unwrap_or(0)
 }
 
-fn parse_maxsize(maxsize: &Bound<'_, PyAny>) -> PyResult<i64> {
+/// The bound as a number; 0 for an infinite one.
+///
+/// # Errors
+/// `TypeError` if it is no number, `ValueError` if it is NaN.
+pub fn parse_maxsize(maxsize: &Bound<'_, PyAny>) -> PyResult<i64> {
     if let Ok(number) = maxsize.cast::<PyFloat>() {
         let number = number.value();
         if number.is_nan() {

@@ -42,9 +42,16 @@ impl Futex {
 }
 
 impl Sleep for Futex {
+    const SHARED: bool = false;
+
     #[inline]
     fn sleep(&self, expected: u32, deadline: Deadline) -> FutexWait {
         self.wait(expected, deadline)
+    }
+
+    #[inline]
+    fn has_left(&self, expected: u32) -> bool {
+        self.load(Ordering::Relaxed) != expected
     }
 }
 
@@ -83,9 +90,16 @@ impl SharedFutex {
 }
 
 impl Sleep for SharedFutex {
+    const SHARED: bool = true;
+
     #[inline]
     fn sleep(&self, expected: u32, deadline: Deadline) -> FutexWait {
         self.wait(expected, deadline)
+    }
+
+    #[inline]
+    fn has_left(&self, expected: u32) -> bool {
+        self.load(Ordering::Relaxed) != expected
     }
 }
 

@@ -18,8 +18,15 @@ compile_error!("juggler-sync has a futex for Linux only; another platform adds a
 
 /// What a [`Gate`](crate::Gate) sleeps on: a futex of either kind.
 pub trait Sleep: Sync {
+    /// Whether other processes may change the word.
+    const SHARED: bool;
+
     /// Sleeps while the word holds `expected`, until woken, `deadline` or a signal.
     fn sleep(&self, expected: u32, deadline: crate::Deadline) -> FutexWait;
+
+    /// Whether the word holds something else. Says nothing about other memory: who goes on because of it reads the word
+    /// again, with Acquire.
+    fn has_left(&self, expected: u32) -> bool;
 }
 
 /// Why [`Futex::wait`] returned.

@@ -72,8 +72,14 @@ impl Futex {
 }
 
 impl Sleep for Futex {
+    const SHARED: bool = false;
+
     fn sleep(&self, expected: u32, deadline: Deadline) -> FutexWait {
         self.wait(expected, deadline)
+    }
+
+    fn has_left(&self, expected: u32) -> bool {
+        self.load(Ordering::Relaxed) != expected
     }
 }
 

@@ -58,7 +58,7 @@ enum Signalled {
 impl Gate for Signalled {
     type Error = Raised;
 
-    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+    fn wait<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
         if matches!(self, Self::Before) {
             return Err(Raised);
         }

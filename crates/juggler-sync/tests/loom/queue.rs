@@ -26,7 +26,7 @@ pub(crate) const INCOMPARABLE: u32 = 99;
 impl Gate for User {
     type Error = Raised;
 
-    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+    fn wait<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
         self.gate.wait(futex, expected, deadline)
     }
 }

@@ -167,7 +167,7 @@ struct Later {
 impl Gate for Later {
     type Error = Raised;
 
-    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+    fn wait<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
         if self.waited.replace(true) { Err(Raised) } else { self.user.wait(futex, expected, deadline) }
     }
 }
@@ -188,7 +188,7 @@ struct Unable(User);
 impl Gate for Unable {
     type Error = Raised;
 
-    fn wait(&self, futex: &impl Sleep, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+    fn wait<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
         self.0.wait(futex, expected, deadline)
     }
 }
