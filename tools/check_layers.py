@@ -46,6 +46,7 @@ UNSAFE = {
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
     "juggler-ipc/src/sys/socket.rs": "descriptors sent over sockets",
     "juggler-ipc/src/sys/testing.rs": "the unit tests fork",
+    "juggler-loop/src/net.rs": "system calls on sockets",
     "juggler-loop/src/poll/epoll.rs": "epoll and eventfd",
     "juggler-sync/src/future.rs": "the result's cell, handed over by the state word",
     "juggler-sync/src/guarded.rs": "what the engine's own short lock guards",

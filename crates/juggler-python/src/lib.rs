@@ -44,6 +44,10 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::registry::pending_tasks;
     #[pymodule_export]
+    use super::aio::transport::accept::Acceptor;
+    #[pymodule_export]
+    use super::aio::transport::stream::{Stream, set_transport_class};
+    #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]
     use super::condition::{Condition, ConditionStatistics};

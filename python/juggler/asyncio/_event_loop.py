@@ -14,6 +14,7 @@ from asyncio.log import logger
 from juggler import _juggler
 from juggler.asyncio import _handles as _handles  # the classes that the native loop makes
 from juggler.asyncio._children import ChildWatching
+from juggler.asyncio._transports import SocketTransports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class _Watched:
         """Nothing: the loop closes its descriptors."""
 
 
-class EventLoop(_juggler.Loop, ChildWatching, unix_events._UnixSelectorEventLoop):
+class EventLoop(
+    _juggler.Loop, ChildWatching, SocketTransports, unix_events._UnixSelectorEventLoop
+):
     """An event loop.
 
     Stands in for `asyncio.EventLoop`, and is a subclass of it. What runs often is native; what is

@@ -19,6 +19,7 @@
 //! | [`registry`] | the tasks that are not done |
 //! | [`class`] | how futures and tasks are made and freed |
 //! | [`stdlib`] | what is taken from the standard library |
+//! | [`transport`] | connected and listening sockets |
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
 pub mod any_future;
@@ -41,6 +42,7 @@ mod step;
 pub mod sync;
 pub mod task;
 mod task_methods;
+pub mod transport;
 mod turn;
 mod watching;
 
@@ -50,6 +52,7 @@ use pyo3::prelude::*;
 pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     event_loop::finish(py)?;
+    transport::finish(py)?;
     future_methods::finish_class(py)?;
     task_methods::finish_class(py)?;
     gather::finish_class(py)?;
