@@ -68,9 +68,10 @@ pub fn log<'py>(
     Ok(())
 }
 
-/// Runs `end` in a destructor, in which an exception may be on its way that is none of `end`'s business.
+/// Runs `end` in a destructor, in which an exception may be on its way that is none of `end`'s business. It is left out at the
+/// very end of the interpreter, which destroys its last objects when nobody can attach any more.
 pub fn finalize(end: impl FnOnce(Python<'_>)) {
-    Python::attach(|py| {
+    Python::try_attach(|py| {
         let pending = PyErr::take(py);
         end(py);
         if let Some(pending) = pending {

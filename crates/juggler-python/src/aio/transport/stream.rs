@@ -20,6 +20,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -686,22 +687,26 @@ fn this_of<'a, 'py>(slf: &'a Bound<'py, Stream>) -> This<'a, 'py, Stream> {
 static FREE: std::sync::OnceLock<ffi::destructor> = std::sync::OnceLock::new();
 
 unsafe extern "C" fn finalize(object: *mut ffi::PyObject) {
-    crate::aio::stdlib::finalize(|py| {
-        // SAFETY: CPython finalizes live instances.
-        let this = unsafe { This::<Stream>::new(py, object) };
-        if this.with(|state| state.socket.is_none()) {
-            return;
-        }
-        let warned = this.as_any().repr().and_then(|repr| {
-            let message = std::ffi::CString::new(format!("unclosed transport {repr}")).unwrap_or_default();
-            PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)
-        });
-        for failed in [warned, this.release().map_err(|raised| raised.fetch(py))] {
-            if let Err(error) = failed {
-                error.write_unraisable(py, Some(this.as_any()));
-            }
-        }
+    // SAFETY: CPython finalizes live instances, attached, even when the interpreter is about to be gone.
+    let this = unsafe { This::<Stream>::new(Python::assume_attached(), object) };
+    let py = this.py();
+    if this.with(|state| state.socket.is_none()) {
+        return;
+    }
+    // An exception may be on its way that is none of our business.
+    let pending = PyErr::take(py);
+    let warned = this.as_any().repr().and_then(|repr| {
+        let message = CString::new(format!("unclosed transport {repr}")).unwrap_or_default();
+        PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)
     });
+    for failed in [warned, this.release().map_err(|raised| raised.fetch(py))] {
+        if let Err(error) = failed {
+            error.write_unraisable(py, Some(this.as_any()));
+        }
+    }
+    if let Some(pending) = pending {
+        pending.restore(py);
+    }
 }
 
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
@@ -717,11 +722,15 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
     }
 }
 
-/// Makes `class` the one that transports say they are of.
+/// Makes `class` the one that transports say they are of, and gives them its marks of what a loop may do with them.
 #[pyfunction]
 #[pyo3(name = "_set_transport_class")]
-pub fn set_transport_class(class: &Bound<'_, PyType>) {
+pub fn set_transport_class(class: &Bound<'_, PyType>) -> PyResult<()> {
+    for name in ["_start_tls_compatible", "_sendfile_compatible"] {
+        class.py().get_type::<Stream>().setattr(name, class.getattr(name)?)?;
+    }
     let _ = CLASS.set(class.py(), class.clone().unbind());
+    Ok(())
 }
 
 methods! { add_methods for Stream {
