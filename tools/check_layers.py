@@ -48,6 +48,7 @@ UNSAFE = {
     "juggler-ipc/src/sys/testing.rs": "the unit tests fork",
     "juggler-loop/src/net.rs": "system calls on sockets",
     "juggler-loop/src/poll/epoll.rs": "epoll and eventfd",
+    "juggler-loop/src/search.rs": "a function of the C library",
     "juggler-sync/src/future.rs": "the result's cell, handed over by the state word",
     "juggler-sync/src/guarded.rs": "what the engine's own short lock guards",
     "juggler-sync/src/once.rs": "a value made once, by the exchange of a pointer",

@@ -44,6 +44,8 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::registry::pending_tasks;
     #[pymodule_export]
+    use super::aio::streams::{StreamReader, StreamWriter, set_stream_classes};
+    #[pymodule_export]
     use super::aio::transport::accept::Acceptor;
     #[pymodule_export]
     use super::aio::transport::stream::{Stream, set_transport_class};

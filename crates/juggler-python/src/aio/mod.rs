@@ -20,6 +20,7 @@
 //! | [`class`] | how futures and tasks are made and freed |
 //! | [`stdlib`] | what is taken from the standard library |
 //! | [`transport`] | connected and listening sockets |
+//! | [`streams`] | `StreamReader` and `StreamWriter` |
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
 pub mod any_future;
@@ -39,6 +40,7 @@ pub mod registry;
 mod scheduling;
 pub mod stdlib;
 mod step;
+pub mod streams;
 pub mod sync;
 pub mod task;
 mod task_methods;
@@ -52,6 +54,7 @@ use pyo3::prelude::*;
 pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     event_loop::finish(py)?;
+    streams::finish(py)?;
     transport::finish(py)?;
     future_methods::finish_class(py)?;
     task_methods::finish_class(py)?;

@@ -4,6 +4,7 @@
 use super::chunk::Bytes;
 use super::stream::{Sink, Stream, assume};
 use crate::aio::callback::owned;
+use crate::aio::streams::{StreamReader, after_end};
 use crate::ipc::pickle::Buffer;
 use crate::obj::Obj;
 use crate::raw::{self, Raised, This};
@@ -41,11 +42,27 @@ impl<T> Received<T> {
 /// Reads once, and tells the protocol.
 pub(super) fn ready(py: Python<'_>, object: Obj) -> Result<(), Raised> {
     let this = assume(py, &object);
-    let buffered = this.with(|state| state.reading.then_some(matches!(state.sink, Sink::Buffered)));
-    match buffered {
+    let sink = this.with(|state| state.reading.then(|| state.sink.clone_ref(py)));
+    match sink {
         None => Ok(()),
-        Some(false) => this.run(|| read(this)),
-        Some(true) => this.run(|| read_into_protocol(this)),
+        Some(Sink::Protocol) => this.run(|| read(this)),
+        Some(Sink::Buffered) => this.run(|| read_into_protocol(this)),
+        Some(Sink::Reader(reader)) => read_into_reader(this, &reader),
+    }
+}
+
+fn read_into_reader(this: This<'_, '_, Stream>, reader: &Obj) -> Result<(), Raised> {
+    // SAFETY: it is a reader, and lives as long as the reference.
+    let reader: This<'_, '_, StreamReader> = unsafe { This::new(this.py(), reader.as_ptr()) };
+    let received = with_scratch(|scratch| {
+        Received::new(net::receive(this.fd, scratch), |count| reader.put(&scratch[..count]))
+    });
+    match received {
+        Received::Some(true) => reader.notify(),
+        // It was told of the end by somebody else.
+        Received::Some(false) => this.fail_raised(after_end(this.py()), "Fatal error: protocol.data_received() call failed."),
+        // The protocol is told in the transport's context, as always.
+        other => this.run(|| this.received(other).map(drop)),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::aio::entry::{Entry, Kind};
 use crate::aio::event_loop::{self, Loop};
 use crate::aio::future::none;
 use crate::aio::stdlib::Import;
+use crate::aio::streams;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use juggler_loop::buffer::WriteBuffer;
@@ -50,6 +51,19 @@ pub(super) enum Sink {
     Protocol,
     /// The protocol's own buffer: `get_buffer` and `buffer_updated`.
     Buffered,
+    /// A `StreamReader`, to which the protocol would only pass it on.
+    Reader(Obj),
+}
+
+impl Sink {
+    #[inline(always)]
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Protocol => Self::Protocol,
+            Self::Buffered => Self::Buffered,
+            Self::Reader(reader) => Self::Reader(reader.clone_ref(py)),
+        }
+    }
 }
 
 /// What changes.
@@ -81,7 +95,9 @@ pub(super) struct State {
 impl State {
     /// Takes out what refers to Python objects.
     fn clear(&mut self) -> impl Sized + use<> {
+        let sink = std::mem::replace(&mut self.sink, Sink::Protocol);
         let objects = [
+            if let Sink::Reader(reader) = sink { Some(reader) } else { None },
             self.socket.take(),
             self.protocol.take(),
             self.server.take(),
@@ -325,6 +341,11 @@ impl<'py> This<'_, 'py, Stream> {
         close().map_err(|error| Raised::from_err(py, error))
     }
 
+    /// Whether a writer need not wait: it is neither paused nor being closed.
+    pub fn is_flowing(self) -> bool {
+        self.with(|state| !state.closing && !state.protocol_paused)
+    }
+
     fn is_reading(self) -> bool {
         self.with(|state| !state.closing && !state.paused)
     }
@@ -484,7 +505,13 @@ fn get_protocol(this: This<'_, '_, Stream>) -> RawResult {
 }
 
 fn sink_of(protocol: &Bound<'_, PyAny>) -> PyResult<Sink> {
-    let buffered = protocol.is_instance(BUFFERED_PROTOCOL.get(protocol.py())?)?;
+    let py = protocol.py();
+    if streams::is_plain_protocol(protocol) {
+        let reader = Obj::from(protocol.getattr(intern!(py, "_stream_reader"))?);
+        let is_ours = streams::as_reader(py, &reader).is_some();
+        return Ok(if is_ours { Sink::Reader(reader) } else { Sink::Protocol });
+    }
+    let buffered = protocol.is_instance(BUFFERED_PROTOCOL.get(py)?)?;
     Ok(if buffered { Sink::Buffered } else { Sink::Protocol })
 }
 
@@ -664,6 +691,9 @@ impl Stream {
         [&self.event_loop, &self.context, &self.extra].into_iter().try_for_each(|object| object.visit(&visit))?;
         let seen = self.state.peek(|state| {
             let State { socket, protocol, server, waiter, empty_waiter, error, .. } = state;
+            if let Sink::Reader(reader) = &state.sink {
+                reader.visit(&visit)?;
+            }
             let objects = [socket, protocol, server, waiter, empty_waiter, error];
             objects.into_iter().flatten().try_for_each(|object| object.visit(&visit))?;
             state.buffer.iter().try_for_each(|chunk| chunk.visit(&visit))
