@@ -37,6 +37,13 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
 _juggler._set_transport_class(SocketTransport)
 
 
+def check_socket(loop: Any, sock: Any) -> None:
+    """Raise unless `sock` is fit for a `sock_...` method of `loop`."""
+    base_events._check_ssl_socket(sock)
+    if loop.get_debug() and sock.gettimeout() != 0:
+        raise ValueError("the socket must be non-blocking")
+
+
 class SocketTransports(asyncio.BaseEventLoop):
     """The part of a loop that makes transports of sockets."""
 

@@ -20,6 +20,7 @@
 //! | [`class`] | how futures and tasks are made and freed |
 //! | [`stdlib`] | what is taken from the standard library |
 //! | [`transport`] | connected and listening sockets |
+//! | [`sockets`] | `sock_recv` and its siblings |
 //! | [`streams`] | `StreamReader` and `StreamWriter` |
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
@@ -38,6 +39,7 @@ pub mod gather;
 pub mod handle;
 pub mod registry;
 mod scheduling;
+pub mod sockets;
 pub mod stdlib;
 mod step;
 pub mod streams;
@@ -54,6 +56,7 @@ use pyo3::prelude::*;
 pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     event_loop::finish(py)?;
+    sockets::add_methods(py)?;
     streams::finish(py)?;
     transport::finish(py)?;
     future_methods::finish_class(py)?;

@@ -1,6 +1,7 @@
 //! What a coroutine of ours does, step by step.
 
 use super::{barrier, condition, event, lock, queue, semaphore};
+use crate::aio::sockets::SocketCall;
 use crate::aio::stdlib::CANCELLED_ERROR;
 use crate::aio::streams;
 use crate::obj::Obj;
@@ -140,4 +141,5 @@ operations! {
     QueueJoin(queue::Join),
     StreamRead(streams::Read),
     StreamDrain(streams::Drain),
+    Socket(SocketCall),
 }

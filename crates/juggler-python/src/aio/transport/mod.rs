@@ -24,7 +24,7 @@
 #![allow(unsafe_code)]
 
 pub mod accept;
-mod chunk;
+pub mod chunk;
 mod reading;
 pub mod stream;
 mod writing;
