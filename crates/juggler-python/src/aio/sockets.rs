@@ -1,11 +1,13 @@
 //! `loop.sock_recv` and its siblings, but for `sock_connect`, which has to look addresses up.
 //!
 //! Each tries at once. If the socket is not ready, its coroutine awaits a future that the loop sets when it is, and tries
-//! again. The future stays with the loop as the descriptor's watcher afterwards: the next wait takes its place, with one system
-//! call instead of two; if the descriptor is ready while nobody waits, the loop sees that the future is done and drops it.
+//! again. What watches the descriptor stays with the loop afterwards, so that the next wait on the same socket needs no system
+//! call; if the descriptor is ready while nobody waits, the loop drops it. It knows its socket: a descriptor's number may
+//! belong to another one meanwhile, of which the system was told nothing.
 #![allow(unsafe_code)]
 
 use super::callback::owned;
+use super::cell::Attached;
 use super::class::assume;
 use super::entry::{Entry, Kind};
 use super::event_loop::Loop;
@@ -26,7 +28,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::PyTuple;
+use pyo3::types::{PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::RawFd;
@@ -34,17 +36,43 @@ use std::os::fd::RawFd;
 static SOCKET: Import = Import::new("socket", "socket");
 static CHECK_SOCKET: Import = Import::new("juggler.asyncio._transports", "check_socket");
 
-/// A future that is to be set when a descriptor is ready.
-static WAKE: Kind = Kind { run: wake, is_cancelled: is_done };
-
-fn wake(py: Python<'_>, future: Obj) -> Result<(), Raised> {
-    parking::wake(py, &future).map(drop)
+/// What watches a socket's descriptor.
+#[pyclass(frozen, module = "juggler._juggler")]
+struct SocketWatch {
+    socket: Py<PyWeakrefReference>,
+    /// Is set when the descriptor is ready; nobody waits if there is none.
+    future: Attached<Option<Obj>>,
 }
 
-fn is_done(future: &Obj) -> bool {
+#[pymethods]
+impl SocketWatch {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.socket)?;
+        self.future.peek(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit))).unwrap_or(Ok(()))
+    }
+}
+
+static WAKE: Kind = Kind { run: wake, is_cancelled: is_idle };
+
+fn watch_of<'a, 'py>(py: Python<'py>, object: &'a Obj) -> This<'a, 'py, SocketWatch> {
+    // SAFETY: entries of this kind are such; `object` keeps it alive.
+    unsafe { This::new(py, object.as_ptr()) }
+}
+
+fn wake(py: Python<'_>, object: Obj) -> Result<(), Raised> {
+    match watch_of(py, &object).future.with(py, Option::take) {
+        Some(future) => parking::wake(py, &future).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn is_idle(object: &Obj) -> bool {
     // SAFETY: the loop's thread asks, attached.
     let py = unsafe { Python::assume_attached() };
-    assume::<Future>(py, future).is_done(py)
+    watch_of(py, object).future.with(py, |future| match future {
+        Some(future) => assume::<Future>(py, future).is_done(py),
+        None => true,
+    })
 }
 
 /// Something that is done with a socket.
@@ -122,15 +150,31 @@ impl SocketCall {
         if let Some(result) = self.attempt(py, fd)? {
             return Ok(Step::Done(result));
         }
-        let event_loop = self.event_loop.bind(py);
-        let checked = event_loop.call_method1(intern!(py, "_ensure_fd_no_transport"), (fd,));
-        checked.map_err(|error| Raised::from_err(py, error))?;
         let future = future::create(py, &self.event_loop)?;
-        let entry = Entry { object: future.clone_ref(py), kind: &WAKE };
+        self.watch(py, fd, future.clone_ref(py))?;
+        Ok(Step::Await(future))
+    }
+
+    /// Has `future` set when the socket is ready.
+    fn watch(&self, py: Python<'_>, fd: RawFd, future: Obj) -> Result<(), Raised> {
         // SAFETY: it is a loop; `self` keeps it alive.
         let native: This<'_, '_, Loop> = unsafe { This::new(py, self.event_loop.as_ptr()) };
-        drop(native.watch(py, fd, self.what.interest(), entry)?);
-        Ok(Step::Await(future))
+        let interest = self.what.interest();
+        if let Some(known) = native.watcher(py, fd, interest).filter(|entry| std::ptr::eq(entry.kind, &raw const WAKE)) {
+            let known = watch_of(py, &known.object);
+            if known.socket.bind(py).upgrade().is_some_and(|socket| socket.as_ptr() == self.socket.as_ptr()) {
+                let before = known.future.with(py, |place| place.replace(future));
+                drop(before);
+                return Ok(());
+            }
+        }
+        let made = native.as_any().call_method1(intern!(py, "_ensure_fd_no_transport"), (fd,)).and_then(|_| {
+            let socket = PyWeakrefReference::new(&self.socket.bind(py))?.unbind();
+            Bound::new(py, SocketWatch { socket, future: Attached::new(Some(future)) })
+        });
+        let object = made.map_err(|error| Raised::from_err(py, error))?.into_any().into();
+        drop(native.watch(py, fd, interest, Entry { object, kind: &WAKE })?);
+        Ok(())
     }
 }
 
