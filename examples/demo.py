@@ -66,6 +66,10 @@ PROGRAMS = (
     Program("factorials.py", "pool, small calls", ("--rows=200",)),
     Program("photo_pipeline.py", "pool, arrays", ("--photos=2", "--width=400"), needs="numpy"),
     Program("async_service.py", "asyncio and pool", ("--letters=100",)),
+    Program("crawler.py", "asyncio, web", ("--pages=100",)),
+    Program("chat_server.py", "asyncio, streams", ("--clients=5",)),
+    Program("failing_member.py", "TaskGroup", ("--orders=500",)),
+    Program("graceful_shutdown.py", "signals, streams", ("--jobs=500",)),
     Program("shared_counter.py", "shared memory", ("--rounds=1000",)),
     Program("process_chain.py", "process queues", ("--items=500",)),
 )

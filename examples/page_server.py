@@ -1,4 +1,4 @@
-"""A small web server with latency, for `fetch_pages.py` to talk to.
+"""A small web server with latency, for `fetch_pages.py` and `crawler.py` to talk to.
 
 It serves `/page/0`, `/page/1`, … with bodies that depend on nothing but the number, holds every
 answer back for about `--latency` seconds as a distant server would, and keeps connections open
@@ -43,7 +43,9 @@ def page_body(number: int) -> bytes:
         digest = hashlib.sha512(f"{number}/{index}".encode()).digest()
         paragraphs.append("<p>" + " ".join(WORDS[byte % len(WORDS)] for byte in digest) + "</p>")
     title = f"<!doctype html><title>Page {number}</title><h1>Page {number}</h1>"
-    return "\n".join([title, *paragraphs, ""]).encode()
+    # Every page links to two further ones and back to the first, as sites do.
+    links = [f'<a href="/page/{link}">{link}</a>' for link in (2 * number + 1, 2 * number + 2, 0)]
+    return "\n".join([title, *paragraphs, *links, ""]).encode()
 
 
 def page_latency(number: int, latency: float) -> float:

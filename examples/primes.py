@@ -8,8 +8,8 @@ cut into pieces that know nothing of each other.
 
 What to look at:
 
-* The pieces are many more than the workers, so that all are busy until the end though the pieces
-  take different times.
+* A piece is small enough for the processor's fastest cache, and there are many more pieces than
+  workers, so that all are busy until the end though the pieces take different times.
 * `map` gives the results in the order of the arguments, whoever finished first.
 * A result is a number, not the primes: what travels between processes costs time.
 """
@@ -40,8 +40,8 @@ def count_primes(begin: int, end: int) -> int:
 def main() -> int:
     """Count, print how many there are and return the exit status."""
     parser = argparse.ArgumentParser(description="Count primes over a pool of processes.")
-    parser.add_argument("--limit", type=int, default=200_000_000, help="count primes below this")
-    parser.add_argument("--pieces", type=int, default=100)
+    parser.add_argument("--limit", type=int, default=100_000_000, help="count primes below this")
+    parser.add_argument("--pieces", type=int, default=4_000)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
 

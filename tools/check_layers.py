@@ -2,8 +2,8 @@
 
     python tools/check_layers.py [ROOT]
 
-* Arrows between the crates run one way: sync -> ipc, loop; all of them -> python.  No crate but `juggler-python` may
-  reach PyO3, at any depth.
+* Arrows between the crates run one way: sync -> ipc, loop; all of them -> python.  No crate but
+  `juggler-python` may reach PyO3, at any depth.
 * `unsafe` is denied in the whole workspace and allowed in the modules of `UNSAFE`; an entry that
   is not needed any more is an error too.
 * The engine's atomics come from `juggler_sync::sync`, the facade that loom replaces, so that its

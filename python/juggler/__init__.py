@@ -4,8 +4,8 @@ Three ways in:
 
 * ``juggler run program.py`` runs an unmodified program on juggler.
 * `install` does the same from inside a program, `uninstall` undoes it.
-* ``from juggler import threading, queue, futures, multiprocessing, asyncio`` takes the drop-in modules by
-  name.
+* ``from juggler import threading, queue, futures, multiprocessing, asyncio`` takes the drop-in
+  modules by name.
 
 Importing this package loads nothing else: each module comes with its first use.
 """

@@ -2,8 +2,10 @@
 # and its errors, is in its docstring (`help(juggler.threading.Lock)`) and in docs/reference; here
 # are comments on the types only.
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from contextvars import Context
 from threading import Thread
 from types import GenericAlias, TracebackType
 from typing import (
@@ -21,7 +23,7 @@ from typing import (
     type_check_only,
 )
 
-from _typeshed import SupportsRichComparisonT
+from _typeshed import FileDescriptorLike, SupportsRichComparisonT
 from typing_extensions import Buffer, TypeVarTuple, deprecated, disjoint_base
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Lock",
     "LockOrderWarning",
     "LockStatistics",
+    "Loop",
     "OwnerDied",
     "PriorityQueue",
     "ProcessPool",
@@ -72,6 +75,8 @@ __all__ = [
     "_run_chunk",
     "_set_channel_dumps",
     "_set_future_class",
+    "_set_handle_classes",
+    "_set_loop_class",
     "_set_process_pool_hooks",
     "_set_worker_starter",
     "_stop_requested",
@@ -680,3 +685,59 @@ class SharedNumber:
     def load(self) -> Any: ...
     def store(self, value: Any) -> None: ...
     def _bind(self, block: SharedBlock, typecode: str, lock: object) -> None: ...
+
+# ---------------------------------------------------------------- asyncio
+
+@disjoint_base
+class Loop:
+    def __new__(cls) -> Self: ...
+    _debug: bool
+    _closed: bool
+    _stopping: bool
+    _thread_id: int | None
+    def time(self) -> float: ...
+    def stop(self) -> None: ...
+    def is_running(self) -> bool: ...
+    def is_closed(self) -> bool: ...
+    def get_debug(self) -> bool: ...
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle: ...
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle: ...
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle: ...
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle: ...
+    def _check_closed(self) -> None: ...
+    def _write_to_self(self) -> None: ...
+    def _add_callback(self, handle: asyncio.Handle, /) -> None: ...
+    def _add_reader(
+        self, fd: FileDescriptorLike, callback: Callable[..., object], *args: Any
+    ) -> asyncio.Handle: ...
+    def _remove_reader(self, fd: FileDescriptorLike) -> bool: ...
+    def _add_writer(
+        self, fd: FileDescriptorLike, callback: Callable[..., object], *args: Any
+    ) -> asyncio.Handle: ...
+    def _remove_writer(self, fd: FileDescriptorLike) -> bool: ...
+    def _watched(self, fd: int) -> tuple[bool, bool]: ...
+    def _release(self) -> None: ...
+    def _run(self) -> None: ...
+
+def _set_loop_class(class_: type[Loop]) -> None: ...
+def _set_handle_classes(
+    handle: type[asyncio.Handle],
+    timer_handle: type[asyncio.TimerHandle],
+    report: Callable[[Any, BaseException], None],
+) -> None: ...

@@ -30,6 +30,16 @@ SMALL_RUNS = {
     "factorials.py": (["--rows=60"], "sums of digits divisible by nine  yes"),
     "photo_pipeline.py": (["--photos=3", "--height=240", "--width=402"], "photos  3"),
     "async_service.py": (["--letters=60", "--clients=3"], "good stamps  60"),
+    "crawler.py": (["--pages=60", "--at-once=7", "--latency=0.002"], "limit kept  yes"),
+    "chat_server.py": (
+        ["--clients=5", "--lines=20"],
+        "everybody heard everything in order  yes",
+    ),
+    "failing_member.py": (["--orders=300", "--tables=20"], "  given back on the way  20"),
+    "graceful_shutdown.py": (
+        ["--clients=7", "--jobs=100"],
+        "every job begun was answered  yes",
+    ),
     "shared_counter.py": (["--rounds=500"], "nothing lost  yes"),
     "process_chain.py": (["--items=300", "--capacity=8"], "every stage ended well  yes"),
     "race.py": (["--rounds=20"], "lost with a lock     none"),

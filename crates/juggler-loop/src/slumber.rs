@@ -3,6 +3,8 @@
 //! A thread puts its entry into the ring, then looks whether the loop sleeps; the loop says that it goes to sleep, then looks
 //! into the ring, and only sleeps if nothing is there. Whatever guards the ring puts the two looks in an order: either the loop
 //! sees the entry, or the thread sees that the loop sleeps, and rings. A loop that is awake is never rung for.
+//!
+//! All writes are exchanges: loom does not hold a store and another thread's exchange to one order.
 
 use juggler_sync::sync::{AtomicU32, Ordering};
 
@@ -22,12 +24,12 @@ impl Default for Slumber {
 impl Slumber {
     /// Says that the loop goes to sleep. The caller looks into the ring after.
     pub fn doze(&self) {
-        self.0.store(ASLEEP, Ordering::SeqCst);
+        self.0.swap(ASLEEP, Ordering::SeqCst);
     }
 
     /// Says that the loop is awake.
     pub fn wake(&self) {
-        self.0.store(AWAKE, Ordering::SeqCst);
+        self.0.swap(AWAKE, Ordering::SeqCst);
     }
 
     /// Whether the loop sleeps and the caller must ring for it, which nobody else does then. The caller has put something into

@@ -42,10 +42,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_OWN = {"EventLoop", "EventLoopPolicy", "Handle", "Runner", "TimerHandle"} | {
-    f.__name__ for f in (get_event_loop, install, new_event_loop, run, uninstall)
-}
-__all__ = sorted({*_stdlib.__all__, *_OWN})
+_OWN = (
+    EventLoop,
+    EventLoopPolicy,
+    Handle,
+    Runner,
+    TimerHandle,
+    get_event_loop,
+    install,
+    new_event_loop,
+    run,
+    uninstall,
+)
+__all__ = sorted({*_stdlib.__all__, *(own.__name__ for own in _OWN)})
 
 
 def __getattr__(name: str) -> Any:

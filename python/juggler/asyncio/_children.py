@@ -7,12 +7,19 @@ import os
 from asyncio import unix_events
 from asyncio.log import logger
 
+from juggler.asyncio._base import Base
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
-class ChildWatching(asyncio.BaseEventLoop):
+_Transport: Callable[..., Any] = getattr(unix_events, "_UnixSubprocessTransport")  # noqa: B009, private
+_exit_code: Callable[[int], int] = getattr(unix_events, "waitstatus_to_exitcode")  # noqa: B009
+
+
+class ChildWatching(Base):
     """The part of a loop that starts child processes.
 
     No signal handler, thread or child watcher of a policy is needed, so this works in any thread
@@ -32,9 +39,9 @@ class ChildWatching(asyncio.BaseEventLoop):
         bufsize: int,
         extra: Any = None,
         **kwargs: Any,
-    ) -> asyncio.SubprocessTransport:
+    ) -> Any:
         waiter = self.create_future()
-        transport = unix_events._UnixSubprocessTransport(
+        transport = _Transport(
             self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter, extra, **kwargs
         )
         try:
@@ -61,7 +68,7 @@ class ChildWatching(asyncio.BaseEventLoop):
             returncode = 255
             logger.warning("child process pid %d exit status already read: will report 255", pid)
         else:
-            returncode = unix_events.waitstatus_to_exitcode(status)
+            returncode = _exit_code(status)
         transport._process_exited(returncode)
 
     def _forget_children(self) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import signal
 import socket
 import sys
 import threading
 import weakref
-from asyncio import base_events, unix_events
+from asyncio import base_events
 from asyncio.log import logger
 
 from juggler import _juggler
-from juggler.asyncio import _handles as _handles  # the classes that the native loop makes
 from juggler.asyncio._children import ChildWatching
 from juggler.asyncio._transports import SocketTransports
 
@@ -20,13 +20,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
-    from typing import Any
+    from typing import Any, TypeVar, TypeVarTuple
+
+    _T = TypeVar("_T")
+    _Ts = TypeVarTuple("_Ts")
+
+
+__all__ = ["EventLoop"]  # what `juggler.install` puts in place of the standard library's
+
+_format_handle: Callable[[asyncio.Handle], str] = base_events._format_handle  # type: ignore[attr-defined]
 
 
 class _Watched:
     """What the standard library's transports ask of a selector: the `repr` of theirs does."""
 
-    def __init__(self, loop: _juggler.Loop) -> None:
+    def __init__(self, loop: EventLoop) -> None:
         self._loop = weakref.ref(loop)
 
     def get_key(self, descriptor: int) -> selectors.SelectorKey:
@@ -41,9 +49,37 @@ class _Watched:
         """Nothing: the loop closes its descriptors."""
 
 
-class EventLoop(
-    _juggler.Loop, ChildWatching, SocketTransports, unix_events._UnixSelectorEventLoop
-):
+class _woken_by_signals:  # noqa: N801
+    """Has the interpreter tell the loop, which runs in the main thread, of each signal.
+
+    Without this, one that comes between the loop's last look and its sleep would wait for something
+    else to end that sleep. If the program has told the interpreter to write elsewhere, that stays.
+    """
+
+    __slots__ = ("_descriptor", "_loop")
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = loop
+        if loop._csock is None:
+            loop._make_self_pipe()
+        self._descriptor: int = loop._csock.fileno()
+
+    def __enter__(self) -> None:
+        self._replace(-1, self._descriptor)
+
+    def __exit__(self, *_: object) -> None:
+        # The loop's own handlers may have a signal between two runs.
+        if not self._loop._signal_handlers:
+            self._replace(self._descriptor, -1)
+
+    @staticmethod
+    def _replace(old: int, new: int) -> None:
+        found = signal.set_wakeup_fd(new)
+        if found != old:
+            signal.set_wakeup_fd(found)
+
+
+class EventLoop(SocketTransports, ChildWatching):
     """An event loop.
 
     Stands in for `asyncio.EventLoop`, and is a subclass of it. What runs often is native; what is
@@ -67,7 +103,11 @@ class EventLoop(
         """Run until `stop` is called."""
         self._run_forever_setup()
         try:
-            self._run(self._wakeup_descriptor())
+            if threading.current_thread() is threading.main_thread():
+                with _woken_by_signals(self):
+                    self._run()
+            else:
+                self._run()
         finally:
             self._run_forever_cleanup()
 
@@ -96,8 +136,7 @@ class EventLoop(
     def _ran(self, entry: object, took: float) -> None:
         """In debug mode: `entry` has run for so many seconds."""
         if took >= self.slow_callback_duration:
-            is_handle = isinstance(entry, asyncio.Handle)
-            text = base_events._format_handle(entry) if is_handle else repr(entry)
+            text = _format_handle(entry) if isinstance(entry, asyncio.Handle) else repr(entry)
             logger.warning("Executing %s took %.3f seconds", text, took)
 
     def close(self) -> None:
@@ -112,19 +151,7 @@ class EventLoop(
 
     # ------------------------------------------------------------ signals
 
-    def _wakeup_descriptor(self) -> int:
-        """Where the interpreter is to write signals' numbers to while the loop runs; -1: nowhere.
-
-        Only the main thread runs signal handlers. Without this, one that comes between the loop's
-        last look and its sleep would wait for something else to end that sleep.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            return -1
-        if self._csock is None:
-            self._make_self_pipe()
-        return self._csock.fileno()
-
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
         """Call `callback` in the loop when the signal `sig` comes; only in the main thread."""
         if self._csock is None and not self.is_closed():
             self._make_self_pipe()
@@ -147,8 +174,8 @@ class EventLoop(
     # ------------------------------------------------------------ executors
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
+        self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]:
         """Call `func` in a pool, by default one of `juggler.futures.ThreadPoolExecutor`."""
         if executor is None and self._default_executor is None and not self.is_closed():
             self._check_default_executor()
@@ -158,4 +185,4 @@ class EventLoop(
         return super().run_in_executor(executor, func, *args)
 
 
-_juggler._set_loop_class(EventLoop)
+_juggler._set_loop_class(EventLoop)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from asyncio import events, unix_events
 
@@ -10,15 +11,16 @@ from juggler.asyncio._event_loop import EventLoop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable
     from typing import Any, TypeVar
 
     _T = TypeVar("_T")
 
 # Underscored since policies are deprecated (3.14): the public names warn.
-_StockPolicy: Any = getattr(unix_events, "_UnixDefaultEventLoopPolicy")
-_get_policy = getattr(events, "_get_event_loop_policy", None) or events.get_event_loop_policy
-_set_policy = getattr(events, "_set_event_loop_policy", None) or events.set_event_loop_policy
+StockPolicy: Any = unix_events._UnixDefaultEventLoopPolicy
+_UNDERSCORE = "_" if sys.version_info >= (3, 14) else ""
+get_policy: Callable[[], Any] = getattr(events, f"{_UNDERSCORE}get_event_loop_policy")
+_set_policy: Callable[[Any], None] = getattr(events, f"{_UNDERSCORE}set_event_loop_policy")
 
 
 def new_event_loop() -> EventLoop:
@@ -26,7 +28,7 @@ def new_event_loop() -> EventLoop:
     return EventLoop()
 
 
-class EventLoopPolicy(_StockPolicy):
+class EventLoopPolicy(StockPolicy):  # type: ignore[misc]
     """The policy by which the standard library's functions make juggler's event loops.
 
     For what takes a policy: ``asyncio.set_event_loop_policy(juggler.asyncio.EventLoopPolicy())``;
@@ -36,7 +38,7 @@ class EventLoopPolicy(_StockPolicy):
     _loop_factory = EventLoop
 
 
-class Runner(asyncio.Runner):
+class Runner(asyncio.Runner):  # type: ignore[misc]
     """Runs several coroutines, one after the other, in one event loop.
 
     Stands in for `asyncio.Runner`, and is a subclass of it.
@@ -63,7 +65,7 @@ class Runner(asyncio.Runner):
 
 
 def run(
-    main: Coroutine[Any, Any, _T],
+    main: Awaitable[_T],
     *,
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
@@ -84,7 +86,7 @@ def run(
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("asyncio.run() cannot be called from a running event loop")
     with Runner(debug=debug, loop_factory=loop_factory) as runner:
-        return runner.run(main)
+        return runner.run(main)  # type: ignore[arg-type, unused-ignore]
 
 
 def get_event_loop() -> asyncio.AbstractEventLoop:
@@ -96,8 +98,8 @@ def get_event_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio._get_running_loop()
     if loop is not None:
         return loop
-    policy = _get_policy()
-    if type(policy) is _StockPolicy and hasattr(policy._local, "_set_called"):
+    policy = get_policy()
+    if type(policy) is StockPolicy and hasattr(policy._local, "_set_called"):
         is_unset = policy._local._loop is None and not policy._local._set_called
         if is_unset and threading.current_thread() is threading.main_thread():
             policy.set_event_loop(new_event_loop())
@@ -112,12 +114,13 @@ _replaced: list[Any] = []
 def install() -> None:
     """Have the standard library's functions make juggler's event loops.
 
-    From then on, ``asyncio.run(main())`` runs on juggler. Replaces the policy; loops that exist stay
-    what they are. It is idempotent and does not nest: one `uninstall` undoes any number of calls.
+    From then on, ``asyncio.run(main())`` runs on juggler. Replaces the policy; loops that exist
+    stay what they are. It is idempotent and does not nest: one `uninstall` undoes any number of
+    calls.
     """
     if not _replaced:
         # Not the one that would be made if somebody asked for it.
-        _replaced.append(events._event_loop_policy)
+        _replaced.append(events._event_loop_policy)  # type: ignore[attr-defined]
         _set_policy(EventLoopPolicy())
 
 
@@ -125,5 +128,5 @@ def uninstall() -> None:
     """Undo `install`, unless the program has set another policy since."""
     if _replaced:
         before = _replaced.pop()
-        if type(_get_policy()) is EventLoopPolicy:
+        if type(get_policy()) is EventLoopPolicy:
             _set_policy(before)

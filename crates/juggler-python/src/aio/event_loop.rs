@@ -182,7 +182,7 @@ impl Loop {
     /// Whether `stop` was called.
     #[inline(always)]
     pub(super) fn is_stopping(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & STOPPING != 0
+        self.flags.load(Ordering::SeqCst) & STOPPING != 0
     }
 
     /// Whether the loop runs, in this process.
@@ -237,6 +237,7 @@ impl Loop {
 ///
 /// # Errors
 /// `KeyboardInterrupt` and `SystemExit` out of the handler.
+#[allow(dead_code, reason = "tasks and transports report by it")]
 pub fn report(event_loop: &Bound<'_, PyAny>, context: &Bound<'_, PyDict>) -> Result<(), Raised> {
     let py = event_loop.py();
     let reported = event_loop.call_method1(intern!(py, "call_exception_handler"), (context,));
@@ -330,10 +331,9 @@ impl Loop {
         drop((ready, timers, watchers, poller, bell));
     }
 
-    /// Runs turns until `stop` is called. `wakeup` is a descriptor, of a socket that the loop watches, to which the
-    /// interpreter writes when a signal comes; -1 for none.
-    fn _run(slf: &Bound<'_, Self>, wakeup: RawFd) -> PyResult<()> {
-        super::turn::run(slf, wakeup).map_err(|raised| raised.fetch(slf.py()))
+    /// Runs turns until `stop` is called.
+    fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
+        super::turn::run(slf).map_err(|raised| raised.fetch(slf.py()))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -409,11 +409,11 @@ methods! { add_methods for Loop {
     "_add_callback" => keywords add_callback, "($self, handle, /)\n--\n\n";
 } }
 
-/// Makes calls of the native methods of `class`, which is based on `Loop`, as fast as of `Loop`'s own.
+/// Makes calls of the native methods of `class_`, which is based on `Loop`, as fast as of `Loop`'s own.
 #[pyfunction]
 #[pyo3(name = "_set_loop_class")]
-pub fn set_loop_class(class: &Bound<'_, PyType>) -> PyResult<()> {
-    raw::own_methods(&class.py().get_type::<Loop>(), class)
+pub fn set_loop_class(class_: &Bound<'_, PyType>) -> PyResult<()> {
+    raw::own_methods(&class_.py().get_type::<Loop>(), class_)
 }
 
 /// Adds what PyO3 does not to the class.

@@ -237,13 +237,25 @@ pub fn create_threadsafe(event_loop: &Bound<'_, PyAny>, call: Call) -> Result<Ob
     #[cfg(Py_3_14)]
     {
         static CLASS: Import = Import::new("asyncio.events", "_ThreadSafeHandle");
-        let Call { callback, args, context } = call;
-        let arguments = (callback.bind(py), args.bind(py), event_loop, context.bind(py));
-        let made = CLASS.get(py).and_then(|class| class.call1(arguments));
-        made.map(Obj::from).map_err(|error| Raised::from_err(py, error))
+        let make = || {
+            let Call { callback, args, context } = call;
+            let arguments = (callback.bind(py), args.bind(py), event_loop, context.bind(py));
+            let handle = CLASS.get(py)?.call1(arguments)?;
+            let traceback = handle.getattr(intern!(py, "_source_traceback"))?;
+            if !traceback.is_none() {
+                // The constructor's own frame.
+                traceback.del_item(-1)?;
+            }
+            Ok(Obj::from(handle))
+        };
+        make().map_err(|error| Raised::from_err(py, error))
     }
     #[cfg(not(Py_3_14))]
-    create(py, event_loop.clone().into(), call)
+    if event_loop::as_loop(event_loop).is_some_and(|ours| ours.get().is_debug()) {
+        create_traced(py, event_loop, call, None)
+    } else {
+        create(py, event_loop.clone().into(), call)
+    }
 }
 
 /// # Safety

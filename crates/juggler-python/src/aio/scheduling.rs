@@ -157,16 +157,10 @@ fn call_soon_threadsafe(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
     Ok(handle.into_ptr())
 }
 
-fn timer(
-    this: This<'_, '_, Loop>,
-    when: f64,
-    object: Option<Obj>,
-    scheduled: &Scheduled<'_, 1>,
-    method: &str,
-) -> RawResult {
+fn timer(this: This<'_, '_, Loop>, when: f64, object: Option<Obj>, scheduled: &Scheduled<'_, 1>) -> RawResult {
     let py = this.py();
     if !this.is_plain() {
-        check(this, method, scheduled.callback, false)?;
+        check(this, "call_at", scheduled.callback, false)?;
     }
     let object = match object {
         Some(object) => object,
@@ -209,7 +203,7 @@ fn call_later(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
     let py = this.py();
     let scheduled = Scheduled::parse(py, "call_later", [c"delay"], args)?;
     let delay = number(py, scheduled.own[0], "delay must not be None")?;
-    timer(this, seconds(Loop::now()) + delay, None, &scheduled, "call_later")
+    timer(this, seconds(Loop::now()) + delay, None, &scheduled)
 }
 
 fn call_at(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
@@ -218,7 +212,7 @@ fn call_at(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
     let when = number(py, scheduled.own[0], "when cannot be None")?;
     // SAFETY: an argument is live.
     let object = unsafe { Obj::from_borrowed(scheduled.own[0]) };
-    timer(this, when, Some(object), &scheduled, "call_at")
+    timer(this, when, Some(object), &scheduled)
 }
 
 const CALL_SOON: &str = "($self, callback, *args, context=None)\n--\n\n\

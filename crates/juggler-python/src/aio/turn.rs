@@ -16,38 +16,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
 use std::time::Duration;
-
-/// The descriptor that the interpreter writes to when a signal comes, for as long as the loop runs.
-struct Wakeup {
-    before: RawFd,
-}
-
-unsafe extern "C" {
-    // Public, but unknown to PyO3.
-    fn PySignal_SetWakeupFd(fd: RawFd) -> RawFd;
-}
-
-impl Wakeup {
-    /// `None` if the program has one of its own.
-    fn set(fd: RawFd) -> Option<Self> {
-        if fd < 0 {
-            return None;
-        }
-        // SAFETY: always safe to call; the caller keeps the descriptor open.
-        let before = unsafe { PySignal_SetWakeupFd(fd) };
-        let wakeup = Self { before };
-        (before < 0 || before == fd).then_some(wakeup)
-    }
-}
-
-impl Drop for Wakeup {
-    fn drop(&mut self) {
-        // SAFETY: as above.
-        unsafe { PySignal_SetWakeupFd(self.before) };
-    }
-}
 
 /// What is run in a turn; what is left of it goes back to the ring.
 struct Turn<'a, 'py> {
@@ -67,10 +36,9 @@ impl Drop for Turn<'_, '_> {
 ///
 /// # Errors
 /// What ends `run_forever`: `KeyboardInterrupt`, `SystemExit`, or what a signal handler raises.
-pub fn run(slf: &Bound<'_, Loop>, wakeup: RawFd) -> Result<(), Raised> {
+pub fn run(slf: &Bound<'_, Loop>) -> Result<(), Raised> {
     let (py, this) = (slf.py(), slf.get());
     let mut events = Events::default();
-    let _wakeup = Wakeup::set(wakeup);
     loop {
         // SAFETY: the thread is attached.
         if unsafe { ffi::PyErr_CheckSignals() } != 0 {

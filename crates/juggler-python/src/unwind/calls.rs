@@ -4,6 +4,7 @@ guarded_calls! {
     PyBuffer_FillInfo(view, exporter, start, length, readonly, flags);
     PyBuffer_Release(view);
     PyCMethod_New(definition, this, module, class);
+    PyContext_CopyCurrent();
     PyDict_Clear(dict);
     PyDict_GetItemWithError(dict, key);
     PyDict_Keys(dict);
@@ -35,6 +36,7 @@ guarded_calls! {
     PyMemoryView_FromMemory(start, length, flags);
     PyNumber_AsSsize_t(object, error);
     PyNumber_Index(object);
+    PyObject_AsFileDescriptor(object);
     PyObject_Call(callable, args, keywords);
     PyObject_CallNoArgs(callable);
     PyObject_CallOneArg(callable, argument);
