@@ -38,9 +38,9 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::event_loop::{Loop, set_loop_class};
     #[pymodule_export]
-    use super::aio::handle::set_handle_classes;
-    #[pymodule_export]
     use super::aio::gather::gather;
+    #[pymodule_export]
+    use super::aio::handle::set_handle_classes;
     #[pymodule_export]
     use super::aio::registry::pending_tasks;
     #[pymodule_export]

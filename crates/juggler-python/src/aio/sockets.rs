@@ -136,9 +136,10 @@ impl SocketCall {
             What::Accept => {
                 let accepted = self.socket.bind(py).call_method0(intern!(py, "accept"));
                 let Some(pair) = unless_blocked(py, accepted)? else { return Ok(None) };
-                let unblocked = pair.bind(py).get_item(0).and_then(|connection| {
-                    connection.call_method1(intern!(py, "setblocking"), (false,))
-                });
+                let unblocked = pair
+                    .bind(py)
+                    .get_item(0)
+                    .and_then(|connection| connection.call_method1(intern!(py, "setblocking"), (false,)));
                 unblocked.map_err(|error| Raised::from_err(py, error))?;
                 Ok(Some(pair))
             }
@@ -160,7 +161,8 @@ impl SocketCall {
         // SAFETY: it is a loop; `self` keeps it alive.
         let native: This<'_, '_, Loop> = unsafe { This::new(py, self.event_loop.as_ptr()) };
         let interest = self.what.interest();
-        if let Some(known) = native.watcher(py, fd, interest).filter(|entry| std::ptr::eq(entry.kind, &raw const WAKE)) {
+        if let Some(known) = native.watcher(py, fd, interest).filter(|entry| std::ptr::eq(entry.kind, &raw const WAKE))
+        {
             let known = watch_of(py, &known.object);
             if known.socket.bind(py).upgrade().is_some_and(|socket| socket.as_ptr() == self.socket.as_ptr()) {
                 let before = known.future.with(py, |place| place.replace(future));
@@ -242,8 +244,7 @@ fn unless_blocked(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> Result<
 
 fn create(this: This<'_, '_, Loop>, socket: *mut ffi::PyObject, what: What, name: &'static str) -> RawResult {
     // SAFETY: the receiver and the arguments are live.
-    let (event_loop, socket) =
-        unsafe { (Obj::from_borrowed(this.as_any().as_ptr()), Obj::from_borrowed(socket)) };
+    let (event_loop, socket) = unsafe { (Obj::from_borrowed(this.as_any().as_ptr()), Obj::from_borrowed(socket)) };
     coroutine::create(this.py(), SocketCall { event_loop, socket, what, name })
 }
 

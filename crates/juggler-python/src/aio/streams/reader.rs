@@ -73,13 +73,7 @@ impl State {
     }
 
     fn clear(&mut self) -> [Option<Obj>; 5] {
-        [
-            self.exposed.take(),
-            self.event_loop.take(),
-            self.waiter.take(),
-            self.exception.take(),
-            self.transport.take(),
-        ]
+        [self.exposed.take(), self.event_loop.take(), self.waiter.take(), self.exception.take(), self.transport.take()]
     }
 }
 
@@ -185,8 +179,7 @@ impl<'py> This<'_, 'py, StreamReader> {
         let event_loop = self.get(|state| &state.event_loop).unwrap_or_else(none);
         // What the loop's own method does.
         let is_plain = as_loop(&event_loop.bind(py)).is_some_and(|event_loop| !event_loop.get().is_debug());
-        let waiter =
-            if is_plain { future::create(py, &event_loop)? } else { parking::create(py, &event_loop)? };
+        let waiter = if is_plain { future::create(py, &event_loop)? } else { parking::create(py, &event_loop)? };
         let before = self.with(|state| state.waiter.replace(waiter.clone_ref(py)));
         drop(before);
         Ok(waiter)
@@ -218,7 +211,11 @@ impl StreamReader {
     }
 
     #[pyo3(signature = (limit=None, r#loop=None))]
-    fn __init__(slf: &Bound<'_, Self>, limit: Option<Bound<'_, PyAny>>, r#loop: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+    fn __init__(
+        slf: &Bound<'_, Self>,
+        limit: Option<Bound<'_, PyAny>>,
+        r#loop: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         let py = slf.py();
         let limit = match limit {
             Some(limit) if limit.le(0)? => return Err(PyValueError::new_err("Limit cannot be <= 0")),

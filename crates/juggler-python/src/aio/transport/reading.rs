@@ -54,13 +54,14 @@ pub(super) fn ready(py: Python<'_>, object: Obj) -> Result<(), Raised> {
 fn read_into_reader(this: This<'_, '_, Stream>, reader: &Obj) -> Result<(), Raised> {
     // SAFETY: it is a reader, and lives as long as the reference.
     let reader: This<'_, '_, StreamReader> = unsafe { This::new(this.py(), reader.as_ptr()) };
-    let received = with_scratch(|scratch| {
-        Received::new(net::receive(this.fd, scratch), |count| reader.put(&scratch[..count]))
-    });
+    let received =
+        with_scratch(|scratch| Received::new(net::receive(this.fd, scratch), |count| reader.put(&scratch[..count])));
     match received {
         Received::Some(true) => reader.notify(),
         // It was told of the end by somebody else.
-        Received::Some(false) => this.fail_raised(after_end(this.py()), "Fatal error: protocol.data_received() call failed."),
+        Received::Some(false) => {
+            this.fail_raised(after_end(this.py()), "Fatal error: protocol.data_received() call failed.")
+        }
         // The protocol is told in the transport's context, as always.
         other => this.run(|| this.received(other).map(drop)),
     }
@@ -91,8 +92,7 @@ fn read_into_protocol(this: This<'_, '_, Stream>) -> Result<(), Raised> {
     let received = Received::new(net::receive(this.fd, place), |count| count);
     drop(buffer);
     let Some(count) = this.received(received)? else { return Ok(()) };
-    let told =
-        integer(count as isize).and_then(|count| this.tell(intern!(py, "buffer_updated"), Some(count.as_ptr())));
+    let told = integer(count as isize).and_then(|count| this.tell(intern!(py, "buffer_updated"), Some(count.as_ptr())));
     match told {
         Ok(result) => drop(result),
         Err(raised) => return this.fail_raised(raised, "Fatal error: protocol.buffer_updated() call failed."),

@@ -165,11 +165,7 @@ impl<'py> This<'_, 'py, Stream> {
 
     /// `protocol.name(argument)`.
     #[inline]
-    pub(super) fn tell(
-        self,
-        name: &Bound<'_, PyString>,
-        argument: Option<*mut ffi::PyObject>,
-    ) -> Result<Obj, Raised> {
+    pub(super) fn tell(self, name: &Bound<'_, PyString>, argument: Option<*mut ffi::PyObject>) -> Result<Obj, Raised> {
         match self.protocol() {
             Some(protocol) => call_method(&protocol, name, argument),
             None => Ok(none()),
@@ -493,9 +489,7 @@ fn set_protocol(this: This<'_, '_, Stream>, args: Args<'_>) -> RawResult {
     // SAFETY: an argument is live.
     let protocol = unsafe { Bound::from_borrowed_ptr(py, protocol) };
     let sink = sink_of(&protocol).map_err(|error| Raised::from_err(py, error))?;
-    let before = this.with(|state| {
-        (std::mem::replace(&mut state.sink, sink), state.protocol.replace(protocol.into()))
-    });
+    let before = this.with(|state| (std::mem::replace(&mut state.sink, sink), state.protocol.replace(protocol.into())));
     drop(before);
     Ok(raw::none())
 }

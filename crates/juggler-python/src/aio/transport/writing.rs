@@ -95,7 +95,8 @@ impl This<'_, '_, Stream> {
         if silent {
             return Ok(());
         }
-        let warned = LOGGER.get(py).and_then(|logger| logger.call_method1("warning", ("socket.send() raised exception.",)));
+        let warned =
+            LOGGER.get(py).and_then(|logger| logger.call_method1("warning", ("socket.send() raised exception.",)));
         warned.map(drop).map_err(|error| Raised::from_err(py, error))
     }
 
@@ -116,9 +117,8 @@ impl This<'_, '_, Stream> {
     /// Calls the protocol's `pause_writing` if there is too much in the buffer.
     #[inline]
     pub(super) fn pause_protocol(self) -> Result<(), Raised> {
-        let pause = self.with(|state| {
-            state.buffer.len() > state.high && !std::mem::replace(&mut state.protocol_paused, true)
-        });
+        let pause =
+            self.with(|state| state.buffer.len() > state.high && !std::mem::replace(&mut state.protocol_paused, true));
         if !pause {
             return Ok(());
         }
@@ -128,9 +128,7 @@ impl This<'_, '_, Stream> {
 
     /// Calls the protocol's `resume_writing` if it was paused, and the buffer is empty enough.
     fn resume_protocol(self) -> Result<(), Raised> {
-        let resume = self.with(|state| {
-            state.buffer.len() <= state.low && std::mem::take(&mut state.protocol_paused)
-        });
+        let resume = self.with(|state| state.buffer.len() <= state.low && std::mem::take(&mut state.protocol_paused));
         if !resume {
             return Ok(());
         }
