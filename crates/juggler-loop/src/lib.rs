@@ -9,11 +9,18 @@
 //! | [`timers`] | what runs later |
 //! | [`poll`] | which descriptors are watched, and waiting for them |
 //! | [`pace`] | how often a busy loop looks at its descriptors |
+//! | [`buffer`] | what waits to be written, and what was read |
+//! | [`search`] | where some bytes are in others |
+//! | [`net`] | system calls on sockets |
 //! | [`slumber`] | how other threads wake a loop that sleeps |
 
+pub mod buffer;
+#[cfg(not(loom))]
+pub mod net;
 pub mod pace;
 #[cfg(not(loom))]
 pub mod poll;
 pub mod ready;
+pub mod search;
 pub mod slumber;
 pub mod timers;

@@ -50,6 +50,12 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::sleep::Sleep;
     #[pymodule_export]
+    use super::aio::streams::{StreamReader, StreamWriter, set_stream_classes};
+    #[pymodule_export]
+    use super::aio::transport::accept::Acceptor;
+    #[pymodule_export]
+    use super::aio::transport::stream::{Stream, set_transport_class};
+    #[pymodule_export]
     use super::aio::wait::Watch;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};

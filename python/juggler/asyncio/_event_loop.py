@@ -14,6 +14,7 @@ from asyncio.log import logger
 
 from juggler import _juggler
 from juggler.asyncio._children import ChildWatching
+from juggler.asyncio._transports import SocketTransports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class _woken_by_signals:  # noqa: N801
 
 
 @_juggler._own_methods
-class EventLoop(ChildWatching):
+class EventLoop(SocketTransports, ChildWatching):
     """An event loop.
 
     Stands in for `asyncio.EventLoop`, and is a subclass of it. What runs often is native; what is

@@ -163,6 +163,11 @@ impl Loop {
         self.state.hold(py).poller.as_mut()?.unwatch(fd, interest)
     }
 
+    /// Who is run when `fd` is ready for `interest`.
+    pub fn watcher(&self, py: Python<'_>, fd: RawFd, interest: Interest) -> Option<Entry> {
+        self.state.hold(py).poller.as_ref()?.watcher(fd, interest).map(|entry| entry.clone_ref(py))
+    }
+
     /// The loop's clock: nanoseconds.
     #[inline(always)]
     pub fn now() -> u64 {

@@ -20,6 +20,9 @@
 //! | [`any_future`] | futures of any class |
 //! | [`gather`], [`sleep`], [`group`], [`wait`] | `gather`, `sleep`, `TaskGroup`, `wait` |
 //! | [`stdlib`] | what is taken from the standard library |
+//! | [`transport`] | connected and listening sockets |
+//! | [`sockets`] | `sock_recv` and its siblings |
+//! | [`streams`] | `StreamReader` and `StreamWriter` |
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
 pub mod any_future;
@@ -39,11 +42,14 @@ pub mod handle;
 pub mod registry;
 mod scheduling;
 pub mod sleep;
+pub mod sockets;
 pub mod stdlib;
 mod step;
+pub mod streams;
 pub mod sync;
 pub mod task;
 mod task_methods;
+pub mod transport;
 mod turn;
 pub mod wait;
 mod watching;
@@ -54,6 +60,9 @@ use pyo3::prelude::*;
 pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     event_loop::finish(py)?;
+    sockets::add_methods(py)?;
+    streams::finish(py)?;
+    transport::finish(py)?;
     creating::finish_class(py)?;
     future_methods::finish_class(py)?;
     task_methods::finish_class(py)?;

@@ -111,9 +111,9 @@ impl Wait {
     fn acquire(&mut self, py: Python<'_>, mut acquiring: lock::Acquire, mut next: Next) -> Next {
         loop {
             match next {
-                Ok(Step::Await(future)) => {
+                Ok(waiting @ (Step::Await(_) | Step::Delegate(_))) => {
                     self.acquiring = Some(acquiring);
-                    return Ok(Step::Await(future));
+                    return Ok(waiting);
                 }
                 Ok(Step::Done(_)) => break,
                 Err(raised) => {

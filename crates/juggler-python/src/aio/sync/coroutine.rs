@@ -136,6 +136,12 @@ impl Coroutine {
                 let progress = awaited.send(py, unsafe { ffi::Py_None() });
                 self.arrive(py, operation, awaited, progress)
             }
+            Ok(Step::Delegate(coroutine)) => {
+                let awaited = Awaited::delegate(coroutine);
+                // SAFETY: `None` always exists.
+                let progress = awaited.send(py, unsafe { ffi::Py_None() });
+                self.arrive(py, operation, awaited, progress)
+            }
             Err(raised) => {
                 // What the operation holds may run Python when it goes, which must not see the exception.
                 let error = raised.fetch(py);
@@ -173,9 +179,9 @@ impl Coroutine {
                 drop(operation);
                 Err(operation::raise(py, error))
             }
-            State::Parked(mut operation, awaited) => {
-                let next = operation.resume(py, &awaited.future, Ending::Thrown(error));
-                self.go_on(py, operation, next)
+            State::Parked(operation, awaited) => {
+                let progress = awaited.throw(py, error);
+                self.arrive(py, operation, awaited, progress)
             }
             State::Running(_) => Err(already_executing(py)),
             State::Done(_) => Err(already_awaited(py)),

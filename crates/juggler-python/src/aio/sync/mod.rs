@@ -33,11 +33,11 @@
 
 mod barrier;
 mod condition;
-mod coroutine;
+pub mod coroutine;
 mod event;
 mod lock;
-mod operation;
-mod parking;
+pub mod operation;
+pub mod parking;
 mod plain;
 mod queue;
 mod reference;

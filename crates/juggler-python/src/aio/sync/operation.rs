@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 use super::{barrier, condition, event, lock, queue, semaphore};
+use crate::aio::sockets::SocketCall;
 use crate::aio::stdlib::CANCELLED_ERROR;
+use crate::aio::streams;
 use crate::obj::Obj;
 use crate::raw::Raised;
 use pyo3::ffi;
@@ -15,6 +17,8 @@ pub enum Step {
     Done(Obj),
     /// It goes on when this future is done.
     Await(Obj),
+    /// It goes on when this coroutine has ended, which gets to know of all that is thrown in meanwhile.
+    Delegate(Obj),
 }
 
 /// A step, or an exception that ends the operation.
@@ -173,4 +177,7 @@ operations! {
     QueueGet(queue::Get),
     QueuePut(queue::Put),
     QueueJoin(queue::Join),
+    StreamRead(streams::Read),
+    StreamDrain(streams::Drain),
+    Socket(SocketCall),
 }

@@ -9,6 +9,7 @@ use crate::aio::creating;
 use crate::aio::future::{self, State};
 use crate::obj::Obj;
 use crate::raw::Raised;
+use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -89,6 +90,8 @@ pub struct Awaited {
     pub future: Obj,
     /// What `await future` sends to; None if the future is native, which is its own iterator.
     iterator: Option<Obj>,
+    /// Whether it is a coroutine that does a part of the work.
+    is_delegate: bool,
 }
 
 /// How a future stands that is awaited.
@@ -107,10 +110,31 @@ impl Awaited {
     #[inline(always)]
     pub fn new(py: Python<'_>, future: Obj) -> Result<Self, Raised> {
         if as_plain(py, &future).is_some() {
-            return Ok(Self { future, iterator: None });
+            return Ok(Self { future, iterator: None, is_delegate: false });
         }
         match future.bind(py).call_method0(intern!(py, "__await__")) {
-            Ok(iterator) => Ok(Self { future, iterator: Some(iterator.into()) }),
+            Ok(iterator) => Ok(Self { future, iterator: Some(iterator.into()), is_delegate: false }),
+            Err(error) => Err(Raised::from_err(py, error)),
+        }
+    }
+
+    /// Begins to await `coroutine`, which gets to know of what is thrown in.
+    pub fn delegate(coroutine: Obj) -> Self {
+        Self { future: coroutine, iterator: None, is_delegate: true }
+    }
+
+    /// Throws `error` in.
+    ///
+    /// # Errors
+    /// What comes of it: the same, if nobody is told of it.
+    pub fn throw(&self, py: Python<'_>, error: Obj) -> Result<Progress, Raised> {
+        let error = error.into_bound(py);
+        if !self.is_delegate {
+            return Err(Raised::from_err(py, PyErr::from_value(error)));
+        }
+        match self.future.bind(py).call_method1(intern!(py, "throw"), (error,)) {
+            Ok(object) => Ok(Progress::Yields(object.into())),
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(Progress::Ready),
             Err(error) => Err(Raised::from_err(py, error)),
         }
     }

@@ -152,6 +152,6 @@ impl Operation for Join {
 fn to_none(py: Python<'_>, next: Next) -> Next {
     match next? {
         Step::Done(_) => Ok(operation::nothing(py)),
-        Step::Await(future) => Ok(Step::Await(future)),
+        waiting => Ok(waiting),
     }
 }

@@ -1,0 +1,333 @@
+//! `loop.sock_recv` and its siblings, but for `sock_connect`, which has to look addresses up.
+//!
+//! Each tries at once. If the socket is not ready, its coroutine awaits a future that the loop sets when it is, and tries
+//! again. What watches the descriptor stays with the loop afterwards, so that the next wait on the same socket needs no system
+//! call; if the descriptor is ready while nobody waits, the loop drops it. It knows its socket: a descriptor's number may
+//! belong to another one meanwhile, of which the system was told nothing.
+#![allow(unsafe_code)]
+
+use super::callback::owned;
+use super::attached::Attached;
+use super::class::assume;
+use super::entry::{Entry, Kind};
+use super::event_loop::Loop;
+use super::future::{self, Future, none};
+use super::stdlib::Import;
+use super::sync::coroutine;
+use super::sync::operation::{Ending, Next, Operation, Step, raise};
+use super::sync::parking;
+use super::transport::{chunk::Bytes, os_error};
+use crate::ipc::pickle::Buffer;
+use crate::obj::Obj;
+use crate::raw::{Args, Raised, RawResult, This, methods};
+use juggler_loop::buffer::with_scratch;
+use juggler_loop::net;
+use juggler_loop::poll::Interest;
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyValueError};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::types::{PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::RawFd;
+
+static SOCKET: Import = Import::new("socket", "socket");
+static CHECK_SOCKET: Import = Import::new("juggler.asyncio._transports", "check_socket");
+
+/// What watches a socket's descriptor.
+#[pyclass(frozen, module = "juggler._juggler")]
+struct SocketWatch {
+    socket: Py<PyWeakrefReference>,
+    /// Is set when the descriptor is ready; nobody waits if there is none.
+    future: Attached<Option<Obj>>,
+}
+
+#[pymethods]
+impl SocketWatch {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.socket)?;
+        self.future.traverse(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit)))
+    }
+}
+
+static WAKE: Kind = Kind { run: wake, is_cancelled: is_idle };
+
+fn watch_of<'a, 'py>(py: Python<'py>, object: &'a Obj) -> This<'a, 'py, SocketWatch> {
+    // SAFETY: entries of this kind are such; `object` keeps it alive.
+    unsafe { This::new(py, object.as_ptr()) }
+}
+
+fn wake(py: Python<'_>, object: Obj) -> Result<(), Raised> {
+    match watch_of(py, &object).future.with(py, Option::take) {
+        Some(future) => parking::wake(py, &future).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn is_idle(object: &Obj) -> bool {
+    // SAFETY: the loop's thread asks, attached.
+    let py = unsafe { Python::assume_attached() };
+    watch_of(py, object).future.with(py, |future| match future {
+        Some(future) => assume::<Future>(py, future).is_done(py),
+        None => true,
+    })
+}
+
+/// Something that is done with a socket.
+pub struct SocketCall {
+    event_loop: Obj,
+    socket: Obj,
+    what: What,
+    name: &'static str,
+}
+
+enum What {
+    Receive(usize),
+    ReceiveInto(Obj),
+    /// All of an object's bytes; so many are sent.
+    SendAll(Obj, usize),
+    /// A method of the socket, its arguments, and what to wait for when it says that the socket is not ready.
+    Method(&'static str, Obj, Interest),
+    Accept,
+}
+
+impl What {
+    fn interest(&self) -> Interest {
+        match self {
+            Self::SendAll(..) => Interest::Write,
+            Self::Method(_, _, interest) => *interest,
+            _ => Interest::Read,
+        }
+    }
+}
+
+impl SocketCall {
+    /// What comes of trying; `None` if the socket is not ready.
+    fn attempt(&mut self, py: Python<'_>, fd: RawFd) -> Result<Option<Obj>, Raised> {
+        let failed = |error: io::Error| Raised::from_err(py, os_error(&error));
+        match &mut self.what {
+            What::Receive(most) => receive(py, fd, *most),
+            What::ReceiveInto(object) => {
+                let buffer = Buffer::new(object.as_ptr(), ffi::PyBUF_WRITABLE)?;
+                // SAFETY: the buffer is held, can be written to, and is as long as it says.
+                let place = unsafe { std::slice::from_raw_parts_mut(buffer.start(), buffer.bytes().len()) };
+                let received = net::receive(fd, place).map_err(failed)?;
+                // SAFETY: the thread is attached.
+                received.map(|count| owned(unsafe { ffi::PyLong_FromSize_t(count) })).transpose()
+            }
+            What::SendAll(object, sent) => {
+                let buffer = Buffer::new(object.as_ptr(), ffi::PyBUF_SIMPLE)?;
+                // Others may have made it shorter meanwhile.
+                let rest = buffer.bytes().get(*sent..).unwrap_or_default();
+                if rest.is_empty() && *sent > 0 {
+                    return Ok(Some(none()));
+                }
+                let count = net::send(fd, rest).map_err(failed)?;
+                *sent += count.unwrap_or(0);
+                Ok(count.filter(|&count| count == rest.len()).map(|_| none()))
+            }
+            What::Method(name, arguments, _) => {
+                // SAFETY: made as a tuple.
+                let arguments = unsafe { arguments.bind(py).to_owned().cast_into_unchecked::<PyTuple>() };
+                unless_blocked(py, self.socket.bind(py).call_method1(*name, arguments))
+            }
+            What::Accept => {
+                let accepted = self.socket.bind(py).call_method0(intern!(py, "accept"));
+                let Some(pair) = unless_blocked(py, accepted)? else { return Ok(None) };
+                let unblocked = pair
+                    .bind(py)
+                    .get_item(0)
+                    .and_then(|connection| connection.call_method1(intern!(py, "setblocking"), (false,)));
+                unblocked.map_err(|error| Raised::from_err(py, error))?;
+                Ok(Some(pair))
+            }
+        }
+    }
+
+    fn go(&mut self, py: Python<'_>) -> Next {
+        let fd = descriptor(&self.socket.bind(py))?;
+        if let Some(result) = self.attempt(py, fd)? {
+            return Ok(Step::Done(result));
+        }
+        let future = future::create(py, &self.event_loop)?;
+        self.watch(py, fd, future.clone_ref(py))?;
+        Ok(Step::Await(future))
+    }
+
+    /// Has `future` set when the socket is ready.
+    fn watch(&self, py: Python<'_>, fd: RawFd, future: Obj) -> Result<(), Raised> {
+        // SAFETY: it is a loop; `self` keeps it alive.
+        let native: This<'_, '_, Loop> = unsafe { This::new(py, self.event_loop.as_ptr()) };
+        let interest = self.what.interest();
+        if let Some(known) = native.watcher(py, fd, interest).filter(|entry| std::ptr::eq(entry.kind, &raw const WAKE))
+        {
+            let known = watch_of(py, &known.object);
+            if known.socket.bind(py).upgrade().is_some_and(|socket| socket.as_ptr() == self.socket.as_ptr()) {
+                let before = known.future.with(py, |place| place.replace(future));
+                drop(before);
+                return Ok(());
+            }
+        }
+        let made = native.as_any().call_method1(intern!(py, "_ensure_fd_no_transport"), (fd,)).and_then(|_| {
+            let socket = PyWeakrefReference::new(&self.socket.bind(py))?.unbind();
+            Bound::new(py, SocketWatch { socket, future: Attached::new(Some(future)) })
+        });
+        let object = made.map_err(|error| Raised::from_err(py, error))?.into_any().into();
+        drop(native.watch(py, fd, interest, Entry { object, kind: &WAKE })?);
+        Ok(())
+    }
+}
+
+impl Operation for SocketCall {
+    fn begin(&mut self, py: Python<'_>) -> Next {
+        // SAFETY: it is a loop; `self` keeps it alive.
+        let native: This<'_, '_, Loop> = unsafe { This::new(py, self.event_loop.as_ptr()) };
+        let socket = self.socket.bind(py);
+        let is_plain = SOCKET.get(py).is_ok_and(|class| socket.get_type().is(class));
+        if !is_plain || native.is_debug() {
+            let check = CHECK_SOCKET.get(py).and_then(|check| check.call1((native.as_any(), socket)));
+            check.map_err(|error| Raised::from_err(py, error))?;
+        }
+        self.go(py)
+    }
+
+    fn resume(&mut self, py: Python<'_>, _future: &Obj, ending: Ending) -> Next {
+        match ending {
+            Ending::Woken => self.go(py),
+            Ending::Thrown(error) => Err(raise(py, error)),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.event_loop.visit(visit)?;
+        self.socket.visit(visit)?;
+        match &self.what {
+            What::ReceiveInto(object) | What::SendAll(object, _) | What::Method(_, object, _) => object.visit(visit),
+            What::Receive(_) | What::Accept => Ok(()),
+        }
+    }
+}
+
+fn descriptor(socket: &Bound<'_, PyAny>) -> Result<RawFd, Raised> {
+    let py = socket.py();
+    let fd = socket.call_method0(intern!(py, "fileno")).and_then(|fd| fd.extract());
+    fd.map_err(|error| Raised::from_err(py, error))
+}
+
+/// At most `most` bytes.
+fn receive(py: Python<'_>, fd: RawFd, most: usize) -> Result<Option<Obj>, Raised> {
+    let received = with_scratch(|scratch| {
+        let most = most.min(scratch.len());
+        net::receive(fd, &mut scratch[..most]).map(|count| count.map(|count| Bytes::copy(py, &scratch[..count])))
+    });
+    match received {
+        Ok(bytes) => Ok(bytes.transpose()?.map(Bytes::into_obj)),
+        Err(error) => Err(Raised::from_err(py, os_error(&error))),
+    }
+}
+
+/// The result of a method, `None` if it said that the socket is not ready.
+fn unless_blocked(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> Result<Option<Obj>, Raised> {
+    match result {
+        Ok(result) => Ok(Some(result.into())),
+        Err(error) if error.is_instance_of::<PyBlockingIOError>(py) => Ok(None),
+        Err(error) if error.is_instance_of::<PyInterruptedError>(py) => Ok(None),
+        Err(error) => Err(Raised::from_err(py, error)),
+    }
+}
+
+fn create(this: This<'_, '_, Loop>, socket: *mut ffi::PyObject, what: What, name: &'static str) -> RawResult {
+    // SAFETY: the receiver and the arguments are live.
+    let (event_loop, socket) = unsafe { (Obj::from_borrowed(this.as_any().as_ptr()), Obj::from_borrowed(socket)) };
+    coroutine::create(this.py(), SocketCall { event_loop, socket, what, name })
+}
+
+/// An argument, owned.
+fn kept(argument: *mut ffi::PyObject) -> Obj {
+    // SAFETY: an argument is live.
+    unsafe { Obj::from_borrowed(argument) }
+}
+
+fn sock_recv(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
+    let py = this.py();
+    let [socket, n] = args.parse(py, "sock_recv", [c"sock", c"n"], 2)?;
+    // SAFETY: an argument is live, and the thread is attached.
+    let most = unsafe { ffi::PyNumber_AsSsize_t(n, std::ptr::null_mut()) };
+    if most < 0 {
+        // SAFETY: as above.
+        return Err(match unsafe { ffi::PyErr_Occurred() }.is_null() {
+            true => Raised::new::<PyValueError>(py, "negative buffersize in recv"),
+            false => Raised,
+        });
+    }
+    create(this, socket, What::Receive(most.unsigned_abs()), "EventLoop.sock_recv")
+}
+
+fn sock_recv_into(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
+    let [socket, buffer] = args.parse(this.py(), "sock_recv_into", [c"sock", c"buf"], 2)?;
+    create(this, socket, What::ReceiveInto(kept(buffer)), "EventLoop.sock_recv_into")
+}
+
+fn sock_sendall(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
+    let [socket, data] = args.parse(this.py(), "sock_sendall", [c"sock", c"data"], 2)?;
+    create(this, socket, What::SendAll(kept(data), 0), "EventLoop.sock_sendall")
+}
+
+fn sock_accept(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
+    let [socket] = args.parse(this.py(), "sock_accept", [c"sock"], 1)?;
+    create(this, socket, What::Accept, "EventLoop.sock_accept")
+}
+
+/// A method of the socket of the same name, with the arguments that come after it; those behind the first `required` may be
+/// left out.
+fn method<const N: usize>(
+    this: This<'_, '_, Loop>,
+    args: Args<'_>,
+    (name, method): (&'static str, &'static str),
+    parameters: [&CStr; N],
+    required: usize,
+    interest: Interest,
+) -> RawResult {
+    let py = this.py();
+    let places = args.parse(py, name.trim_start_matches("EventLoop."), parameters, required)?;
+    let rest = places[1..].iter().filter(|place| !place.is_null()).map(|&place| kept(place).into_bound(py));
+    let arguments = PyTuple::new(py, rest.collect::<Vec<_>>()).map_err(|error| Raised::from_err(py, error))?;
+    create(this, places[0], What::Method(method, arguments.into_any().into(), interest), name)
+}
+
+fn sock_recvfrom(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
+    let parameters = [c"sock", c"bufsize"];
+    method(this, args, ("EventLoop.sock_recvfrom", "recvfrom"), parameters, 2, Interest::Read)
+}
+
+fn sock_recvfrom_into(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
+    let parameters = [c"sock", c"buf", c"nbytes"];
+    method(this, args, ("EventLoop.sock_recvfrom_into", "recvfrom_into"), parameters, 2, Interest::Read)
+}
+
+fn sock_sendto(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
+    let parameters = [c"sock", c"data", c"address"];
+    method(this, args, ("EventLoop.sock_sendto", "sendto"), parameters, 3, Interest::Write)
+}
+
+methods! { add_methods for Loop {
+    "sock_recv" => keywords sock_recv, "($self, sock, n)\n--\n\n\
+        Receive at most `n` bytes from a socket in the non-blocking mode. Coroutine.";
+    "sock_recv_into" => keywords sock_recv_into, "($self, sock, buf)\n--\n\n\
+        Receive into a buffer; returns how many bytes. Coroutine.";
+    "sock_recvfrom" => keywords sock_recvfrom, "($self, sock, bufsize)\n--\n\n\
+        Receive a datagram of at most so many bytes; returns it and its sender. Coroutine.";
+    "sock_recvfrom_into" => keywords sock_recvfrom_into, "($self, sock, buf, nbytes=0)\n--\n\n\
+        Receive a datagram into a buffer; returns how many bytes, and the sender. Coroutine.";
+    "sock_sendall" => keywords sock_sendall, "($self, sock, data)\n--\n\nSend all of some bytes. Coroutine.";
+    "sock_sendto" => keywords sock_sendto, "($self, sock, data, address)\n--\n\n\
+        Send a datagram; returns how many bytes. Coroutine.";
+    "sock_accept" => keywords sock_accept, "($self, sock)\n--\n\n\
+        Accept a connection; returns its socket, in the non-blocking mode, and the other side's address. Coroutine.";
+} }

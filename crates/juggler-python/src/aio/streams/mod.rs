@@ -1,0 +1,50 @@
+//! `StreamReader` and `StreamWriter`.
+//!
+//! The classes of programs are Python ones (`juggler.asyncio.streams`), based on these and on the standard library's: what is
+//! here runs often, everything else is the standard library's own.
+//!
+//! A transport of ours whose protocol is a `StreamReaderProtocol` and nothing more puts what it reads into the reader's buffer
+//! itself. Reads are native coroutines: one whose data is there already ends in its first step.
+
+mod reader;
+mod reading;
+mod writer;
+
+pub use reader::{StreamReader, after_end, as_reader};
+pub use reading::Read;
+pub use writer::{Drain, StreamWriter};
+
+use crate::raw;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+/// The protocol's class.
+static PROTOCOL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// Whether `protocol` is one that only passes on to a reader what it is told, so that nobody has to tell it.
+pub fn is_plain_protocol(protocol: &Bound<'_, PyAny>) -> bool {
+    PROTOCOL.get(protocol.py()).is_some_and(|class| protocol.get_type().is(class))
+}
+
+/// Names the classes of programs, which are based on the native ones, and the protocol's class.
+#[pyfunction]
+#[pyo3(name = "_set_stream_classes")]
+pub fn set_stream_classes(
+    reader: &Bound<'_, PyType>,
+    writer: &Bound<'_, PyType>,
+    protocol: &Bound<'_, PyType>,
+) -> PyResult<()> {
+    let py = reader.py();
+    raw::own_methods(reader)?;
+    raw::own_methods(writer)?;
+    let _ = PROTOCOL.set(py, protocol.clone().unbind());
+    Ok(())
+}
+
+/// Adds what PyO3 does not to the classes.
+pub fn finish(py: Python<'_>) -> PyResult<()> {
+    reading::add_methods(py)?;
+    reader::add_methods(py)?;
+    writer::add_methods(py)
+}

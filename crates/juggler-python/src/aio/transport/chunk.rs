@@ -1,0 +1,105 @@
+//! What a program writes.
+#![allow(unsafe_code)]
+
+use crate::ipc::pickle::Buffer;
+use crate::obj::Obj;
+use crate::raw::Raised;
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// A bytes object. The transport keeps it until it is written.
+#[derive(Debug)]
+pub struct Bytes(Obj);
+
+impl Bytes {
+    /// A copy of `bytes`.
+    ///
+    /// # Errors
+    /// `MemoryError`
+    #[inline]
+    pub fn copy(_py: Python<'_>, bytes: &[u8]) -> Result<Self, Raised> {
+        // SAFETY: the slice is as long as it says, and the thread is attached.
+        let object = unsafe { ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t) };
+        crate::aio::callback::owned(object).map(Self)
+    }
+
+    /// The object.
+    pub fn into_obj(self) -> Obj {
+        self.0
+    }
+
+    /// Shows the object to the garbage collector.
+    pub fn visit(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.0.visit(visit)
+    }
+}
+
+impl AsRef<[u8]> for Bytes {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: it is a bytes object, whose contents live and stay as long as it does.
+        unsafe {
+            let start = ffi::PyBytes_AsString(self.0.as_ptr()).cast::<u8>();
+            std::slice::from_raw_parts(start, ffi::PyBytes_Size(self.0.as_ptr()).unsigned_abs())
+        }
+    }
+}
+
+/// What was passed to be written.
+pub enum Chunk {
+    /// Never changes, so it can be kept.
+    Bytes(Bytes),
+    /// May be changed by the program as soon as the call returns: what is kept must be copied.
+    Borrowed(Buffer),
+}
+
+impl Chunk {
+    /// What `object` holds.
+    ///
+    /// # Errors
+    /// `TypeError` if it is neither bytes nor a bytearray nor a memoryview; `BufferError` if a memoryview is not contiguous.
+    #[inline]
+    pub fn new(py: Python<'_>, object: *mut ffi::PyObject) -> Result<Self, Raised> {
+        // SAFETY: an argument is live, and the thread is attached.
+        unsafe {
+            if ffi::PyBytes_Check(object) != 0 {
+                return Ok(Self::Bytes(Bytes(Obj::from_borrowed(object))));
+            }
+            if ffi::PyByteArray_Check(object) == 0 && ffi::PyMemoryView_Check(object) == 0 {
+                return Err(Self::refuse(py, object));
+            }
+        }
+        Buffer::new(object, ffi::PyBUF_SIMPLE).map(Self::Borrowed)
+    }
+
+    #[cold]
+    fn refuse(py: Python<'_>, object: *mut ffi::PyObject) -> Raised {
+        // SAFETY: an argument is live.
+        let object = unsafe { Bound::from_borrowed_ptr(py, object) };
+        let class = object.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+        let message = format!("data argument must be a bytes, bytearray, or memoryview object, not '{class}'");
+        Raised::new::<PyTypeError>(py, &message)
+    }
+
+    /// The chunk to keep, and how much of it is written, if `written` bytes of this one are.
+    ///
+    /// # Errors
+    /// `MemoryError`
+    pub fn keep(self, py: Python<'_>, written: usize) -> Result<(Bytes, usize), Raised> {
+        match self {
+            Self::Bytes(bytes) => Ok((bytes, written)),
+            Self::Borrowed(buffer) => Ok((Bytes::copy(py, &buffer.bytes()[written..])?, 0)),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Chunk {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes.as_ref(),
+            Self::Borrowed(buffer) => buffer.bytes(),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+"""How native transports are made: the part of a loop that is run once per connection."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from asyncio import base_events, constants, transports, trsock
+
+from juggler import _juggler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+    from typing import Any
+
+# The descriptors, or the memory for another connection, have run out.
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class SocketTransport(transports._FlowControlMixin, transports.Transport):
+    """The class that native transports of connected sockets say they are of.
+
+    What they do is in `juggler._juggler.StreamTransport`: a class that has its state in memory of
+    its own can't have a base with slots.
+    """
+
+    __slots__ = ()
+
+    # What `start_tls` and `sendfile` of the loop ask for.
+    _start_tls_compatible = True
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
+
+
+_juggler._set_transport_class(SocketTransport)
+
+
+def check_socket(loop: Any, sock: Any) -> None:
+    """Raise unless `sock` is fit for a `sock_...` method of `loop`."""
+    base_events._check_ssl_socket(sock)
+    if loop.get_debug() and sock.gettimeout() != 0:
+        raise ValueError("the socket must be non-blocking")
+
+
+class SocketTransports(asyncio.BaseEventLoop):
+    """The part of a loop that makes transports of sockets."""
+
+    _transports: Any
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(sock)
+        extra = {} if extra is None else extra
+        extra["socket"] = trsock.TransportSocket(sock)
+        for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
+            if name not in extra:
+                try:
+                    extra[name] = ask()
+                except OSError:
+                    extra[name] = None
+        base_events._set_nodelay(sock)
+        transport: Any = _juggler.StreamTransport(self, sock, protocol, waiter, extra, server)
+        if server is not None:
+            server._attach(*_attached(transport))
+        self._transports[sock.fileno()] = transport
+        transport._start()
+        return transport
+
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: ssl.SSLContext | None = None,
+        server: Any = None,
+        backlog: int = 100,
+        *timeouts: float | None,
+        **named_timeouts: float | None,
+    ) -> None:
+        kind = sock.family, sock.type | socket.SOCK_NONBLOCK, sock.proto
+
+        def connected(descriptor: int) -> None:
+            try:
+                connection = socket.socket(*kind, fileno=descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if self._debug:
+                asyncio.log.logger.debug("%r got a new connection: %r", server, connection)
+            if sslcontext is None:
+                self._serve(protocol_factory, connection, server)
+            else:
+                accept = self._accept_connection2(
+                    protocol_factory,
+                    connection,
+                    {"peername": _peername(connection)},
+                    sslcontext,
+                    server,
+                    *timeouts,
+                    **named_timeouts,
+                )
+                self.create_task(accept)
+
+        def failed(error: OSError) -> None:
+            if error.errno not in _OUT_OF_RESOURCES:
+                raise error
+            # There is no other way to have the system not report the connection again at once.
+            self._remove_reader(sock.fileno())
+            self.call_later(constants.ACCEPT_RETRY_DELAY, resume)
+            self.call_exception_handler(
+                {
+                    "message": "socket.accept() out of system resource",
+                    "exception": error,
+                    "socket": trsock.TransportSocket(sock),
+                }
+            )
+
+        def resume() -> None:
+            if sock.fileno() >= 0:
+                acceptor._start()
+
+        acceptor = _juggler.Acceptor(self, sock, connected, failed, backlog + 1)
+        acceptor._start()
+
+    def _serve(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        connection: socket.socket,
+        server: Any,
+    ) -> None:
+        """Make protocol and transport for a connection that was accepted."""
+        protocol = None
+        try:
+            protocol = protocol_factory()
+            self._make_socket_transport(connection, protocol, server=server)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                raise
+            if self._debug:
+                context = {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error,
+                }
+                if protocol is not None:
+                    context["protocol"] = protocol
+                self.call_exception_handler(context)
+
+
+def _peername(connection: socket.socket) -> Any:
+    try:
+        return connection.getpeername()
+    except OSError:
+        return None
+
+
+if hasattr(base_events.Server, "close_clients"):
+
+    def _attached(transport: Any) -> tuple[Any, ...]:
+        """What a server wants to know of a transport."""
+        return (transport,)
+else:
+
+    def _attached(transport: Any) -> tuple[Any, ...]:
+        """What a server wants to know of a transport: nothing."""
+        return ()

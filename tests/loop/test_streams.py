@@ -1,0 +1,221 @@
+"""Streams on native transports and on any others, against the standard library's."""
+
+import asyncio
+import os
+import socket
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from juggler.asyncio import new_event_loop, streams
+
+Loop = asyncio.AbstractEventLoop
+MODULES = pytest.mark.parametrize("module", [asyncio, streams], ids=["stock", "native"])
+
+
+async def connected(module: Any, **options: Any) -> tuple[Any, Any, socket.socket]:
+    """A reader, a writer, and the other side's socket."""
+    ours, other = socket.socketpair()
+    other.settimeout(10)
+    reader, writer = await module.open_connection(sock=ours, **options)
+    assert isinstance(reader, asyncio.StreamReader) and isinstance(writer, asyncio.StreamWriter)
+    return reader, writer, other
+
+
+async def closed(writer: Any, *others: socket.socket) -> None:
+    """Close all."""
+    writer.close()
+    await writer.wait_closed()
+    for other in others:
+        other.close()
+
+
+@MODULES
+def test_echo(any_loop: Loop, module: Any) -> None:
+    async def serve(reader: Any, writer: Any) -> None:
+        async for line in reader:
+            writer.write(line.upper())
+            await writer.drain()
+        writer.write_eof()
+        await closed(writer)
+
+    async def main() -> None:
+        server = await module.start_server(serve, "127.0.0.1", 0)
+        reader, writer = await module.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"one\ntwo\n")
+        assert await reader.readuntil(b"\nT") == b"ONE\nT"
+        writer.writelines([b"three\n", b"four"])
+        writer.write_eof()
+        assert await reader.read() == b"WO\nTHREE\nFOUR"
+        assert reader.at_eof()
+        await closed(writer)
+        server.close()
+        await server.wait_closed()
+
+    any_loop.run_until_complete(main())
+
+
+@MODULES
+def test_waiting_reads(any_loop: Loop, module: Any) -> None:
+    async def main() -> None:
+        reader, writer, other = await connected(module)
+        any_loop.call_later(0.003, other.send, b"da")
+        any_loop.call_later(0.006, other.send, b"ta\n")
+        assert await reader.readexactly(3) == b"dat"
+        assert await reader.readline() == b"a\n"
+        waiting = asyncio.ensure_future(reader.read(10))
+        await asyncio.sleep(0.003)
+        with pytest.raises(RuntimeError, match="already waiting"):
+            await reader.read(10)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        other.send(b"rest")
+        assert await reader.read(10) == b"rest"
+        other.close()
+        assert await reader.read(10) == b""
+        with pytest.raises(asyncio.IncompleteReadError):
+            await reader.readexactly(1)
+        await closed(writer)
+
+    any_loop.run_until_complete(main())
+
+
+@MODULES
+def test_a_reader_that_does_not_read_stalls_the_other_side(any_loop: Loop, module: Any) -> None:
+    async def main() -> None:
+        reader, writer, other = await connected(module, limit=1000)
+        other.setblocking(False)
+        whole = os.urandom(5_000_000)
+        sending = asyncio.ensure_future(any_loop.sock_sendall(other, whole))
+        await asyncio.sleep(0.05)
+        assert not writer.transport.is_reading() and not sending.done()
+        assert len(reader._buffer) < 1_000_000
+        assert await reader.readexactly(len(whole)) == whole
+        await sending
+        await closed(writer, other)
+
+    any_loop.run_until_complete(main())
+
+
+@MODULES
+def test_drain_waits_for_the_other_side(any_loop: Loop, module: Any) -> None:
+    async def main() -> None:
+        _, writer, other = await connected(module)
+        await writer.drain()
+        writer.write(bytes(3_000_000))
+        draining = [asyncio.ensure_future(writer.drain()) for _ in range(3)]
+        await asyncio.sleep(0.005)
+        assert not any(task.done() for task in draining)
+        draining.pop().cancel()
+        other.setblocking(False)
+        received = 0
+        while received < 3_000_000:
+            received += len(await any_loop.sock_recv(other, 65536))
+        await asyncio.gather(*draining)
+        await closed(writer, other)
+
+    any_loop.run_until_complete(main())
+
+
+@MODULES
+def test_drain_of_a_connection_that_is_lost(any_loop: Loop, module: Any) -> None:
+    async def main() -> None:
+        _, writer, other = await connected(module)
+        writer.write(bytes(3_000_000))
+        draining = asyncio.ensure_future(writer.drain())
+        await asyncio.sleep(0.005)
+        other.close()
+        with pytest.raises(ConnectionError):
+            await draining
+        with pytest.raises(ConnectionError):
+            await writer.drain()
+        with pytest.raises(ConnectionError):
+            await writer.wait_closed()
+
+    any_loop.run_until_complete(main())
+
+
+@MODULES
+def test_a_client_callback_that_raises(any_loop: Loop, module: Any) -> None:
+    async def fail(reader: Any, writer: Any) -> None:
+        await reader.read(1)
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        told: list[dict[str, Any]] = []
+        any_loop.set_exception_handler(lambda _, context: told.append(context))
+        server = await module.start_server(fail, "127.0.0.1", 0)
+        reader, writer = await module.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"x")
+        assert await reader.read() == b""
+        assert told[0]["message"] == "Unhandled exception in client_connected_cb"
+        assert isinstance(told[0]["exception"], ZeroDivisionError)
+        await closed(writer)
+        server.close()
+
+    any_loop.run_until_complete(main())
+
+
+def test_the_exposed_buffer_may_be_changed() -> None:
+    loop = new_event_loop()
+    reader = streams.StreamReader(loop=loop)
+    reader.feed_data(b"some data")
+    buffer = reader._buffer
+    assert isinstance(buffer, bytearray) and buffer == b"some data"
+    del buffer[:5]
+    reader.feed_data(b" more")
+    assert loop.run_until_complete(reader.read(100)) == b"data more"
+    reader.feed_data(b"gone")
+    reader._buffer.clear()
+    reader.feed_eof()
+    assert reader.at_eof()
+    loop.close()
+
+
+READS = st.one_of(
+    st.tuples(st.just("read"), st.sampled_from([-1, 0, 1, 3, 10])),
+    st.tuples(st.just("readexactly"), st.integers(0, 12)),
+    st.tuples(st.just("readline")),
+    st.tuples(st.just("readuntil"), st.sampled_from([b"\n", b"ab", b"aba"])),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    pieces=st.lists(st.binary(max_size=20).map(lambda data: bytes(b"ab\nc"[b % 4] for b in data))),
+    reads=st.lists(READS, max_size=12),
+    limit=st.sampled_from([1, 5, 100]),
+)
+def test_reads_give_what_the_standard_librarys_give(
+    pieces: list[bytes], reads: list[tuple[Any, ...]], limit: int
+) -> None:
+    async def outcomes(module: Any) -> list[object]:
+        loop = asyncio.get_running_loop()
+        reader = module.StreamReader(limit=limit, loop=loop)
+
+        async def feed() -> None:
+            for piece in pieces:
+                reader.feed_data(piece)
+                await asyncio.sleep(0)
+            reader.feed_eof()
+
+        feeding = asyncio.ensure_future(feed())
+        results: list[object] = []
+        for name, *args in reads:
+            try:
+                results.append(await getattr(reader, name)(*args))
+            except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+                results.append((type(error), error.args, vars(error)))
+            results.append(bytes(reader._buffer))
+        await feeding
+        return results
+
+    for make in (asyncio.SelectorEventLoop, new_event_loop):
+        loop = make()
+        assert loop.run_until_complete(outcomes(streams)) == loop.run_until_complete(
+            outcomes(asyncio)
+        )
+        loop.close()
