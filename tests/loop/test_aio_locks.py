@@ -347,7 +347,7 @@ def test_one_loop_only() -> None:
     asyncio.run(contend())
     # Nobody has to wait: no loop is needed.
     asyncio.run(take(lock))
-    with pytest.raises(RuntimeError, match="Lock object at .* is bound to a different event loop"):
+    with pytest.raises(RuntimeError, match=r"Lock object at .* is bound to a different event loop"):
         asyncio.run(contend())
 
 
@@ -358,21 +358,19 @@ async def take(lock: locks.Lock) -> None:
 
 def test_waking_after_the_loop_was_closed() -> None:
     event = locks.Event()
-
-    async def wait() -> None:
-        asyncio.ensure_future(event.wait())
-        await asyncio.sleep(0)
-
     loop = new_event_loop()
-    task = loop.create_task(wait())
-    loop.run_until_complete(task)
-    waiting = asyncio.all_tasks(loop)
+
+    async def wait() -> asyncio.Task[Any]:
+        waiting = loop.create_task(event.wait())
+        await asyncio.sleep(0)
+        return waiting
+
+    waiting = loop.run_until_complete(wait())
     loop.close()
     with pytest.raises(RuntimeError, match="closed"):
         event.set()
-    for left in waiting:
-        left._log_destroy_pending = False  # type: ignore[attr-defined]
-        left.get_coro().close()  # type: ignore[union-attr]
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+    assert not waiting.done()
 
 
 def test_numbers_of_permits() -> None:

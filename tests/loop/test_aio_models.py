@@ -49,7 +49,7 @@ OURS = [
 
 
 def programs(**operations: st.SearchStrategy[Any] | None) -> st.SearchStrategy[Steps]:
-    """Lists of steps, each an operation and what it takes; every one with turns and cancellations."""
+    """Lists of steps, each an operation and what it takes, with turns and cancellations."""
     steps = [
         st.tuples(st.just(name)) if argument is None else st.tuples(st.just(name), argument)
         for name, argument in operations.items()

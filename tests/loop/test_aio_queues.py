@@ -104,7 +104,9 @@ def test_a_subclass_may_override_all_hooks(runner: asyncio.Runner) -> None:
     runner.run(main())
 
 
-@pytest.mark.parametrize("hook", ["_put", "_get", "put_nowait", "get_nowait", "qsize", "full", "empty"])
+@pytest.mark.parametrize(
+    "hook", ["_put", "_get", "put_nowait", "get_nowait", "qsize", "full", "empty"]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_hook_is_called_if_it_is_overridden(
     kind: Any, hook: str, runner: asyncio.Runner

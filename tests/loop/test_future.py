@@ -36,10 +36,10 @@ def test_a_loop_makes_them(loop: EventLoop) -> None:
     assert "_asyncio_future_blocking" in dir(future)
 
 
-@pytest.mark.parametrize("make", [lambda loop: Future(loop=loop), lambda loop: asyncio.Future(loop=loop)])
+@pytest.mark.parametrize("make", [Future, asyncio.Future])
 @pytest.mark.parametrize("task", [Task, asyncio.Task], ids=["our-task", "stock-task"])
 def test_either_task_awaits_either_future(any_loop: Any, make: Any, task: Any) -> None:
-    future = make(any_loop)
+    future = make(loop=any_loop)
     waiting = task(_wait_for(future), loop=any_loop)
     any_loop.call_soon(future.set_result, "done")
     assert any_loop.run_until_complete(waiting) == "done"
@@ -218,7 +218,10 @@ def test_the_call_graph_knows_who_waits(loop: EventLoop) -> None:
     loop.run_until_complete(main())
 
 
-def test_its_signatures_are_the_standard_librarys() -> None:
+def test_its_parameters_are_the_standard_librarys() -> None:
     for name in ("add_done_callback", "cancel", "set_result", "set_exception"):
-        ours, theirs = (inspect.signature(getattr(cls, name)) for cls in (Future, asyncio.futures._PyFuture))
-        assert str(ours).replace("/, ", "") == str(theirs).replace("/, ", "")
+        ours, theirs = (
+            list(inspect.signature(getattr(cls, name)).parameters)
+            for cls in (Future, asyncio.futures._PyFuture)
+        )
+        assert ours == theirs

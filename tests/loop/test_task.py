@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import gc
 import sys
-import threading
 import weakref
 from collections.abc import Generator
 from typing import Any

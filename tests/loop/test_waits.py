@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
 import gc
 import inspect
 import warnings
@@ -106,20 +107,21 @@ def test_sleep_passes_for_a_coroutine(loop: EventLoop) -> None:
     sleeping = sleep(0)
     assert asyncio.iscoroutine(sleeping)
     assert inspect.isawaitable(sleeping)
+    assert not isinstance(sleeping, collections.abc.Generator)
     sleeping.close()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         assert asyncio.iscoroutinefunction(sleep)
     with mock.patch("juggler.asyncio.sleep") as patched:
         assert isinstance(patched, mock.AsyncMock)
-    assert "coro=<sleep()>" in repr(task := loop.create_task(sleep(0)))
+    task = loop.create_task(sleep(0))
+    assert "coro=<sleep()>" in repr(task)
     loop.run_until_complete(task)
 
 
 def test_a_sleep_that_nobody_awaits_is_reported() -> None:
     with pytest.warns(RuntimeWarning, match="coroutine 'sleep' was never awaited"):
         sleep(1)
-        gc.collect()
 
 
 def test_a_sleep_is_awaited_once(any_loop: Any) -> None:
@@ -159,7 +161,10 @@ def test_wait_tells_the_done_from_the_others(any_loop: Any) -> None:
         assert await wait({fast, slow}, return_when=asyncio.FIRST_COMPLETED) == ({fast}, {slow})
         assert await wait([stock, slow], timeout=0.01) == ({stock}, {slow})
         failing = asyncio.ensure_future(_fail())
-        assert await wait([failing, slow], return_when=asyncio.FIRST_EXCEPTION) == ({failing}, {slow})
+        assert await wait([failing, slow], return_when=asyncio.FIRST_EXCEPTION) == (
+            {failing},
+            {slow},
+        )
         assert slow._callbacks is None
         slow.cancel()
         assert await wait([slow, fast]) == ({slow, fast}, set())
@@ -184,14 +189,19 @@ def test_a_group_waits_for_its_tasks(any_loop: Any) -> None:
 
 
 def test_a_failing_member_cancels_the_others(any_loop: Any) -> None:
+    members: list[asyncio.Task[Any]] = []
+
+    async def group_of_two() -> None:
+        async with TaskGroup() as group:
+            members.append(group.create_task(sleep(3600)))
+            members.append(group.create_task(_fail(0.001)))
+            await sleep(3600)
+
     async def main() -> None:
         with pytest.raises(ExceptionGroup) as caught:
-            async with TaskGroup() as group:
-                other = group.create_task(sleep(3600))
-                group.create_task(_fail(0.001))
-                await sleep(3600)
+            await group_of_two()
         assert [str(error) for error in caught.value.exceptions] == ["failed"]
-        assert other.cancelled()
+        assert members[0].cancelled()
         assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
 
     any_loop.run_until_complete(main())

@@ -8,6 +8,7 @@ mod aio;
 mod barrier;
 mod condition;
 mod event;
+mod fetch;
 mod fork;
 mod futures;
 mod gate;
@@ -18,6 +19,7 @@ mod label;
 mod layout;
 mod lock;
 mod obj;
+mod policy;
 mod queue;
 mod raw;
 mod rlock;
@@ -55,6 +57,8 @@ mod _juggler {
     use super::condition::{Condition, ConditionStatistics};
     #[pymodule_export]
     use super::event::{Event, EventStatistics};
+    #[pymodule_export]
+    use super::fetch::FetchEngine;
     #[pymodule_export]
     use super::futures::completed::as_completed;
     #[pymodule_export]
@@ -99,6 +103,8 @@ mod _juggler {
     use super::ipc::value::SharedNumber;
     #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
+    #[pymodule_export]
+    use super::policy::{PolicyAttempts, PolicyCircuit, PolicyHedge, PolicyLimit, PolicyRate};
     #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
     #[pymodule_export]

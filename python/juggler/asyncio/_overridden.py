@@ -10,11 +10,12 @@ from __future__ import annotations
 from asyncio.exceptions import CancelledError
 from collections.abc import Callable
 
-
 from juggler.asyncio.queues import QueueEmpty, QueueFull, QueueShutDown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from juggler._juggler import AsyncCondition, AsyncQueue
 
 

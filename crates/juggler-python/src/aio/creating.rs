@@ -207,7 +207,7 @@ pub fn create_in(py: Python<'_>, event_loop: &Obj, args: Args<'_>) -> Result<Obj
 
 methods! { add_methods for Loop {
     "create_future" => noargs create_future, "($self, /)\n--\n\nMake a future of this loop.";
-    "create_task" => keywords create_task_of, "($self, coro, /, *, name=None, context=None, **kwargs)\n--\n\n\
+    "create_task" => keywords create_task_of, "($self, coro, *, name=None, context=None, **kwargs)\n--\n\n\
         Schedule a coroutine. The loop holds the task until it is done: nobody else has to.";
 } }
 

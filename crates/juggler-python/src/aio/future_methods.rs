@@ -32,6 +32,7 @@ impl Future {
     }
 
     #[classmethod]
+    #[pyo3(signature = (item, /))]
     fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         super::stdlib::GENERIC_ALIAS.get(cls.py())?.call1((cls, item))
     }

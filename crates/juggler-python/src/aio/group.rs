@@ -260,7 +260,7 @@ fn complete(py: Python<'_>, completed: &Obj) -> Result<(), Raised> {
 
 methods! { add_methods for TaskGroup {
     "create_task" => keywords create_task,
-        "($self, coro, /, *, name=None, context=None, **kwargs)\n--\n\nSchedule a coroutine as a task of the group.";
+        "($self, coro, *, name=None, context=None, **kwargs)\n--\n\nSchedule a coroutine as a task of the group.";
 } }
 
 /// Adds what PyO3 does not to the class.

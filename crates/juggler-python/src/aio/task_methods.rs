@@ -58,6 +58,7 @@ impl Task {
     }
 
     #[classmethod]
+    #[pyo3(signature = (item, /))]
     fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         stdlib::GENERIC_ALIAS.get(cls.py())?.call1((cls, item))
     }

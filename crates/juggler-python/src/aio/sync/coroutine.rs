@@ -296,7 +296,7 @@ unsafe extern "C" fn am_await(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
 }
 
 unsafe extern "C" fn finalize(this: *mut ffi::PyObject) {
-    // SAFETY: the interpreter calls it attached, with an instance of the class.
+    // SAFETY: as above.
     unsafe { stdlib::finalize(|py| This::<Coroutine>::new(py, this).finalize(py)) };
 }
 

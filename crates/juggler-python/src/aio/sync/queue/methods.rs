@@ -186,6 +186,7 @@ impl Queue {
     }
 
     /// Make the container of an open queue; a subclass may override it.
+    #[pyo3(text_signature = "($self, maxsize)")]
     fn _init(slf: &Bound<'_, Self>, _maxsize: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let order = slf.get().inside.with(py, |inside| inside.items.order());
