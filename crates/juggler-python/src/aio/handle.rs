@@ -9,8 +9,6 @@
 use super::attached::Attached;
 use super::entry::{Entry, Kind};
 use super::event_loop;
-#[cfg(Py_3_14)]
-use crate::futures::stdlib::Import;
 use crate::obj::Obj;
 use crate::raw::{self, Function, Raised, RawResult};
 use juggler_sync::sync::{AtomicUsize, Ordering};
@@ -227,41 +225,10 @@ pub fn create_traced(
     Ok(handle)
 }
 
-/// A handle that any thread may cancel; since 3.14 the standard library has a class for it, which waits for a callback that
-/// is being run.
-///
-/// # Errors
-/// `MemoryError`
-pub fn create_threadsafe(event_loop: &Bound<'_, PyAny>, call: Call) -> Result<Obj, Raised> {
-    let py = event_loop.py();
-    #[cfg(Py_3_14)]
-    {
-        static CLASS: Import = Import::new("asyncio.events", "_ThreadSafeHandle");
-        let make = || {
-            let Call { callback, args, context } = call;
-            let arguments = (callback.bind(py), args.bind(py), event_loop, context.bind(py));
-            let handle = CLASS.get(py)?.call1(arguments)?;
-            let traceback = handle.getattr(intern!(py, "_source_traceback"))?;
-            if !traceback.is_none() {
-                // The constructor's own frame.
-                traceback.del_item(-1)?;
-            }
-            Ok(Obj::from(handle))
-        };
-        make().map_err(|error| Raised::from_err(py, error))
-    }
-    #[cfg(not(Py_3_14))]
-    if event_loop::as_loop(event_loop).is_some_and(|ours| ours.get().is_debug()) {
-        create_traced(py, event_loop, call, None)
-    } else {
-        create(py, event_loop.clone().into(), call)
-    }
-}
-
 /// # Safety
 /// `handle` is a new handle.
 #[inline(always)]
-unsafe fn fill(handle: *mut ffi::PyObject, event_loop: Obj, call: Call) {
+pub(super) unsafe fn fill(handle: *mut ffi::PyObject, event_loop: Obj, call: Call) {
     // SAFETY: the slots are there and null; the singletons always exist.
     unsafe {
         *place(handle, Slot::Callback) = call.callback.into_ptr();
@@ -334,7 +301,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
 }
 
 /// Runs a handle.
-fn run(py: Python<'_>, handle: Obj) -> Result<(), Raised> {
+pub(super) fn run(py: Python<'_>, handle: Obj) -> Result<(), Raised> {
     let pointer = handle.as_ptr();
     // SAFETY: entries of this kind are handles.
     let read = || unsafe {
@@ -502,6 +469,19 @@ fn py_run(py: Python<'_>, handle: &Bound<'_, PyAny>) -> RawResult {
     Ok(raw::none())
 }
 
+/// Where the slot `name` of a class lies in an instance.
+///
+/// # Errors
+/// `TypeError` if it is no slot.
+pub(super) fn offset_of(class: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
+    let descriptor = class.getattr(PyString::new(class.py(), name))?;
+    if !descriptor.get_type().name()?.eq("member_descriptor") {
+        return Err(PyTypeError::new_err(format!("{name} must be a slot of {class}")));
+    }
+    // SAFETY: it is a descriptor of that type, whose definition lives as long as the class.
+    Ok(unsafe { (*(*descriptor.as_ptr().cast::<ffi::PyMemberDescrObject>()).d_member).offset } as usize)
+}
+
 /// Makes `handle` and `timer_handle`, which are based on the standard library's classes and have their layout, the classes of
 /// all handles that loops make. `report` is called with a handle and what its callback raised.
 #[pyfunction]
@@ -513,13 +493,7 @@ pub fn set_handle_classes(
 ) -> PyResult<()> {
     let py = handle.py();
     for (slot, name) in SLOTS {
-        let descriptor = timer_handle.getattr(PyString::new(py, name))?;
-        if !descriptor.get_type().name()?.eq("member_descriptor") {
-            return Err(PyTypeError::new_err(format!("{name} must be a slot of {timer_handle}")));
-        }
-        // SAFETY: it is a descriptor of that type, whose definition lives as long as the class.
-        let offset = unsafe { (*(*descriptor.as_ptr().cast::<ffi::PyMemberDescrObject>()).d_member).offset };
-        OFFSETS[slot as usize].store(offset as usize, Ordering::Relaxed);
+        OFFSETS[slot as usize].store(offset_of(timer_handle, name)?, Ordering::Relaxed);
     }
     for (class, place) in [(handle, &HANDLE), (timer_handle, &TIMER_HANDLE)] {
         // SAFETY: the class is live and handed over for ever (`forget`), and no instance of it exists yet.

@@ -5,6 +5,7 @@
 //! | [`attached`] | state that attached threads reach, one at a time |
 //! | [`entry`] | what the loop runs: an object and how to run it |
 //! | [`handle`] | the classes `Handle` and `TimerHandle` |
+//! | `threadsafe` | the handles of `call_soon_threadsafe` since 3.14 |
 //! | [`event_loop`] | the class `Loop`: its state, and what the other modules of this folder use |
 //! | [`scheduling`] | `call_soon` and its siblings |
 //! | [`watching`] | `add_reader` and its siblings |
@@ -49,6 +50,8 @@ pub mod streams;
 pub mod sync;
 pub mod task;
 mod task_methods;
+#[cfg(Py_3_14)]
+mod threadsafe;
 pub mod transport;
 mod turn;
 pub mod wait;

@@ -4,6 +4,8 @@
 use super::entry::Entry;
 use super::event_loop::{Loop, seconds};
 use super::handle::{self, Call};
+#[cfg(Py_3_14)]
+use super::threadsafe;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods};
 use pyo3::exceptions::PyTypeError;
@@ -151,10 +153,25 @@ fn call_soon_threadsafe(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
     if !this.is_plain() {
         check(this, "call_soon_threadsafe", scheduled.callback, true)?;
     }
-    let call = scheduled.call(py)?;
-    let handle = handle::create_threadsafe(this.as_any(), call)?;
-    this.push_threadsafe(py, handle::entry_of(handle.clone_ref(py)));
+    let entry = threadsafe_entry(this, scheduled.call(py)?)?;
+    let handle = entry.object.clone_ref(py);
+    this.push_threadsafe(py, entry);
     Ok(handle.into_ptr())
+}
+
+/// An entry whose handle any thread may cancel.
+#[cfg(Py_3_14)]
+fn threadsafe_entry(this: This<'_, '_, Loop>, call: Call) -> Result<Entry, Raised> {
+    let create = if this.is_debug() { threadsafe::create_traced } else { threadsafe::create };
+    let made = create(this.as_any(), call);
+    let object = made.map_err(|error| Raised::from_err(this.py(), error))?;
+    Ok(Entry { object, kind: &threadsafe::KIND })
+}
+
+/// The same: before 3.14 any handle will do.
+#[cfg(not(Py_3_14))]
+fn threadsafe_entry(this: This<'_, '_, Loop>, call: Call) -> Result<Entry, Raised> {
+    Ok(Entry { object: create_handle(this, call)?, kind: &handle::KIND })
 }
 
 fn timer(this: This<'_, '_, Loop>, when: f64, object: Option<Obj>, scheduled: &Scheduled<'_, 1>) -> RawResult {
