@@ -19,12 +19,12 @@ ARGS ?=
 
 # Whoever develops may change dependencies; what CI builds is what Cargo.lock says.
 LOCKED := $(if $(CI),--locked)
-ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc
+ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc -p juggler-loop -p juggler-policy -p juggler-fetch
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
-PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property process typing examples))
+PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property policy fetch process loop typing examples))
 TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
 # What has a stub, and the modules that promise their names to type checkers.
-STUBBED := juggler._juggler juggler.threading juggler.queue juggler.futures juggler.multiprocessing
+STUBBED := juggler._juggler juggler.threading juggler.queue juggler.futures juggler.multiprocessing juggler.policy juggler.downloads
 
 # What users have is an optimised build, which is brought; BENCH_PYTHON=python3.13 names another.
 BENCH_VERSION := 3.14
@@ -96,7 +96,7 @@ test-loom: export RUSTFLAGS := --cfg loom
 test-loom: export CARGO_PROFILE_RELEASE_LTO := off
 test-loom: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 test-loom: ## every interleaving of the primitives and queues, by loom
-	cargo test $(LOCKED) --release -p juggler-sync -p juggler-ipc --test 'loom*' --target-dir target/loom $(ARGS)
+	cargo test $(LOCKED) --release -p juggler-sync -p juggler-ipc -p juggler-loop --test 'loom*' --target-dir target/loom $(ARGS)
 
 .PHONY: test-python
 test-python: build ## the Python package: units, command line, properties, processes, examples
@@ -123,7 +123,7 @@ check: check-rust check-python check-layers ## formats, lints, types, stubs, and
 check-rust: $(VENV)/.setup
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(PY)) cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
-	RUSTFLAGS='--cfg loom' cargo clippy $(LOCKED) -p juggler-sync -p juggler-ipc --all-targets --target-dir target/loom -- -D warnings
+	RUSTFLAGS='--cfg loom' cargo clippy $(LOCKED) -p juggler-sync -p juggler-ipc -p juggler-loop --all-targets --target-dir target/loom -- -D warnings
 
 .PHONY: check-python
 check-python: build

@@ -2,8 +2,8 @@
 
     python tools/check_layers.py [ROOT]
 
-* Arrows between the crates run one way: sync, trace -> python.  No crate but `juggler-python` may
-  reach PyO3, at any depth.
+* Arrows between the crates run one way: sync, policy -> ipc, loop, fetch; all -> python.  No crate
+  but `juggler-python` may reach PyO3, at any depth.
 * `unsafe` is denied in the whole workspace and allowed in the modules of `UNSAFE`; an entry that
   is not needed any more is an error too.
 * The engine's atomics come from `juggler_sync::sync`, the facade that loom replaces, so that its
@@ -25,7 +25,17 @@ ARROWS: dict[str, set[str]] = {
     "juggler-sync": set(),
     "juggler-trace": set(),
     "juggler-ipc": {"juggler-sync"},
-    "juggler-python": {"juggler-sync", "juggler-trace", "juggler-ipc"},
+    "juggler-loop": {"juggler-sync"},
+    "juggler-policy": set(),
+    "juggler-fetch": {"juggler-sync", "juggler-policy"},
+    "juggler-python": {
+        "juggler-sync",
+        "juggler-trace",
+        "juggler-ipc",
+        "juggler-loop",
+        "juggler-policy",
+        "juggler-fetch",
+    },
 }
 BINDING = "juggler-python"
 # module -> why it cannot do without; each is tested by loom or under stress
@@ -45,6 +55,7 @@ UNSAFE = {
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
     "juggler-ipc/src/sys/socket.rs": "descriptors sent over sockets",
     "juggler-ipc/src/sys/testing.rs": "the unit tests fork",
+    "juggler-loop/src/poll/epoll.rs": "epoll and eventfd",
     "juggler-sync/src/future.rs": "the result's cell, handed over by the state word",
     "juggler-sync/src/guarded.rs": "what the engine's own short lock guards",
     "juggler-sync/src/once.rs": "a value made once, by the exchange of a pointer",
@@ -56,6 +67,9 @@ UNSAFE = {
 ATOMICS = {
     "juggler-sync": {"juggler-sync/src/sync.rs": "the facade itself"},
     "juggler-ipc": {},
+    "juggler-policy": {},
+    "juggler-fetch": {},
+    "juggler-loop": {},
     "juggler-trace": {"juggler-trace/src": "counters and switches that order nothing else"},
 }
 ALLOW_UNSAFE = re.compile(r"\ballow\(unsafe_code\)")

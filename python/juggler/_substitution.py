@@ -47,11 +47,14 @@ _STDLIB = {
     "juggler.multiprocessing.sharedctypes": ("multiprocessing.sharedctypes",),
     "juggler.multiprocessing.spawn": ("multiprocessing.spawn",),
     "juggler.multiprocessing.synchronize": ("multiprocessing.synchronize",),
+    # Everything else comes to our loop by the policy (`_replace_policy`), which a program may
+    # replace by its own.
+    "juggler.asyncio._event_loop": ("asyncio", "asyncio.unix_events"),
 }
 
 # These are loaded in the middle of their package, at a moment when our module, which builds on that
 # package, could not be imported. The end of the package's import serves for both.
-_INNER = {"concurrent.futures._base", "multiprocessing.context"}
+_INNER = {"asyncio.unix_events", "concurrent.futures._base", "multiprocessing.context"}
 _TRIGGERS = {
     stdlib: ours for ours, family in _STDLIB.items() for stdlib in family if stdlib not in _INNER
 }
@@ -85,7 +88,8 @@ _loading: "set[str]" = set()  # those of our modules that are being executed
 def install() -> None:
     """Put juggler in place of the standard library's concurrency modules.
 
-    These are ``threading``, ``queue``, ``concurrent.futures`` and ``multiprocessing``.
+    These are ``threading``, ``queue``, ``concurrent.futures``, ``multiprocessing`` and, of
+    ``asyncio``, the event loop.
 
     Replaces the public names of these modules (and of their submodules) in the modules themselves
     and in every loaded module that took one of them by ``from ... import ...``. Those not imported
@@ -210,6 +214,8 @@ def _replace(module: str) -> None:
                     _put(namespace, name, stock, mine)
         if module == "juggler.multiprocessing.context":
             _replace_contexts(ours.contexts)
+        elif module == "juggler.asyncio._event_loop":
+            _replace_policy()
 
 
 def _replace_contexts(contexts: "dict[str, Any]") -> None:
@@ -227,6 +233,16 @@ def _replace_contexts(contexts: "dict[str, Any]") -> None:
             _put(chosen, name, stock, contexts[stock._name])
     for name, context in contexts.items():
         _put(table, name, table.get(name), context)
+
+
+def _replace_policy() -> None:
+    """Have ``asyncio`` make our loops, unless the program has a policy of its own."""
+    __import__("juggler.asyncio._running")
+    policies: Any = sys.modules["juggler.asyncio._running"]
+    stock = policies.get_policy()
+    if type(stock) is policies.StockPolicy:
+        namespace = vars(sys.modules["asyncio.events"])
+        _put(namespace, "_event_loop_policy", stock, policies.EventLoopPolicy())
 
 
 def _replace_taken() -> None:

@@ -221,6 +221,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path[:0] = options.path
     suite = SUITES[options.suite]
+    prelude = ""
     if suite.layer == "multiprocessing":
         # As a program has it, which has imported nothing yet; the children of every start method
         # must come to juggler by themselves.
@@ -231,7 +232,9 @@ def main() -> None:
 
     log = options.log.open("a", buffering=1)
     report = Report(log, options.timeout, options.hangs)
-    if suite.layer == "multiprocessing":
+    if suite.layer == "asyncio-classes":
+        overlay.add_tests(options.extra_tests)
+    if suite.layer not in overlay.LAYERS:
         environment, needs = Environment({}, {}, options.package), suite.needs
     else:
         layers, overlays = overlay.install(options.package, options.path, options.extra_tests)
@@ -242,7 +245,8 @@ def main() -> None:
         report.emit(event="unavailable", module=module)
     else:
         report.emit(event="substituted", names=environment.substituted(suite.layer))
-        lay_over_children(report, prelude)
+        if prelude:
+            lay_over_children(report, prelude)
         allow_many_threads()
         done = set(json.loads(options.done.read_text()))
         unittest.TestSuite(load(suite.build(environment), done, options.match)).run(report)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import asyncio_classes
+import loops
 from overlay import REAL, Overlay, exported
 
 TestClass = type[unittest.TestCase]
@@ -38,6 +40,10 @@ class Environment:
         """The layer's names that are the replacement's own objects, not re-exported ones."""
         if layer == "multiprocessing":
             return replaced(self.package)
+        if layer == "asyncio":
+            return own_names(self.package, layer)
+        if layer == "asyncio-classes":
+            return asyncio_classes.substitute(self.package)
         own: frozenset[str] = self.over(layer)._overlay_own
         return sorted(own.intersection(exported(self.layers[layer])))
 
@@ -174,6 +180,21 @@ def replaced(package: str) -> list[str]:
     )
 
 
+def own_names(package: str, layer: str) -> list[str]:
+    """The names of one of the package's modules that are its own objects, not re-exported ones."""
+    module = importlib.import_module(f"{package}.{layer}")
+    return sorted(
+        name
+        for name in exported(module)
+        if str(getattr(getattr(module, name), "__module__", "")).partition(".")[0] == package
+    )
+
+
+def event_loop(env: Environment) -> list[TestClass]:
+    """What the package's event loop does, through the mixins of test_asyncio."""
+    return loops.event_loop(importlib.import_module(f"{env.package}.asyncio"))
+
+
 def multiprocessing(method: str, part: str) -> Callable[[Environment], list[TestClass]]:
     """One part of `_test_multiprocessing` with one start method.
 
@@ -187,6 +208,16 @@ def multiprocessing(method: str, part: str) -> Callable[[Environment], list[Test
 
     def build(env: Environment) -> list[TestClass]:
         return test_classes(importlib.import_module(f"start_methods.{method}"), keep)
+
+    return build
+
+
+def asyncio(part: str) -> Callable[[Environment], list[TestClass]]:
+    """One of the modules of test.test_asyncio."""
+
+    def build(env: Environment) -> list[TestClass]:
+        module = importlib.import_module(f"test.test_asyncio.test_{part}")
+        return test_classes(module, asyncio_classes.is_ours)
 
     return build
 
@@ -208,6 +239,12 @@ SUITES = {
     "queue": Suite("queue", ("test.test_queue",), queue),
     "futures": Suite("futures", ("test.test_concurrent_futures",), futures),
     "process-pool": Suite("futures", ("test.test_concurrent_futures",), process_pool),
+    "event-loop": Suite("asyncio", loops.NEEDS, event_loop),
+}
+
+SUITES |= {
+    f"asyncio-{part}": Suite("asyncio-classes", (f"test.test_asyncio.test_{part}",), asyncio(part))
+    for part in asyncio_classes.PARTS
 }
 
 # `threads` is multiprocessing.dummy, the same with every start method.

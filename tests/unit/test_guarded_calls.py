@@ -15,17 +15,18 @@ LIST = Path(__file__).parents[2] / "crates/juggler-python/src/unwind/calls.rs"
 # What never runs Python code, and so never waits for the GIL; attaching is guarded by PyO3.
 LEAVES = re.compile(
     r"""_?Py(
-    .*_(Type|Check)|Exc_.*|_\w+Struct|_GetVersion|_IsInitialized|_?_IsFinalizing|
+    .*_(Type|Check)|Exc_.*|_\w+Struct|_GetVersion|_NewReference|_IsInitialized|_?_IsFinalizing|
     Buffer_IsContiguous|ByteArray_(FromStringAndSize|Size)|Bytes_\w+|CFunction_GetSelf|Callable_Check|
+    Context_(Enter|Exit)|
     Descr_NewMethod|Dict_(Next|Size)|
     Err_(ExceptionMatches|Fetch|GetRaisedException|Occurred)|
     Eval_(GetBuiltins|GetFrame|GetGlobals|RestoreThread|SaveThread)|Exception_(GetTraceback|SetCause)|
     Float_(AsDouble|FromDouble)|Frame_Get\w+|GILState_(Ensure|Release)|Import_AddModule(Ref)?|
-    Long_\w+|ModuleDef_Init|Module_GetNameObject|Object_(GC_UnTrack|Generic[GS]etDict)|
+    Long_\w+|ModuleDef_Init|Module_GetNameObject|Object_(GC_(Un)?[Tt]rack|Generic[GS]etDict)|
     ThreadState_Get|Tuple_GetItem|Type_(Get\w+|IsSubtype|Modified)|
     Unicode_(AsUTF8AndSize|CompareWithASCIIString|DecodeUTF8|EqualToUTF8AndSize)|
     Unicode_(FromStringAndSize|InternInPlace)|
-    Weakref_(GetObject|NewRef|RefType)
+    InterpreterState_Main|Runtime|Set_Size|_Version|Weakref_(GetObject|GetRef|NewRef|RefType)
     )""",
     re.VERBOSE,
 )

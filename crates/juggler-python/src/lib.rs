@@ -4,9 +4,11 @@
 //! convention for the hottest methods, [`layout`] makes and frees the hottest classes' instances, [`obj`] holds the
 //! references that the engine's containers own, [`label`] the names of locks.
 
+mod aio;
 mod barrier;
 mod condition;
 mod event;
+mod fetch;
 mod fork;
 mod futures;
 mod gate;
@@ -17,6 +19,7 @@ mod label;
 mod layout;
 mod lock;
 mod obj;
+mod policy;
 mod queue;
 mod raw;
 mod rlock;
@@ -35,11 +38,27 @@ mod _juggler {
     use super::*;
 
     #[pymodule_export]
+    use super::aio::creating::create_task;
+    #[pymodule_export]
+    use super::aio::event_loop::Loop;
+    #[pymodule_export]
+    use super::aio::gather::gather;
+    #[pymodule_export]
+    use super::aio::handle::set_handle_classes;
+    #[pymodule_export]
+    use super::aio::registry::pending_tasks;
+    #[pymodule_export]
+    use super::aio::sleep::Sleep;
+    #[pymodule_export]
+    use super::aio::wait::Watch;
+    #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]
     use super::condition::{Condition, ConditionStatistics};
     #[pymodule_export]
     use super::event::{Event, EventStatistics};
+    #[pymodule_export]
+    use super::fetch::FetchEngine;
     #[pymodule_export]
     use super::futures::completed::as_completed;
     #[pymodule_export]
@@ -85,6 +104,8 @@ mod _juggler {
     #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
+    use super::policy::{PolicyAttempts, PolicyCircuit, PolicyHedge, PolicyLimit, PolicyRate};
+    #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
     #[pymodule_export]
     use super::raw::own_methods;
@@ -104,6 +125,7 @@ mod _juggler {
         fork::install();
         gil::locate();
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
+        aio::finish(module)?;
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;

@@ -307,6 +307,23 @@ pub fn add_method<T: PyTypeInfo>(
     function: Function,
     doc: &str,
 ) -> PyResult<()> {
+    let classes: Vec<_> = std::iter::once(T::type_object(py)).chain(heirs.iter().cloned()).collect();
+    debug_assert!(
+        classes.iter().all(|class| class.is_subclass_of::<T>().unwrap_or(false)),
+        "an heir is based on the class"
+    );
+    // SAFETY: the function takes instances of `T`.
+    unsafe { add_method_to(&classes, name, function, doc) }
+}
+
+/// Adds a method to each of `classes`, as [`add_method`] does.
+///
+/// # Errors
+/// What setting an attribute of the class runs into.
+///
+/// # Safety
+/// The function takes instances of any of the classes.
+pub unsafe fn add_method_to(classes: &[Bound<'_, PyType>], name: &str, function: Function, doc: &str) -> PyResult<()> {
     let (ml_meth, ml_flags) = match function {
         Function::NoArgs(function) => (ffi::PyMethodDefPointer { PyCFunction: function }, ffi::METH_NOARGS),
         Function::Keywords(function) => {
@@ -321,11 +338,11 @@ pub fn add_method<T: PyTypeInfo>(
         ml_doc: CString::new(format!("{name}{doc}"))?.into_raw(),
     }));
     let definition = std::ptr::from_mut(definition);
-    for class in std::iter::once(&T::type_object(py)).chain(heirs) {
-        debug_assert!(class.is_subclass_of::<T>()?, "an heir is based on the class");
+    for class in classes {
         // SAFETY: the definition is never freed, and the function takes instances of these classes as the descriptor checks.
-        let descriptor =
-            unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))? };
+        let descriptor = unsafe {
+            Bound::from_owned_ptr_or_err(class.py(), ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?
+        };
         class.setattr(name, descriptor)?;
     }
     Ok(())

@@ -86,7 +86,7 @@ pub fn process_forked() {
 }
 
 /// How many forks this process has behind it.
-pub(crate) fn generation() -> u32 {
+pub fn generation() -> u32 {
     #[cfg(not(loom))]
     return GENERATION.load(Ordering::Relaxed);
     #[cfg(loom)]

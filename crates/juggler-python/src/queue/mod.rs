@@ -151,7 +151,11 @@ fn bound(maxsize: i64) -> usize {
     usize::try_from(maxsize).unwrap_or(0)
 }
 
-fn parse_maxsize(maxsize: &Bound<'_, PyAny>) -> PyResult<i64> {
+/// The bound as a number; 0 for an infinite one.
+///
+/// # Errors
+/// `TypeError` if it is no number, `ValueError` if it is NaN.
+pub fn parse_maxsize(maxsize: &Bound<'_, PyAny>) -> PyResult<i64> {
     if let Ok(number) = maxsize.cast::<PyFloat>() {
         let number = number.value();
         if number.is_nan() {

@@ -4,10 +4,16 @@ guarded_calls! {
     PyBuffer_FillInfo(view, exporter, start, length, readonly, flags);
     PyBuffer_Release(view);
     PyCMethod_New(definition, this, module, class);
+    PyContext_CopyCurrent();
     PyDict_Clear(dict);
+    PyDict_Copy(dict);
+    PyDict_DelItem(dict, key);
+    #[cfg(Py_3_13)]
+    PyDict_GetItemRef(dict, key, result);
     PyDict_GetItemWithError(dict, key);
     PyDict_Keys(dict);
     PyDict_New();
+    PyDict_SetDefault(dict, key, default);
     #[cfg(Py_3_13)]
     PyDict_SetDefaultRef(dict, key, default, result);
     PyDict_SetItem(dict, key, value);
@@ -28,14 +34,18 @@ guarded_calls! {
     PyErr_WriteUnraisable(object);
     PyEval_EvalCode(code, globals, locals);
     PyException_SetTraceback(error, traceback);
+    PyFrozenSet_New(iterable);
     PyImport_Import(name);
     PyIter_Next(iterator);
+    PyIter_Send(iterator, value, result);
     PyList_Append(list, item);
     PyList_New(length);
     PyMemoryView_FromMemory(start, length, flags);
     PyNumber_AsSsize_t(object, error);
     PyNumber_Index(object);
+    PyObject_AsFileDescriptor(object);
     PyObject_Call(callable, args, keywords);
+    PyObject_CallFinalizerFromDealloc(object);
     PyObject_CallNoArgs(callable);
     PyObject_CallOneArg(callable, argument);
     PyObject_ClearWeakRefs(object);
@@ -48,6 +58,7 @@ guarded_calls! {
     PyObject_GetIter(object);
     #[cfg(Py_3_13)]
     PyObject_GetOptionalAttr(object, name, result);
+    PyObject_IsInstance(object, class);
     PyObject_IsTrue(object);
     PyObject_LengthHint(object, default);
     PyObject_Repr(object);
@@ -63,6 +74,7 @@ guarded_calls! {
     PyObject_VectorcallMethod(name, args, flags, names);
     PySet_Add(set, key);
     PySet_Clear(set);
+    PySet_Discard(set, key);
     PySet_New(iterable);
     PyTraceBack_Print(traceback, file);
     PyTuple_GetSlice(tuple, from, to);

@@ -1,0 +1,237 @@
+//! `await future`.
+//!
+//! In the standard library that makes an iterator, which yields the future once and then ends with its result. An instance
+//! of our own classes is its own iterator where the interpreter asks the slots of its class, so that nothing is made: of
+//! whoever awaits it, `__next__` needs to know only whether the future is done. The method `__await__`, which a program may
+//! call by its name and which heirs use, makes an iterator that counts, as the standard library's does.
+#![allow(unsafe_code)]
+
+use super::attached::Attached;
+use super::callback::object_of;
+use super::future::{self, Future, Outcome};
+use crate::obj::Obj;
+use crate::raw::{self, Raised, This};
+use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError, PyStopIteration, PyTypeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::types::PyTuple;
+
+/// Lets instances of the class itself be awaited without an iterator.
+///
+/// # Safety
+/// It is a class whose instances begin with a `Future`, and nobody uses it yet.
+pub unsafe fn install(class: *mut ffi::PyTypeObject) {
+    // SAFETY: the caller's promise; a heap type has all the groups of slots.
+    unsafe {
+        (*(*class).tp_as_async).am_await = Some(await_self);
+        (*(*class).tp_as_async).am_send = Some(send);
+        (*class).tp_iternext = Some(next);
+    }
+}
+
+unsafe extern "C" fn await_self(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the receiver is live.
+    unsafe {
+        ffi::Py_INCREF(object);
+        object
+    }
+}
+
+unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: the interpreter calls slots attached and with an instance of the class.
+    unsafe {
+        match send(object, std::ptr::null_mut(), &raw mut result) {
+            ffi::PySendResult::PYGEN_RETURN => stop_with(result),
+            _ => result,
+        }
+    }
+}
+
+unsafe extern "C" fn send(
+    object: *mut ffi::PyObject,
+    _value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    let mut ended = false;
+    // SAFETY: as above; `result` is the caller's place for it.
+    unsafe {
+        *result = raw::guard(|py| {
+            let this = This::<Future>::new(py, object);
+            match future::outcome(this) {
+                Outcome::Pending => pend(this).map(Obj::into_ptr),
+                Outcome::Result(value) => {
+                    ended = true;
+                    Ok(value.into_ptr())
+                }
+                Outcome::Cancelled | Outcome::Failed(_) => future::result(this).map(Obj::into_ptr),
+            }
+        });
+        match ((*result).is_null(), ended) {
+            (true, _) => ffi::PySendResult::PYGEN_ERROR,
+            (_, true) => ffi::PySendResult::PYGEN_RETURN,
+            _ => ffi::PySendResult::PYGEN_NEXT,
+        }
+    }
+}
+
+/// Gives the future to the task, which will see by its mark that it is to wait for it. A mark that is still there was given
+/// to somebody who went on without waiting.
+#[inline]
+fn pend(this: This<'_, '_, Future>) -> Result<Obj, Raised> {
+    let py = this.py();
+    this.event_loop(py)?;
+    if this.fields.with(py, |fields| std::mem::replace(&mut fields.blocking, true)) {
+        return Err(Raised::new::<PyRuntimeError>(py, "await wasn't used with future"));
+    }
+    Ok(object_of(this))
+}
+
+/// What `__next__` of an iterator gives that ends with `result`, which is owned: null and an exception, or no exception for
+/// `None`.
+///
+/// # Safety
+/// The thread is attached.
+pub unsafe fn stop_with(result: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if result != ffi::Py_None() {
+            stop(Python::assume_attached(), &Obj::from_owned(result));
+        }
+    }
+    std::ptr::null_mut()
+}
+
+/// Ends an iteration with `value`.
+#[inline]
+fn stop(py: Python<'_>, value: &Obj) -> Raised {
+    let stop = py.get_type::<PyStopIteration>();
+    let value = value.bind(py);
+    // The interpreter makes the exception of a value, but takes a tuple for its arguments, and an exception for itself.
+    // SAFETY: both are live.
+    unsafe {
+        if value.is_instance_of::<PyTuple>() || ffi::PyExceptionInstance_Check(value.as_ptr()) != 0 {
+            if let Ok(error) = stop.call1((value,)) {
+                ffi::PyErr_SetObject(stop.as_ptr(), error.as_ptr());
+            }
+        } else {
+            ffi::PyErr_SetObject(stop.as_ptr(), value.as_ptr());
+        }
+    }
+    Raised
+}
+
+/// What `throw` of a coroutine raises, by its one argument or by the three of old.
+///
+/// # Errors
+/// `TypeError` for others.
+pub fn thrown(
+    kind: Bound<'_, PyAny>,
+    value: Option<Bound<'_, PyAny>>,
+    traceback: Option<Bound<'_, PyAny>>,
+) -> PyResult<PyErr> {
+    let py = kind.py();
+    if cfg!(Py_3_12) && value.is_some() {
+        let message = c"the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
+        PyErr::warn(py, &py.get_type::<PyDeprecationWarning>(), message, 1)?;
+    }
+    // SAFETY: live objects.
+    let (is_class, is_error) = unsafe {
+        (ffi::PyExceptionClass_Check(kind.as_ptr()) != 0, ffi::PyExceptionInstance_Check(kind.as_ptr()) != 0)
+    };
+    let value = value.filter(|value| !value.is_none());
+    let error = match value {
+        Some(_) if is_error => {
+            return Err(PyTypeError::new_err("instance exception may not have a separate value"));
+        }
+        Some(value) if is_class && value.is_instance(&kind)? => value,
+        Some(value) if is_class => kind.call1((value,))?,
+        None if is_class => kind.call0()?,
+        None if is_error => kind,
+        _ => {
+            let message = "exceptions must be classes deriving BaseException or instances of such a class";
+            return Err(PyTypeError::new_err(message));
+        }
+    };
+    let traceback = traceback.filter(|traceback| !traceback.is_none());
+    if let Some(traceback) = traceback {
+        // SAFETY: an exception, and whatever the caller gave, which is checked there.
+        if unsafe { ffi::PyException_SetTraceback(error.as_ptr(), traceback.as_ptr()) } != 0 {
+            drop(PyErr::take(py));
+            return Err(PyTypeError::new_err("throw() third argument must be a traceback"));
+        }
+    }
+    Ok(PyErr::from_value(error))
+}
+
+/// What `future.__await__()` gives.
+#[pyclass(frozen, module = "juggler.asyncio", name = "FutureIter")]
+pub struct FutureIter {
+    future: Attached<Option<Obj>>,
+    yielded: Attached<bool>,
+}
+
+impl FutureIter {
+    /// An iterator that has not begun.
+    pub fn new(future: Obj) -> Self {
+        Self { future: Attached::new(Some(future)), yielded: Attached::new(false) }
+    }
+
+    fn advance(&self, py: Python<'_>) -> Result<Obj, Raised> {
+        let Some(future) = self.future.with(py, |future| future.as_ref().map(|future| future.clone_ref(py))) else {
+            return Err(stop(py, &future::none()));
+        };
+        let this = super::class::assume::<Future>(py, &future);
+        if !this.is_done(py) {
+            if self.yielded.with(py, |yielded| std::mem::replace(yielded, true)) {
+                return Err(Raised::new::<PyRuntimeError>(py, "await wasn't used with future"));
+            }
+            this.fields.with(py, |fields| fields.blocking = true);
+            return Ok(future);
+        }
+        let stale = self.future.with(py, Option::take);
+        let result = future::result(this);
+        drop(stale);
+        Err(stop(py, &result?))
+    }
+}
+
+#[pymethods]
+impl FutureIter {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.advance(py).map(|value| value.into_bound(py)).map_err(|raised| raised.fetch(py))
+    }
+
+    fn send<'py>(&self, py: Python<'py>, _value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.__next__(py)
+    }
+
+    #[pyo3(signature = (kind, value=None, traceback=None, /))]
+    fn throw<'py>(
+        &self,
+        kind: Bound<'py, PyAny>,
+        value: Option<Bound<'py, PyAny>>,
+        traceback: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.close(kind.py());
+        Err(thrown(kind, value, traceback)?)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        let stale = self.future.with(py, Option::take);
+        drop(stale);
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.future.traverse(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit)))
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        self.close(py);
+    }
+}

@@ -1,0 +1,70 @@
+//! `asyncio`: the event loop, futures and tasks, and the waits over them.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`attached`] | state that attached threads reach, one at a time |
+//! | [`entry`] | what the loop runs: an object and how to run it |
+//! | [`handle`] | the classes `Handle` and `TimerHandle` |
+//! | [`event_loop`] | the class `Loop`: its state, and what the other modules of this folder use |
+//! | [`scheduling`] | `call_soon` and its siblings |
+//! | [`watching`] | `add_reader` and its siblings |
+//! | [`turn`] | what the loop does while it runs |
+//! | [`future`], [`future_methods`] | the class `Future` |
+//! | [`awaiting`] | `await future` |
+//! | [`callback`] | what a future does when it is done |
+//! | [`task`], [`task_methods`], [`step`] | the class `Task`, and how its coroutine runs |
+//! | [`creating`] | `create_task` and `create_future` of a loop |
+//! | [`class`] | how futures and tasks are made and freed |
+//! | [`current`] | the running loop and the current task, as the standard library knows them |
+//! | [`registry`] | the tasks that are not done |
+//! | [`any_future`] | futures of any class |
+//! | [`gather`], [`sleep`], [`group`], [`wait`] | `gather`, `sleep`, `TaskGroup`, `wait` |
+//! | [`stdlib`] | what is taken from the standard library |
+//! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
+
+pub mod any_future;
+pub mod attached;
+pub mod awaiting;
+pub mod callback;
+pub mod class;
+pub mod creating;
+pub mod current;
+pub mod entry;
+pub mod event_loop;
+pub mod future;
+mod future_methods;
+pub mod gather;
+pub mod group;
+pub mod handle;
+pub mod registry;
+mod scheduling;
+pub mod sleep;
+pub mod stdlib;
+mod step;
+pub mod sync;
+pub mod task;
+mod task_methods;
+mod turn;
+pub mod wait;
+mod watching;
+
+use pyo3::prelude::*;
+
+/// Adds what PyO3 does not to the classes, and the classes whose names others have to the module.
+pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    event_loop::finish(py)?;
+    creating::finish_class(py)?;
+    future_methods::finish_class(py)?;
+    task_methods::finish_class(py)?;
+    gather::finish_class(py)?;
+    sleep::finish_class(py);
+    group::finish_class(py)?;
+    sync::finish(module)?;
+    class::install::<future::Future>(py);
+    class::install::<task::Task>(py);
+    class::install::<gather::Gathering>(py);
+    module.add("AsyncFuture", py.get_type::<future::Future>())?;
+    module.add("TaskGroup", py.get_type::<group::TaskGroup>())?;
+    module.add("AsyncTask", py.get_type::<task::Task>())
+}

@@ -1,0 +1,144 @@
+//! The futures on which tasks wait for a primitive.
+//!
+//! Whatever loop runs makes them, so that stock tasks wait on stock futures. Native ones are reached directly, all others by
+//! the protocol that every future of `asyncio` follows.
+#![allow(unsafe_code)]
+
+use crate::aio::class::as_plain;
+use crate::aio::creating;
+use crate::aio::future::{self, State};
+use crate::obj::Obj;
+use crate::raw::Raised;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+fn ask(py: Python<'_>, future: &Obj, question: &Bound<'_, PyString>) -> Result<bool, Raised> {
+    future
+        .bind(py)
+        .call_method0(question)
+        .and_then(|answer| answer.is_truthy())
+        .map_err(|error| Raised::from_err(py, error))
+}
+
+/// A new future of the loop `running`.
+///
+/// # Errors
+/// What making one raises.
+#[inline(always)]
+pub fn create(py: Python<'_>, running: &Obj) -> Result<Obj, Raised> {
+    if let Some(created) = creating::create_future_of(py, running) {
+        return created;
+    }
+    match running.bind(py).call_method0(intern!(py, "create_future")) {
+        Ok(future) => Ok(future.into()),
+        Err(error) => Err(Raised::from_err(py, error)),
+    }
+}
+
+/// Whether `future` is done.
+///
+/// # Errors
+/// What asking it raises.
+pub fn is_done(py: Python<'_>, future: &Obj) -> Result<bool, Raised> {
+    match as_plain(py, future) {
+        Some(native) => Ok(native.is_done(py)),
+        None => ask(py, future, intern!(py, "done")),
+    }
+}
+
+/// Whether `future` is cancelled.
+///
+/// # Errors
+/// What asking it raises.
+pub fn is_cancelled(py: Python<'_>, future: &Obj) -> Result<bool, Raised> {
+    match as_plain(py, future) {
+        Some(native) => Ok(native.state(py) == State::Cancelled),
+        None => ask(py, future, intern!(py, "cancelled")),
+    }
+}
+
+/// Cancels `future` unless it is done.
+///
+/// # Errors
+/// What cancelling it raises.
+pub fn cancel(py: Python<'_>, future: &Obj) -> Result<(), Raised> {
+    ask(py, future, intern!(py, "cancel")).map(drop)
+}
+
+/// Wakes who waits on `future`; says whether it was not done yet.
+///
+/// # Errors
+/// What asking it or setting its result raises.
+pub fn wake(py: Python<'_>, future: &Obj) -> Result<bool, Raised> {
+    if is_done(py, future)? {
+        return Ok(false);
+    }
+    if let Some(native) = as_plain(py, future) {
+        return future::finish(native, future::none()).map(|()| true);
+    }
+    match future.bind(py).call_method1(intern!(py, "set_result"), (py.None(),)) {
+        Ok(_) => Ok(true),
+        Err(error) => Err(Raised::from_err(py, error)),
+    }
+}
+
+/// A future that a coroutine awaits.
+pub struct Awaited {
+    pub future: Obj,
+    /// What `await future` sends to; None if the future is native, which is its own iterator.
+    iterator: Option<Obj>,
+}
+
+/// How a future stands that is awaited.
+pub enum Progress {
+    /// It asks whoever runs the coroutine to wait for this.
+    Yields(Obj),
+    /// It has a result.
+    Ready,
+}
+
+impl Awaited {
+    /// Begins to await `future`.
+    ///
+    /// # Errors
+    /// `TypeError` if it can't be awaited.
+    #[inline(always)]
+    pub fn new(py: Python<'_>, future: Obj) -> Result<Self, Raised> {
+        if as_plain(py, &future).is_some() {
+            return Ok(Self { future, iterator: None });
+        }
+        match future.bind(py).call_method0(intern!(py, "__await__")) {
+            Ok(iterator) => Ok(Self { future, iterator: Some(iterator.into()) }),
+            Err(error) => Err(Raised::from_err(py, error)),
+        }
+    }
+
+    /// Goes on awaiting it.
+    ///
+    /// # Errors
+    /// What the future came to, if not a result.
+    #[inline(always)]
+    pub fn send(&self, _py: Python<'_>, value: *mut ffi::PyObject) -> Result<Progress, Raised> {
+        let iterator = self.iterator.as_ref().unwrap_or(&self.future);
+        let mut result = std::ptr::null_mut();
+        // SAFETY: live objects, and the thread is attached. The result is owned unless there was an error.
+        unsafe {
+            match ffi::PyIter_Send(iterator.as_ptr(), value, &raw mut result) {
+                ffi::PySendResult::PYGEN_RETURN => {
+                    drop(Obj::from_owned(result));
+                    Ok(Progress::Ready)
+                }
+                ffi::PySendResult::PYGEN_NEXT => Ok(Progress::Yields(Obj::from_owned(result))),
+                ffi::PySendResult::PYGEN_ERROR => Err(Raised),
+            }
+        }
+    }
+
+    /// Shows what it holds to the garbage collector.
+    pub fn visit(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        self.future.visit(visit)?;
+        self.iterator.as_ref().map_or(Ok(()), |iterator| iterator.visit(visit))
+    }
+}

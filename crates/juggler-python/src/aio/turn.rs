@@ -1,0 +1,160 @@
+//! What the loop does while it runs: one turn after the other.
+//!
+//! A turn looks for what has become ready (descriptors, then timers), and runs what the ring held then; what comes meanwhile
+//! is for the next turn. A loop with nothing to run looks with the interpreter held, and only then sleeps through the
+//! gate. One that is busy looks as often as its [pace](juggler_loop::pace) says.
+#![allow(unsafe_code)]
+
+use super::entry::Entry;
+use super::event_loop::Loop;
+use super::handle;
+use crate::gate::PyGate;
+use crate::raw::Raised;
+use juggler_loop::poll::{Events, Timeout};
+use juggler_sync::sys::monotonic_nanos;
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What is run in a turn; what is left of it goes back to the ring.
+struct Turn<'a, 'py> {
+    this: &'a Loop,
+    py: Python<'py>,
+    entries: VecDeque<Entry>,
+}
+
+impl Drop for Turn<'_, '_> {
+    fn drop(&mut self) {
+        let entries = std::mem::take(&mut self.entries);
+        self.this.state.hold(self.py).ready.end_turn(entries);
+    }
+}
+
+/// Runs turns until the loop is stopped.
+///
+/// # Errors
+/// What ends `run_forever`: `KeyboardInterrupt`, `SystemExit`, or what a signal handler raises.
+pub fn run(slf: &Bound<'_, Loop>) -> Result<(), Raised> {
+    let (py, this) = (slf.py(), slf.get());
+    let mut events = Events::default();
+    loop {
+        // SAFETY: the thread is attached.
+        if unsafe { ffi::PyErr_CheckSignals() } != 0 {
+            return Err(Raised);
+        }
+        let now = look(slf, &mut events)?;
+        take_due(py, this, now);
+        let mut turn = Turn { this, py, entries: this.state.hold(py).ready.begin_turn() };
+        while let Some(entry) = turn.entries.pop_front() {
+            this.beat();
+            if this.is_debug() { run_watched(slf, entry)? } else { entry.run(py)? }
+        }
+        drop(turn);
+        if this.is_stopping() {
+            return Ok(());
+        }
+    }
+}
+
+/// Puts the entries whose descriptors are ready into the ring, and sleeps if there is nothing to run. Returns what time it is.
+fn look(slf: &Bound<'_, Loop>, events: &mut Events) -> Result<u64, Raised> {
+    let (py, this) = (slf.py(), slf.get());
+    this.check_fork(py)?;
+    let now = monotonic_nanos();
+    let state = this.state.hold(py);
+    let idle = state.ready.is_empty() && !this.is_stopping();
+    if !idle && !state.pace.is_due(now) {
+        return Ok(now);
+    }
+    let Some(waiter) = state.poller.as_ref().map(|poller| poller.waiter()) else {
+        drop(state);
+        return this.check_closed(py).map(|()| now);
+    };
+    drop(state);
+    let failed = |error: std::io::Error| Raised::from_err(py, error.into());
+    waiter.wait(events, Timeout::Look).map_err(failed)?;
+    this.state.hold(py).pace.looked(now, !events.is_empty());
+    if !events.is_empty() || !idle {
+        dispatch(py, this, events);
+        return Ok(now);
+    }
+    let timeout = match next_timer(py, this) {
+        None => Timeout::Never,
+        Some(when) if when <= now => return Ok(now),
+        Some(when) => Timeout::After(Duration::from_nanos(when - now)),
+    };
+    this.slumber.doze();
+    let waited = if this.state.hold(py).ready.is_empty() && !this.is_stopping() {
+        PyGate::new(py).system_call(|| waiter.wait(events, timeout))
+    } else {
+        Ok(Ok(()))
+    };
+    this.slumber.wake();
+    waited?.map_err(failed)?;
+    let now = monotonic_nanos();
+    this.state.hold(py).pace.looked(now, true);
+    dispatch(py, this, events);
+    Ok(now)
+}
+
+/// Puts the watchers of what is ready into the ring.
+fn dispatch(py: Python<'_>, this: &Loop, events: &Events) {
+    let mut held = this.state.hold(py);
+    let state = &mut *held;
+    let Some(poller) = &mut state.poller else { return };
+    let mut cancelled = Vec::new();
+    poller.dispatch(events, |fd, interest, entry| {
+        if entry.is_cancelled() {
+            cancelled.push((fd, interest));
+        } else {
+            state.ready.push(entry.clone_ref(py));
+        }
+    });
+    let dropped: Vec<_> = cancelled.into_iter().filter_map(|(fd, interest)| poller.unwatch(fd, interest)).collect();
+    drop(held);
+    drop(dropped);
+}
+
+/// When the next timer is due that is not cancelled.
+fn next_timer(py: Python<'_>, this: &Loop) -> Option<u64> {
+    loop {
+        let mut state = this.state.hold(py);
+        let Some(cancelled) = state.timers.pop_cancelled(Entry::is_cancelled) else { return state.timers.next() };
+        drop(state);
+        handle::unschedule(&cancelled.object);
+    }
+}
+
+/// Puts the timers that are due into the ring.
+#[inline]
+fn take_due(py: Python<'_>, this: &Loop, now: u64) {
+    loop {
+        let mut state = this.state.hold(py);
+        let Some(entry) = state.timers.pop_due(now, Entry::is_cancelled) else { return };
+        handle::unschedule(&entry.object);
+        state.ready.push(entry);
+    }
+}
+
+/// Runs an entry in debug mode: what takes long is logged.
+#[cold]
+fn run_watched(slf: &Bound<'_, Loop>, entry: Entry) -> Result<(), Raised> {
+    let py = slf.py();
+    if entry.is_cancelled() {
+        return Ok(());
+    }
+    let raised = |error| Raised::from_err(py, error);
+    let object = entry.object.bind(py).to_owned();
+    slf.setattr(intern!(py, "_current_handle"), &object).map_err(raised)?;
+    let began = monotonic_nanos();
+    let result = entry.run(py);
+    let took = super::event_loop::seconds(monotonic_nanos() - began);
+    let error = result.err().map(|raised| raised.fetch(py));
+    slf.setattr(intern!(py, "_current_handle"), py.None()).map_err(raised)?;
+    match error {
+        Some(error) => Err(raised(error)),
+        None => slf.call_method1(intern!(py, "_ran"), (object, took)).map(drop).map_err(raised),
+    }
+}

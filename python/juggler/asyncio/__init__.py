@@ -1,0 +1,72 @@
+"""Many waits on one thread: stands in for the standard library's ``asyncio``.
+
+Native: the event loop with its handles and timers. Everything else, whatever the running version
+has, is the standard library's own object, and runs on the native loop unchanged.
+
+Four ways in: ``from juggler import asyncio`` and go on as ever; ``juggler.asyncio.run(main())``;
+``loop_factory=juggler.asyncio.new_event_loop`` for whatever takes one; `install` for a program that
+calls ``asyncio.run`` itself.
+
+Beyond the running version's standard library: `run` takes a ``loop_factory`` on every version;
+child processes need neither the main thread nor a child watcher; timers are exact to well below a
+millisecond; the default executor is `juggler.futures.ThreadPoolExecutor`.
+
+Deviations:
+
+* Of the standard library's loop, the private parts `_ready`, `_scheduled` and `_run_once` have no
+  effect.
+* A busy loop looks at its descriptors once in 20 µs, if the last 16 looks were in vain, and not in
+  each turn.
+* While the loop runs in the main thread, it is the one whom signals wake (`signal.set_wakeup_fd`),
+  unless somebody else is.
+* In the child of a fork the loop counts as not running.
+"""
+
+from __future__ import annotations
+
+import asyncio as _stdlib
+
+from juggler.asyncio._event_loop import EventLoop
+from juggler.asyncio._handles import Handle, TimerHandle
+from juggler.asyncio._running import (
+    EventLoopPolicy,
+    Runner,
+    get_event_loop,
+    install,
+    new_event_loop,
+    run,
+    uninstall,
+)
+from juggler.asyncio._watchdog import Blocked, watchdog
+from juggler.asyncio.futures import Future
+from juggler.asyncio.locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
+from juggler.asyncio.queues import (
+    LifoQueue,
+    PriorityQueue,
+    Queue,
+    QueueEmpty,
+    QueueFull,
+    QueueShutDown,
+)
+from juggler.asyncio.taskgroups import TaskGroup
+from juggler.asyncio.tasks import Task, create_task, gather, sleep, wait
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# What stands above: classes and functions, not the submodules that were imported on the way.
+_OWN = {name for name, value in globals().items() if callable(value)}
+__all__ = sorted({*_stdlib.__all__, *_OWN})
+
+
+def __getattr__(name: str) -> Any:
+    # Names of the standard library's module, also those that only some versions have; but not what
+    # the import system keeps in a module.
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    return getattr(_stdlib, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(_stdlib)})

@@ -1,0 +1,132 @@
+"""How a program comes to an event loop: `run`, `Runner`, the policy, `install`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from asyncio import events, unix_events
+
+from juggler.asyncio._event_loop import EventLoop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
+
+# Underscored since policies are deprecated (3.14): the public names warn.
+StockPolicy: Any = unix_events._UnixDefaultEventLoopPolicy
+_UNDERSCORE = "_" if sys.version_info >= (3, 14) else ""
+get_policy: Callable[[], Any] = getattr(events, f"{_UNDERSCORE}get_event_loop_policy")
+_set_policy: Callable[[Any], None] = getattr(events, f"{_UNDERSCORE}set_event_loop_policy")
+
+
+def new_event_loop() -> EventLoop:
+    """Make an event loop of juggler's, whatever the policy."""
+    return EventLoop()
+
+
+class EventLoopPolicy(StockPolicy):  # type: ignore[misc]
+    """The policy by which the standard library's functions make juggler's event loops.
+
+    For what takes a policy: ``asyncio.set_event_loop_policy(juggler.asyncio.EventLoopPolicy())``;
+    `install` does that. Policies are deprecated since 3.14: rather use `Runner` or `run`.
+    """
+
+    _loop_factory = EventLoop
+
+
+class Runner(asyncio.Runner):  # type: ignore[misc]
+    """Runs several coroutines, one after the other, in one event loop.
+
+    Stands in for `asyncio.Runner`, and is a subclass of it.
+
+    Args:
+        debug: whether the loop is in debug mode; None leaves that to the environment.
+        loop_factory: what makes the loop, by default `new_event_loop`.
+    """
+
+    def __init__(
+        self,
+        *,
+        debug: bool | None = None,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> None:
+        super().__init__(debug=debug, loop_factory=loop_factory or self._make_current)
+
+    def _make_current(self) -> EventLoop:
+        """A loop that is the thread's current one as long as this runner is open."""
+        loop = new_event_loop()
+        asyncio.set_event_loop(loop)
+        self._set_event_loop = True  # read by `close`
+        return loop
+
+
+def run(
+    main: Awaitable[_T],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> _T:
+    """Run a coroutine in an event loop of its own, and return its result.
+
+    Stands in for `asyncio.run`. Cancels what is left running, finishes asynchronous generators,
+    and shuts the default executor down. Ctrl-C cancels `main` and raises `KeyboardInterrupt`.
+
+    Args:
+        main: what to run.
+        debug: whether the loop is in debug mode; None leaves that to the environment.
+        loop_factory: what makes the loop, by default `new_event_loop`; on every version.
+
+    Raises:
+        RuntimeError: this thread runs an event loop already.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("asyncio.run() cannot be called from a running event loop")
+    with Runner(debug=debug, loop_factory=loop_factory) as runner:
+        return runner.run(main)  # type: ignore[arg-type, unused-ignore]
+
+
+def get_event_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop, or the thread's current one.
+
+    Stands in for `asyncio.get_event_loop`. Where the standard library makes a loop for the main
+    thread, which has none (up to 3.13, with a warning), it is one of juggler's.
+    """
+    loop = asyncio._get_running_loop()
+    if loop is not None:
+        return loop
+    policy = get_policy()
+    if type(policy) is StockPolicy and hasattr(policy._local, "_set_called"):
+        is_unset = policy._local._loop is None and not policy._local._set_called
+        if is_unset and threading.current_thread() is threading.main_thread():
+            policy.set_event_loop(new_event_loop())
+    found: asyncio.AbstractEventLoop = policy.get_event_loop()
+    return found
+
+
+# The policy that `install` has replaced, in a list while it is.
+_replaced: list[Any] = []
+
+
+def install() -> None:
+    """Have the standard library's functions make juggler's event loops.
+
+    From then on, ``asyncio.run(main())`` runs on juggler. Replaces the policy; loops that exist
+    stay what they are. It is idempotent and does not nest: one `uninstall` undoes any number of
+    calls.
+    """
+    if not _replaced:
+        # Not the one that would be made if somebody asked for it.
+        _replaced.append(events._event_loop_policy)  # type: ignore[attr-defined]
+        _set_policy(EventLoopPolicy())
+
+
+def uninstall() -> None:
+    """Undo `install`, unless the program has set another policy since."""
+    if _replaced:
+        before = _replaced.pop()
+        if type(get_policy()) is EventLoopPolicy:
+            _set_policy(before)
