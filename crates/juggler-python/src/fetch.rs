@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 type Fetched = (PathBuf, String, u64, u64);
 /// Kind, message and the server's status.
 type Failure = (&'static str, String, Option<u16>);
+/// Number, file or failure, attempts and seconds.
+type Told = (u64, Option<Fetched>, Option<Failure>, u32, f64);
 /// Number, stage, name, bytes received, length, attempts, and why and how long the next one waits.
 type Progress = (u64, &'static str, String, u64, Option<u64>, u32, Option<(String, f64)>);
 /// Files done and failed, retries, bytes received.
@@ -108,11 +110,7 @@ impl FetchEngine {
     /// Waits for the next file that is finished, and returns its number, what was fetched, why it failed, the attempts and
     /// the seconds; `None` when all are told. Raises `TimeoutError` after `timeout` seconds.
     #[pyo3(signature = (timeout=None))]
-    fn next(
-        &self,
-        py: Python<'_>,
-        timeout: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Option<(u64, Option<Fetched>, Option<Failure>, u32, f64)>> {
+    fn next(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Told>> {
         let engine = self.engine()?;
         let deadline = match timeout {
             Some(timeout) => timeout::of_wait(py, timeout.as_ptr()).map_err(|raised| raised.fetch(py))?,
@@ -170,7 +168,7 @@ impl Drop for FetchEngine {
     }
 }
 
-fn told(outcome: Outcome) -> (u64, Option<Fetched>, Option<Failure>, u32, f64) {
+fn told(outcome: Outcome) -> Told {
     let (fetched, failure) = match outcome.result {
         Ok(file) => (Some((file.path, file.url, file.size, file.resumed)), None),
         Err(Error { kind, message, status, .. }) => (None, Some((kind.name(), message, status))),
