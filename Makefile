@@ -151,12 +151,15 @@ reference: build ## write docs/reference anew from the docstrings
 
 # ---------------------------------------------------------------- benchmarks
 
-.PHONY: bench-threads bench-processes bench-venv
+.PHONY: bench-threads bench-processes bench-loop bench-venv
 bench-threads: bench-venv ## threads, queues, futures: ratios against the standard library and the peers
 	$(BENCH_VENV)/bin/python benches/python/threads.py $(ARGS)
 
 bench-processes: bench-venv ## process pools and channels: ratios likewise
 	$(BENCH_VENV)/bin/python benches/python/processes.py $(ARGS)
+
+bench-loop: bench-venv ## the event loop: ratios likewise
+	$(BENCH_VENV)/bin/python benches/python/loop.py $(ARGS)
 
 bench-venv: setup
 	$(if $(filter $(BENCH_BROUGHT)/%,$(BENCH_PYTHON)),tools/get-python $(BENCH_VERSION))

@@ -218,9 +218,10 @@ def test_the_call_graph_knows_who_waits(loop: EventLoop) -> None:
     loop.run_until_complete(main())
 
 
-def test_its_signatures_are_the_standard_librarys() -> None:
+def test_its_parameters_are_the_standard_librarys() -> None:
     for name in ("add_done_callback", "cancel", "set_result", "set_exception"):
         ours, theirs = (
-            inspect.signature(getattr(cls, name)) for cls in (Future, asyncio.futures._PyFuture)
+            list(inspect.signature(getattr(cls, name)).parameters)
+            for cls in (Future, asyncio.futures._PyFuture)
         )
-        assert str(ours).replace("/, ", "") == str(theirs).replace("/, ", "")
+        assert ours == theirs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
 import gc
 import inspect
 import warnings
@@ -106,6 +107,7 @@ def test_sleep_passes_for_a_coroutine(loop: EventLoop) -> None:
     sleeping = sleep(0)
     assert asyncio.iscoroutine(sleeping)
     assert inspect.isawaitable(sleeping)
+    assert not isinstance(sleeping, collections.abc.Generator)
     sleeping.close()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

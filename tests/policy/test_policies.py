@@ -221,6 +221,15 @@ def test_rate_and_limit_raise_at_once_what_the_deadline_does_not_allow(clock: Vi
     assert slow.call(clock.time) == 60.0
 
 
+def test_what_the_deadline_does_not_allow_is_not_tried_again(clock: VirtualClock) -> None:
+    slow = policy.rate("1/m")
+    slow.take(1)
+    with pytest.raises(policy.DeadlineError) as caught:
+        (policy.deadline(10) | policy.retry(5, backoff=1.0) | slow)(clock.time)()
+    assert clock.time() == 0.0
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_a_place_that_the_deadline_does_not_wait_for(clock: VirtualClock) -> None:
     one = policy.limit(1)
 

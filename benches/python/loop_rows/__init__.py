@@ -1,1 +1,1 @@
-"""The rows of the loop benchmark, a module for each of its tables."""
+"""The event loop's rows, by what they use of it."""

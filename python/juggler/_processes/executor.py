@@ -41,7 +41,7 @@ class _Hooks:
 
     @staticmethod
     def start_collector(engine: Any, or_break: bool) -> None:
-        """Start the thread that collects where nobody waits; if that fails, break the pool or raise.
+        """Start the thread that collects where nobody waits; else break the pool, or raise.
 
         Some versions of Python start none at exit.
         """

@@ -9,6 +9,7 @@ from juggler import _juggler
 __all__ = ["TaskGroup"]
 
 
+@_juggler._own_methods
 class TaskGroup(_juggler.TaskGroup, _StdlibTaskGroup):
     """Tasks that are waited for together, and cancelled together when one fails.
 

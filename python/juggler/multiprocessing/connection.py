@@ -154,7 +154,7 @@ def _dumps(obj: object, threshold: int) -> tuple[bytes, list[pickle.PickleBuffer
 
     message = io.BytesIO()
     try:
-        reduction.ForkingPickler(message, 5, True, in_band).dump(obj)  # type: ignore[call-arg]
+        reduction.ForkingPickler(message, 5, True, in_band).dump(obj)
         return message.getvalue(), buffers
     except (pickle.PicklingError, AttributeError, TypeError) as refused:
         try:

@@ -53,7 +53,7 @@ class _Server(_StockServer):
         """
         while True:
             try:
-                conn = self.listener.accept()
+                conn = self.listener.accept()  # type: ignore[attr-defined]
             except OSError:
                 if self._spare is None:
                     time.sleep(0.01)  # another thread was faster

@@ -1,4 +1,4 @@
-"""A forked child: that of ``multiprocessing.popen_fork``, which leaves nothing open if there is none."""
+"""A forked child: that of ``multiprocessing.popen_fork``; a fork that fails leaves nothing open."""
 
 import os
 from multiprocessing import popen_fork as _stock
@@ -29,7 +29,7 @@ class Popen(_stock.Popen):
     def _launch(self, process_obj: Any) -> None:
         system = _System()
         # It is another one in each version of Python, so it is run as it is, on this `os`.
-        code = _stock.Popen._launch.__code__
+        code = _stock.Popen._launch.__code__  # type: ignore[attr-defined]
         try:
             FunctionType(code, {**vars(_stock), "os": system})(self, process_obj)
         except BaseException:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from juggler._juggler import PolicyCircuit
-from juggler.policy._clock import SECOND, Clock, States, Steps, Waiter
+from juggler.policy._clock import SECOND, Clock, States
 from juggler.policy._keys import KEYS, PerKey
 from juggler.policy._policy import Gate, Guard
 from juggler.policy._retry import Errors, concerns
@@ -75,8 +73,7 @@ class Circuit(Gate):
         failures, reset, trials = self._rules
         return PolicyCircuit(failures, round(reset * SECOND), trials, KEYS)
 
-    def _enter(self, clock: Clock, place: int, new_waiter: Callable[[], Waiter]) -> Steps[int]:
-        yield from ()
+    def _enter(self, clock: Clock, place: int) -> int:
         now = clock.time_ns()
         admitted, number = clock._state(self._states).admit(place, now)
         if admitted:

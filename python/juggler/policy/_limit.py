@@ -9,7 +9,7 @@ from juggler._juggler import PolicyLimit
 from juggler.policy._clock import Clock, States, Steps, Waiter
 from juggler.policy._keys import KEYS, PerKey
 from juggler.policy._line import Line
-from juggler.policy._policy import Gate, Guard
+from juggler.policy._policy import MUST_WAIT, Gate, Guard
 
 
 def limit(most: int, *, per_key: PerKey = None) -> Guard:
@@ -45,11 +45,13 @@ class Limit(Gate):
         native = PolicyLimit(self._most, KEYS)
         return native, Line(native)
 
-    def _enter(self, clock: Clock, place: int, new_waiter: Callable[[], Waiter]) -> Steps[None]:
+    def _enter(self, clock: Clock, place: int) -> object:
+        return None if clock._state(self._states)[0].try_enter(place) else MUST_WAIT
+
+    def _wait(self, clock: Clock, place: int, new_waiter: Callable[[], Waiter]) -> Steps[None]:
         native, line = clock._state(self._states)
-        if not native.try_enter(place):
-            what = f"to wait for one of {self._most} places"
-            yield from line.take_turn(place, native.enter, new_waiter(), what)
+        what = f"to wait for one of {self._most} places"
+        return line.take_turn(place, native.enter, new_waiter(), what)
 
     def _leave(self, clock: Clock, place: int, token: Any, error: BaseException | None) -> None:
         clock._state(self._states)[1].leave(place)

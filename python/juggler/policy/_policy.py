@@ -142,6 +142,10 @@ class Guard(Policy):
         raise NotImplementedError
 
 
+MUST_WAIT = object()
+"""What `Gate._enter` returns if the call may not begin yet."""
+
+
 class Gate(Guard):
     """A guard that is entered and left, as each kind defines it by `_enter` and `_leave`."""
 
@@ -186,8 +190,12 @@ class Gate(Guard):
         """End, in a coroutine."""
         await self._end_async(self._pop(), exc)
 
-    def _enter(self, clock: Clock, place: Any, new_waiter: Callable[[], Waiter]) -> Steps[Any]:
-        """Wait until a call may begin; what is returned goes to `_leave`."""
+    def _enter(self, clock: Clock, place: Any) -> Any:
+        """Begin a call; what is returned goes to `_leave`, unless it is `MUST_WAIT`."""
+        raise NotImplementedError
+
+    def _wait(self, clock: Clock, place: Any, new_waiter: Callable[[], Waiter]) -> Steps[None]:
+        """Wait until the call may begin, and begin it."""
         raise NotImplementedError
 
     def _leave(self, clock: Clock, place: Any, token: Any, error: BaseException | None) -> None:
@@ -223,7 +231,9 @@ class Gate(Guard):
 
     def _begin(self, place: Any) -> _Entry:
         clock = current()
-        token = clock._walk(self._enter(clock, place, clock._new_thread_waiter))
+        token = self._enter(clock, place)
+        if token is MUST_WAIT:
+            token = clock._walk(self._wait(clock, place, clock._new_thread_waiter))
         return self, clock, place, token, None
 
     def _end(self, entry: _Entry, error: BaseException | None) -> None:
@@ -232,7 +242,9 @@ class Gate(Guard):
 
     async def _begin_async(self, place: Any) -> _Entry:
         clock = current()
-        token = await clock._walk_async(self._enter(clock, place, TaskWaiter))
+        token = self._enter(clock, place)
+        if token is MUST_WAIT:
+            token = await clock._walk_async(self._wait(clock, place, TaskWaiter))
         ends = self._ends(token)
         if ends is None:
             return self, clock, place, token, None

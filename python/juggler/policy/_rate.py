@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from juggler._juggler import PolicyRate
-from juggler.policy._clock import Clock, States, Steps, TaskWaiter, Waiter, current
+from juggler.policy._clock import Clock, States, Steps, Waiter
 from juggler.policy._keys import KEYS, PerKey
 from juggler.policy._line import Line
-from juggler.policy._policy import Gate
+from juggler.policy._policy import MUST_WAIT, Gate
 from juggler.policy._time import latest, out_of_time
 
 
@@ -69,9 +69,7 @@ class Rate(Gate):
         Raises:
             DeadlineError: the `deadline` does not allow that.
         """
-        clock = current()
-        place = self._no_call()[0], amount
-        clock._walk(self._enter(clock, place, clock._new_thread_waiter))
+        self._begin((self._no_call()[0], amount))
 
     async def take_async(self, amount: int) -> None:
         """As `take`, in a coroutine: suspends the task.
@@ -82,9 +80,7 @@ class Rate(Gate):
         Raises:
             DeadlineError: the `deadline` does not allow that.
         """
-        clock = current()
-        place = self._no_call()[0], amount
-        await clock._walk_async(self._enter(clock, place, TaskWaiter))
+        await self._begin_async((self._no_call()[0], amount))
 
     def _new_state(self) -> tuple[PolicyRate, Line]:
         native = PolicyRate(self._text, self._burst, KEYS)
@@ -96,13 +92,16 @@ class Rate(Gate):
         cost = self._cost(*args, **kwargs) if priced and self._cost else 1
         return super()._place(args, kwargs), cost
 
-    def _enter(
+    def _enter(self, clock: Clock, place: tuple[int, int]) -> object:
+        key, amount = place
+        native = clock._state(self._states)[0]
+        return None if native.try_take(key, clock.time_ns(), amount) else MUST_WAIT
+
+    def _wait(
         self, clock: Clock, place: tuple[int, int], new_waiter: Callable[[], Waiter]
     ) -> Steps[None]:
         native, line = clock._state(self._states)
         key, amount = place
-        if native.try_take(key, clock.time_ns(), amount):
-            return
         what = f"to wait for the rate of {self._text}"
         yield from line.take_turn(key, native.join, new_waiter(), what)
         try:

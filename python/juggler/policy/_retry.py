@@ -196,12 +196,14 @@ class Retry(Policy):
     def _wrap(self, function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            clock, attempts = current(), self._begin()
+            clock = current()
             began = clock.time_ns()
+            attempts: PolicyAttempts | None = None
             while True:
                 try:
                     return function(*args, **kwargs)
                 except BaseException as error:
+                    attempts = attempts or self._begin()
                     if not clock._walk(self._pause(clock, attempts, began, error)):
                         raise
 
@@ -210,12 +212,14 @@ class Retry(Policy):
     def _wrap_async(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         @wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            clock, attempts = current(), self._begin()
+            clock = current()
             began = clock.time_ns()
+            attempts: PolicyAttempts | None = None
             while True:
                 try:
                     return await function(*args, **kwargs)
                 except BaseException as error:
+                    attempts = attempts or self._begin()
                     if not await clock._walk_async(self._pause(clock, attempts, began, error)):
                         raise
 

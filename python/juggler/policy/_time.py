@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Literal
 
-from juggler.policy._clock import SECOND, Clock, Steps, Waiter, current
+from juggler.policy._clock import SECOND, Clock, current
 from juggler.policy._policy import Gate, P, R
 
 if TYPE_CHECKING:
@@ -100,10 +100,7 @@ class Deadline(Gate):
     def __repr__(self) -> str:
         return f"deadline({self._seconds!r})"
 
-    def _enter(
-        self, clock: Clock, place: Any, new_waiter: Callable[[], Waiter]
-    ) -> Steps[tuple[Token[int | None], int]]:
-        yield from ()
+    def _enter(self, clock: Clock, place: Any) -> tuple[Token[int | None], int]:
         now = clock.time_ns()
         until = now + round(self._seconds * SECOND)
         outer = _latest.get()

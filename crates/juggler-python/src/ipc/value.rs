@@ -247,7 +247,7 @@ impl SharedNumber {
     /// Say which ctypes object it is, where that lies, of which type it is and which lock guards it.
     fn _bind(
         &self,
-        object: Bound<'_, PyAny>,
+        obj: Bound<'_, PyAny>,
         block: Bound<'_, SharedBlock>,
         typecode: &str,
         lock: Bound<'_, PyAny>,
@@ -260,7 +260,7 @@ impl SharedNumber {
         }
         let native = lock.is_instance_of::<SharedRLock>();
         let at = engine.start();
-        let (object, block) = (object.into(), block.into_any().into());
+        let (object, block) = (obj.into(), block.into_any().into());
         let number = Number { at, format, native, lock: lock.into(), object, _block: block };
         self.number.set(number).map_err(|_| PyRuntimeError::new_err("this Value has been initialized already"))
     }

@@ -1,0 +1,18 @@
+"""juggler's event loop against the standard library's and the strongest peers.
+
+Prints ratios of CPU time from one interleaved run, never a bare time and never a verdict. Run
+`make bench-loop`, or this file with any interpreter that has juggler and
+`benches/python/requirements.txt` installed. How it measures, and how to read what it prints, is in
+`docs/internals/benchmarks.md`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from harness.command import main
+from loop_rows import scheduling
+from loop_rows.contenders import contenders
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__ or "", [*scheduling.ROWS], contenders()))
