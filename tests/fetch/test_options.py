@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import os
+import pty
 import socket
 import ssl
 import subprocess
@@ -19,6 +21,7 @@ from conftest import Command
 from misbehaving import Request, Server
 
 BODY = b"juggler " * 20_000
+_FETCH = [sys.executable, "-m", "juggler", "fetch"]
 PEM = Path(__file__).with_name("localhost.pem")
 
 
@@ -241,7 +244,7 @@ def test_an_empty_proxy_is_none(server: Server, folder: Path, command: Command) 
 def test_addresses_from_standard_input(server: Server, folder: Path) -> None:
     server.pages["/a"] = server.pages["/b"] = serves
     done = subprocess.run(
-        [sys.executable, "-m", "juggler", "fetch", "-i", "-", "-o", folder],
+        [*_FETCH, "-i", "-", "-o", str(folder)],
         input=f"{server.url('/a')}\n# not this: {server.url('/c')}\n\n  {server.url('/b')}\n",
         capture_output=True,
         text=True,
@@ -254,6 +257,31 @@ def test_addresses_from_standard_input(server: Server, folder: Path) -> None:
     assert lines[0].startswith("whole   ") and lines[-1].startswith(
         "2 of 2 files whole: 320.0 kB in"
     )
+
+
+def test_bars_on_a_terminal(server: Server, folder: Path) -> None:
+    server.pages |= {"/a": serves, "/no": lambda request: request.answer("404 Not Found")}
+
+    def slowly(request: Request) -> None:
+        request.answer("200 OK", length=len(BODY))
+        for part in range(4):
+            request.send(BODY[part * 40_000 : (part + 1) * 40_000])
+            time.sleep(0.2)
+
+    server.pages["/slowly"] = slowly
+    ours, theirs = pty.openpty()
+    words = [*_FETCH, "-o", str(folder), *map(server.url, server.pages)]
+    with subprocess.Popen(words, stderr=theirs, env={**os.environ, "TERM": "xterm"}) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # which says that nobody writes any more
+            while piece := os.read(ours, 65536):
+                shown += piece
+    os.close(ours)
+    assert process.returncode == 1
+    text = shown.decode()
+    assert "all files" in text and "slowly" in text and "━" in text
+    assert "404 Not Found" in text and "2 of 3 files whole, 1 failed" in text
 
 
 def test_one_connection_for_many_files(server: Server, folder: Path, command: Command) -> None:

@@ -218,12 +218,14 @@ def test_in_a_fork(server: Server, folder: Path) -> None:
     downloads: Downloads = juggler.fetch(server.url("/stalls"), into=folder)
     pid = os.fork()
     if pid == 0:
+        status = 9
         try:
             downloads.next(timeout=5)
         except RuntimeError as error:
-            os._exit(7 if "process that began them" in str(error) else 8)
+            status = 7 if "process that began them" in str(error) else 8
         finally:
-            os._exit(9)
+            del downloads
+            os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     downloads.close()
 

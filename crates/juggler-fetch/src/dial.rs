@@ -45,6 +45,7 @@ fn is_socks(proxy: &Intercept) -> bool {
 }
 
 /// A connection that nothing was sent over yet.
+#[expect(clippy::large_enum_variant, reason = "taken apart as soon as it is made")]
 pub(crate) enum Dialled {
     Plain(TokioIo<TcpStream>),
     Secure(TokioIo<TlsStream<TcpStream>>),
@@ -100,6 +101,10 @@ impl Dialer {
     pub async fn dial(&self, route: &Route) -> Result<Dialled, Error> {
         let target = uri(route.secure, &route.host, route.port)?;
         let tcp = self.reach(route, target).await.map_err(|error| {
+            if error.contains("Name or service not known") {
+                // Unlike a resolver that does not answer, this does not pass.
+                return Error::new(Kind::Address, format!("there is no host {}: {error}", route.host));
+            }
             let by = route.proxy.as_ref().map_or(String::new(), |proxy| format!(" through the proxy {}", proxy.uri()));
             Error::new(Kind::Connect, format!("no connection to {}:{}{by}: {error}", route.host, route.port))
         })?;

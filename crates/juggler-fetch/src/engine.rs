@@ -27,6 +27,9 @@ use tokio::task::JoinSet;
 /// being looked up.
 const LAST_CALLS: Duration = Duration::from_secs(10);
 
+/// How many files are synced at once: enough for the disk to join them in one write of its journal.
+const DISK_THREADS: usize = 16;
+
 /// Fetches files in the background.
 pub struct Engine {
     board: Arc<Board>,
@@ -59,7 +62,12 @@ impl Engine {
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| failed(e.into()))?);
         let (jobs, queue) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(DISK_THREADS)
+            .thread_name("juggler-disk")
+            .build()
+            .map_err(failed)?;
         let ringer = Arc::clone(&bell);
         let run = move || {
             let end = Ending { board: Arc::clone(&shared.board), bell: Arc::clone(&ringer) };
@@ -137,11 +145,6 @@ impl Engine {
             // A panic there was reported there, and `Ending` told the board.
             let _ = thread.join();
         }
-    }
-
-    /// Forgets the thread, in the child of a fork, where it does not exist.
-    pub fn disown(&self) {
-        *self.thread.lock() = None;
     }
 }
 

@@ -21,6 +21,9 @@ use url::Url;
 /// How many bytes HTTP/2 may have under way, of one file and of all of a connection: as much as a fast and distant server needs.
 const WINDOW: u32 = 4 << 20;
 
+/// From so many hosts on, the connections of those that nobody talks to are closed.
+const MANY_HOSTS: usize = 64;
+
 /// What a request carries: nothing.
 pub(crate) type NoBody = Empty<Bytes>;
 
@@ -121,7 +124,11 @@ impl Pool {
             shared: Guarded::new(None),
             single: tokio::sync::Mutex::new(!route.secure),
         };
-        Arc::clone(self.hosts.lock().entry(route.key()).or_insert_with(|| Arc::new(new())))
+        let mut hosts = self.hosts.lock();
+        if hosts.len() >= MANY_HOSTS && !hosts.contains_key(&route.key()) {
+            hosts.retain(|_, host| Arc::strong_count(host) > 1);
+        }
+        Arc::clone(hosts.entry(route.key()).or_insert_with(|| Arc::new(new())))
     }
 }
 

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 type Fetched = (PathBuf, String, u64, u64);
 /// Kind, message and the server's status.
 type Failure = (&'static str, String, Option<u16>);
+/// Number, file or failure, attempts and seconds.
+type Told = (u64, Option<Fetched>, Option<Failure>, u32, f64);
 /// Number, stage, name, bytes received, length, attempts, and why and how long the next one waits.
 type Progress = (u64, &'static str, String, u64, Option<u64>, u32, Option<(String, f64)>);
 /// Files done and failed, retries, bytes received.
@@ -22,8 +24,18 @@ type Totals = (u64, u64, u64, u64);
 /// Fetches files in a thread of its own, which never needs the interpreter.
 #[pyclass(frozen, module = "juggler._juggler")]
 pub struct FetchEngine {
-    engine: Engine,
+    /// Always there, until the end.
+    engine: Option<Engine>,
     owner: u32,
+}
+
+impl FetchEngine {
+    /// The engine, in the process that it runs in: in a fork its locks may be held by threads that are not there.
+    fn engine(&self) -> PyResult<&Engine> {
+        self.engine.as_ref().filter(|_| self.owner == std::process::id()).ok_or_else(|| {
+            PyRuntimeError::new_err("the downloads run in the process that began them, not in a fork of it")
+        })
+    }
 }
 
 #[pymethods]
@@ -78,40 +90,33 @@ impl FetchEngine {
             juggler_fetch::Kind::Disk => pyo3::exceptions::PyOSError::new_err(error.message),
             _ => PyValueError::new_err(error.message),
         })?;
-        Ok(Self { engine, owner: std::process::id() })
+        Ok(Self { engine: Some(engine), owner: std::process::id() })
     }
 
     /// Adds a file, known as `index`; `checksum` is `ALGORITHM:HEX`.
     #[pyo3(signature = (index, url, name, checksum))]
     fn add(&self, index: u64, url: String, name: Option<String>, checksum: Option<&str>) -> PyResult<()> {
         let checksum = checksum.map(str::parse::<Checksum>).transpose().map_err(PyValueError::new_err)?;
-        self.engine.add(Job { index, url, name, checksum });
+        self.engine()?.add(Job { index, url, name, checksum });
         Ok(())
     }
 
     /// Says that no further file comes.
-    fn close(&self) {
-        self.engine.close();
+    fn close(&self) -> PyResult<()> {
+        self.engine()?.close();
+        Ok(())
     }
 
     /// Waits for the next file that is finished, and returns its number, what was fetched, why it failed, the attempts and
     /// the seconds; `None` when all are told. Raises `TimeoutError` after `timeout` seconds.
     #[pyo3(signature = (timeout=None))]
-    fn next(
-        &self,
-        py: Python<'_>,
-        timeout: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Option<(u64, Option<Fetched>, Option<Failure>, u32, f64)>> {
-        if self.owner != std::process::id() {
-            return Err(PyRuntimeError::new_err(
-                "the downloads run in the process that began them, not in a fork of it",
-            ));
-        }
+    fn next(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Told>> {
+        let engine = self.engine()?;
         let deadline = match timeout {
             Some(timeout) => timeout::of_wait(py, timeout.as_ptr()).map_err(|raised| raised.fetch(py))?,
             None => Deadline::NEVER,
         };
-        match self.engine.next(&PyGate::new(py), deadline) {
+        match engine.next(&PyGate::new(py), deadline) {
             Ok(next) => Ok(next.map(told)),
             Err(None) => Err(PyTimeoutError::new_err("no file is finished yet")),
             Err(Some(raised)) => Err(raised.fetch(py)),
@@ -119,8 +124,8 @@ impl FetchEngine {
     }
 
     /// How far each file is that is not finished, and everything in sum.
-    fn snapshot(&self) -> (Vec<Progress>, Totals) {
-        let snapshot = self.engine.snapshot();
+    fn snapshot(&self) -> PyResult<(Vec<Progress>, Totals)> {
+        let snapshot = self.engine()?.snapshot();
         let files = snapshot.files.into_iter().map(|(index, file)| {
             let stage = match file.stage {
                 Stage::Queued => "queued",
@@ -133,23 +138,24 @@ impl FetchEngine {
             (index, stage, file.name, file.received, file.length, file.attempts, waits)
         });
         let totals = snapshot.totals;
-        (files.collect(), (totals.done, totals.failed, totals.retries, totals.received))
+        Ok((files.collect(), (totals.done, totals.failed, totals.retries, totals.received)))
     }
 
     /// A descriptor that is readable when `next` may have something to return.
-    fn fileno(&self) -> RawFd {
-        self.engine.bell().as_raw_fd()
+    fn fileno(&self) -> PyResult<RawFd> {
+        Ok(self.engine()?.bell().as_raw_fd())
     }
 
     /// Makes the descriptor wait for news; to be called before `next(0)`.
-    fn hush(&self) {
-        self.engine.hush();
+    fn hush(&self) -> PyResult<()> {
+        self.engine()?.hush();
+        Ok(())
     }
 
-    /// Stops everything, and waits until no thread is left.
+    /// Stops everything, and waits until no thread is left; nothing in a fork.
     fn stop(&self, py: Python<'_>) {
-        if self.owner == std::process::id() {
-            gate::without_gil(py, || self.engine.stop());
+        if let Ok(engine) = self.engine() {
+            gate::without_gil(py, || engine.stop());
         }
     }
 }
@@ -157,12 +163,12 @@ impl FetchEngine {
 impl Drop for FetchEngine {
     fn drop(&mut self) {
         if self.owner != std::process::id() {
-            self.engine.disown();
+            std::mem::forget(self.engine.take());
         }
     }
 }
 
-fn told(outcome: Outcome) -> (u64, Option<Fetched>, Option<Failure>, u32, f64) {
+fn told(outcome: Outcome) -> Told {
     let (fetched, failure) = match outcome.result {
         Ok(file) => (Some((file.path, file.url, file.size, file.resumed)), None),
         Err(Error { kind, message, status, .. }) => (None, Some((kind.name(), message, status))),

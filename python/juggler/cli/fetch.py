@@ -116,36 +116,48 @@ def main(words: "list[str]") -> int:
     try:
         if options.input is not None:
             files += _listed(options.input)
-        elif not files:
-            parser.error("which address?")
-        downloads = fetch(
-            files,
-            into=options.output,
-            limit=options.limit,
-            per_host=options.per_host,
-            rate=options.rate,
-            retries=options.retries,
-            backoff=options.backoff,
-            timeout=options.timeout,
-            stall=options.stall,
-            deadline=options.deadline,
-            patience=options.patience,
-            checksum=options.checksum,
-            resume=options.resume,
-            overwrite=options.overwrite,
-            compressed=options.compressed,
-            headers=dict(options.header),
-            netrc=options.netrc,
-            proxy=options.proxy,
-            cacert=options.cacert,
-            errors="return",
-        )
-    except (OSError, OverflowError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         parser.error(str(error))
+    if not files and options.input is None:
+        parser.error("which address?")
     from juggler.cli._fetch_display import display
 
-    with downloads, display(len(files), options.json, options.quiet) as shown:
-        return _follow(downloads, shown)
+    shown = display(len(files), options.json, options.quiet)
+    try:
+        try:
+            downloads = _begin(files, options)
+        except (OSError, OverflowError, ValueError) as error:
+            parser.error(str(error))
+        with downloads, shown:
+            return _follow(downloads, shown)
+    except KeyboardInterrupt:
+        shown.interrupted()
+        return 130
+
+
+def _begin(files: "list[str | File]", options: argparse.Namespace) -> Downloads:
+    return fetch(
+        files,
+        into=options.output,
+        limit=options.limit,
+        per_host=options.per_host,
+        rate=options.rate,
+        retries=options.retries,
+        backoff=options.backoff,
+        timeout=options.timeout,
+        stall=options.stall,
+        deadline=options.deadline,
+        patience=options.patience,
+        checksum=options.checksum,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        compressed=options.compressed,
+        headers=dict(options.header),
+        netrc=options.netrc,
+        proxy=options.proxy,
+        cacert=options.cacert,
+        errors="return",
+    )
 
 
 def _listed(path: str) -> "list[File]":
@@ -162,20 +174,15 @@ def _listed(path: str) -> "list[File]":
 def _follow(downloads: Downloads, shown: "Display") -> int:
     """Show the downloads until they are over; the exit status."""
     failed = False
-    try:
-        while True:
-            try:
-                fetched: Fetched = downloads.next(shown.interval)
-            except TimeoutError:
-                pass
-            except StopIteration:
-                shown.summary(downloads.received())
-                return int(failed)
-            else:
-                failed |= not fetched.ok
-                shown.finished(fetched)
-            shown.refresh(downloads)
-    except KeyboardInterrupt:
-        downloads.close()
-        shown.interrupted()
-        return 130
+    while True:
+        try:
+            fetched: Fetched = downloads.next(shown.interval)
+        except TimeoutError:
+            pass
+        except StopIteration:
+            shown.summary(downloads.received())
+            return int(failed)
+        else:
+            failed |= not fetched.ok
+            shown.finished(fetched)
+        shown.refresh(downloads)
