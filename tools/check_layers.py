@@ -2,8 +2,8 @@
 
     python tools/check_layers.py [ROOT]
 
-* Arrows between the crates run one way: sync -> ipc, loop; all of them -> python.  No crate but
-  `juggler-python` may reach PyO3, at any depth.
+* Arrows between the crates run one way: sync, policy -> ipc, loop, fetch; all -> python.  No crate
+  but `juggler-python` may reach PyO3, at any depth.
 * `unsafe` is denied in the whole workspace and allowed in the modules of `UNSAFE`; an entry that
   is not needed any more is an error too.
 * The engine's atomics come from `juggler_sync::sync`, the facade that loom replaces, so that its
@@ -26,7 +26,16 @@ ARROWS: dict[str, set[str]] = {
     "juggler-trace": set(),
     "juggler-ipc": {"juggler-sync"},
     "juggler-loop": {"juggler-sync"},
-    "juggler-python": {"juggler-sync", "juggler-trace", "juggler-ipc", "juggler-loop"},
+    "juggler-policy": set(),
+    "juggler-fetch": {"juggler-sync", "juggler-policy"},
+    "juggler-python": {
+        "juggler-sync",
+        "juggler-trace",
+        "juggler-ipc",
+        "juggler-loop",
+        "juggler-policy",
+        "juggler-fetch",
+    },
 }
 BINDING = "juggler-python"
 # module -> why it cannot do without; each is tested by loom or under stress
@@ -60,6 +69,8 @@ UNSAFE = {
 ATOMICS = {
     "juggler-sync": {"juggler-sync/src/sync.rs": "the facade itself"},
     "juggler-ipc": {},
+    "juggler-policy": {},
+    "juggler-fetch": {},
     "juggler-loop": {},
     "juggler-trace": {"juggler-trace/src": "counters and switches that order nothing else"},
 }

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 from juggler import _juggler, cli
-from juggler.cli import run
+from juggler.cli import fetch, run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Our module -> the page of the standard library's that it stands in for, where there is one.
@@ -36,7 +36,9 @@ STAND_INS = {
     "multiprocessing.sharedctypes": "multiprocessing",
     "multiprocessing.connection": "multiprocessing",
     "multiprocessing.managers": "multiprocessing",
+    "downloads": None,
     "joblib": None,
+    "policy": None,
 }
 # What users meet though the standard library does not export its like.
 ALSO = {"multiprocessing.pool": ("ApplyResult", "IMapIterator")}
@@ -60,7 +62,7 @@ def pages() -> dict[str, str]:
     index = ["# Reference", ""]
     for name, module in modules.items():
         index.append(f"* [`juggler.{name}`]({name}.md): {sentence(module)}")
-    index.append("* [The command line](command-line.md): `juggler run` and its options.")
+    index.append("* [The command line](command-line.md): the commands and their options.")
     index += ["", "The terms are explained in the [glossary](../glossary.md).", ""]
     return {"index.md": BEGIN + "\n".join(index), **written}
 
@@ -190,7 +192,7 @@ def sentence(module: ModuleType) -> str:
 
 def command_line_page() -> str:
     """The help of the command and of each subcommand."""
-    helps = {"juggler": cli.main, "juggler run": run.main}
+    helps = {"juggler": cli.main, "juggler run": run.main, "juggler fetch": fetch.main}
     parts = [BEGIN + "# The command line", "What each command prints with `--help`."]
     for name, main_of in helps.items():
         with contextlib.redirect_stdout(io.StringIO()) as printed:

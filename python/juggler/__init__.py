@@ -6,30 +6,43 @@ Three ways in:
 * `install` does the same from inside a program, `uninstall` undoes it.
 * ``from juggler import threading, queue, futures, multiprocessing, asyncio`` takes the drop-in
   modules by name.
+* `juggler.policy` has retries, rates, limits and deadlines for functions and coroutine functions.
+
+Besides, `fetch` downloads files.
 
 Importing this package loads nothing else: each module comes with its first use.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from juggler import asyncio, futures, multiprocessing, queue, threading
+    from juggler import asyncio, downloads, futures, multiprocessing, policy, queue, threading
     from juggler._substitution import install, uninstall
+    from juggler.downloads import fetch
 
     __version__: str
 
 __all__ = [
     "__version__",
     "asyncio",
+    "downloads",
+    "fetch",
     "futures",
     "install",
     "multiprocessing",
+    "policy",
     "queue",
     "threading",
     "uninstall",
 ]
 
-_MODULES = frozenset({"asyncio", "futures", "multiprocessing", "queue", "threading"})
-_FUNCTIONS = {"install": "juggler._substitution", "uninstall": "juggler._substitution"}
+_MODULES = frozenset(
+    {"asyncio", "downloads", "futures", "multiprocessing", "policy", "queue", "threading"}
+)
+_FUNCTIONS = {
+    "fetch": "juggler.downloads",
+    "install": "juggler._substitution",
+    "uninstall": "juggler._substitution",
+}
 
 
 def __getattr__(name: str) -> object:

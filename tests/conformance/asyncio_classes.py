@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import importlib.util
 import pkgutil
+import sys
 import unittest
 from types import ModuleType
 
@@ -24,10 +25,11 @@ PARTS = (
     "taskgroups",
     "timeouts",
     "waitfor",
-    "eager_task_factory",
+    *(["eager_task_factory"] if sys.version_info >= (3, 12) else []),
     "context",
     "locks",
     "queues",
+    "streams",
 )
 
 
@@ -55,6 +57,9 @@ def substitute(package: str) -> list[str]:
                 for alias in (name, ALIASES.get(name, name)):
                     if hasattr(target, alias):
                         setattr(target, alias, value)
+    root = importlib.import_module(f"{package}.asyncio")
+    if hasattr(root, "install"):  # loops of its own for tests that do not bring theirs
+        root.install()
     return sorted(own)
 
 

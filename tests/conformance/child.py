@@ -232,9 +232,8 @@ def main() -> None:
 
     log = options.log.open("a", buffering=1)
     report = Report(log, options.timeout, options.hangs)
-    if suite.layer == "asyncio":
+    if suite.layer == "asyncio-classes":
         overlay.add_tests(options.extra_tests)
-        prelude = ""
     if suite.layer not in overlay.LAYERS:
         environment, needs = Environment({}, {}, options.package), suite.needs
     else:

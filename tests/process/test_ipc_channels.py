@@ -292,6 +292,48 @@ def test_items_travel_by_a_child_and_back(start: Start) -> None:
     there.put(None)
 
 
+class Picture:
+    """Has its buffer sent beside the pickle, as arrays do."""
+
+    def __init__(self, pixels: Any, at: int) -> None:
+        self.pixels, self.at = pixels, at
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return Picture, (pickle.PickleBuffer(self.pixels), self.at)
+
+
+class Unsendable:
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise ValueError("stays here")
+
+
+@pytest.mark.parametrize("size", [10, 1 << 16, 3 << 20])
+def test_large_buffers_come_as_they_were(start: Start, size: int) -> None:
+    there, back = new_queue(), new_queue()
+    start(pass_on, there, back)
+    pixels, other = bytearray(os.urandom(size)), os.urandom(size)
+    there.put((Picture(pixels, 7), {"other": other, "two": pixels}, Picture(other, 8), "end"))
+    one, rest, two, end = back.get()
+    assert (bytes(one.pixels), one.at, bytes(two.pixels), two.at) == (pixels, 7, other, 8)
+    assert same(rest, {"other": other, "two": pixels}) and end == "end"
+    memoryview(one.pixels)[:1] = b"\0"  # writable, and nobody else's
+    there.put(one)
+    assert bytes(back.get().pixels) == b"\0" + pixels[1:]
+    there.put(None)
+
+
+def test_an_item_that_is_refused_after_its_buffer_leaves_no_trace(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shared, pixels = new_queue(), bytearray(1 << 20)
+    shared.put([Picture(pixels, 1), Unsendable()])
+    assert "stays here" in capsys.readouterr().err and shared.empty()
+    # Nor does one that only travels by value, which is pickled a second time.
+    shared.put([Picture(pixels, 2), lambda: 3])
+    picture, function = shared.get()
+    assert (bytes(picture.pixels), picture.at, function()) == (pixels, 2, 3)
+
+
 def test_an_unbounded_queue_takes_everything_at_once() -> None:
     shared = new_queue()
     for at in range(20_000):

@@ -18,7 +18,7 @@ import juggler
 HERE = Path(__file__).parent
 SAMPLES = HERE / "samples"
 CONFIG = HERE.parents[1] / "pyproject.toml"
-MODULES = ["threading", "queue", "futures", "multiprocessing"]
+MODULES = ["threading", "queue", "futures", "multiprocessing", "policy"]
 
 
 def mypy(*args: str | Path, cache: Path) -> str:
@@ -42,7 +42,7 @@ def test_samples_are_well_typed_on_every_version(version: str, cache: Path) -> N
     assert output.startswith("Success"), output
 
 
-@pytest.mark.parametrize("sample", ["threads", "queues", "pools", "processes"])
+@pytest.mark.parametrize("sample", ["threads", "queues", "pools", "processes", "policies"])
 def test_samples_run_as_they_are_typed(sample: str) -> None:
     runpy.run_path(str(SAMPLES / f"{sample}.py"), run_name="__main__")
 
@@ -62,7 +62,7 @@ def test_type_checkers_see_the_names_that_are_exported(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "policy"])
 def test_nothing_of_the_standard_library_is_missing(name: str) -> None:
     ours = importlib.import_module(f"juggler.{name}")
     theirs = importlib.import_module("concurrent.futures" if name == "futures" else name)

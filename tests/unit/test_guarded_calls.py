@@ -26,7 +26,7 @@ LEAVES = re.compile(
     ThreadState_Get|Tuple_GetItem|Type_(Get\w+|IsSubtype|Modified)|
     Unicode_(AsUTF8AndSize|CompareWithASCIIString|DecodeUTF8|EqualToUTF8AndSize)|
     Unicode_(FromStringAndSize|InternInPlace)|
-    Weakref_(GetObject|NewRef|RefType)
+    InterpreterState_Main|Runtime|Set_Size|_Version|Weakref_(GetObject|GetRef|NewRef|RefType)
     )""",
     re.VERBOSE,
 )

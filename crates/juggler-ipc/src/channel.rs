@@ -150,7 +150,7 @@ impl Channel {
         gate: &G,
         deadline: Deadline,
         kind: u8,
-        payload: &[u8],
+        parts: &[&[u8]],
     ) -> Result<(), PutError<G::Error>> {
         let (header, ring) = (self.header(), self.ring());
         loop {
@@ -158,7 +158,7 @@ impl Channel {
             if hold(&header.producers, gate, deadline).map_err(PutError::Gate)?.is_none() {
                 return Err(PutError::Full);
             }
-            let pushed = if self.is_full() { Err(PushError::Full) } else { ring.push(kind, payload) };
+            let pushed = if self.is_full() { Err(PushError::Full) } else { ring.push(kind, parts) };
             let _ = header.producers.release();
             match pushed {
                 Ok(()) => {
@@ -368,7 +368,7 @@ mod tests {
     use std::time::Duration;
 
     fn put(channel: &Channel, deadline: Deadline, payload: &[u8]) -> bool {
-        match channel.put(&ThreadGate, deadline, 1, payload) {
+        match channel.put(&ThreadGate, deadline, 1, &[payload]) {
             Ok(()) => true,
             Err(PutError::Full) => false,
             Err(error) => panic!("{error:?}"),

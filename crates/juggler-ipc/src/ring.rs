@@ -161,16 +161,17 @@ impl<'a> Ring<'a> {
         Ok(Self { segment, words: segment.at(words)?, start, capacity })
     }
 
-    /// Adds a frame. Only one thread of all processes may push at a time. After it, look whether a consumer sleeps.
+    /// Adds a frame whose payload is `parts`, one after the other. Only one thread of all processes may push at a time. After it, look whether a consumer sleeps.
     ///
     /// # Errors
     /// See [`PushError`]; then nothing was added.
     ///
     /// # Panics
     /// If `kind` is not in `1..=LARGEST_KIND`.
-    pub fn push(&self, kind: u8, payload: &[u8]) -> Result<(), PushError> {
+    pub fn push(&self, kind: u8, parts: &[&[u8]]) -> Result<(), PushError> {
         assert!((1..=LARGEST_KIND).contains(&kind));
-        let needed = UNIT + payload.len().next_multiple_of(UNIT);
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let needed = UNIT + length.next_multiple_of(UNIT);
         // Behind every frame there is room for a jump.
         if needed + UNIT > self.capacity {
             return Err(PushError::TooLong);
@@ -187,10 +188,15 @@ impl<'a> Ring<'a> {
             self.commit_memory(tail.offset() + UNIT).map_err(PushError::System)?;
             self.write_header(tail.offset(), JUMP, at.offset())?;
         }
-        self.write_header(at.offset(), kind, payload.len())?;
-        let place = self.memory(at.offset() + UNIT, payload.len())?;
-        // SAFETY: the range lies in the segment; no consumer reads there, and the caller is the only producer.
-        unsafe { std::ptr::copy_nonoverlapping(payload.as_ptr(), place.as_ptr(), payload.len()) };
+        self.write_header(at.offset(), kind, length)?;
+        let mut place = self.memory(at.offset() + UNIT, length)?;
+        for part in parts {
+            // SAFETY: the parts' range lies in the segment; no consumer reads there, and the caller is the only producer.
+            unsafe {
+                place.copy_from_nonoverlapping(NonNull::from(*part).cast(), part.len());
+                place = place.add(part.len());
+            }
+        }
         let new = Place::new(end, at.lap(), tail.count().wrapping_add(1));
         // Pairs with the loads in `front` and `is_empty`; SeqCst, so that the producer's look for sleepers comes after it.
         self.words.tail.store(new.0, Ordering::SeqCst);

@@ -49,7 +49,7 @@ proptest! {
             match step {
                 Step::Push(kind, length) => {
                     let payload = vec![at as u8; length];
-                    match ring.push(kind, &payload) {
+                    match ring.push(kind, &[&payload[..]]) {
                         Ok(()) => model.push_back((kind, payload)),
                         Err(PushError::TooLong) => prop_assert!(length + 16 > LENGTH - START - 8),
                         Err(PushError::Full) => prop_assert!(!model.is_empty() || length > (LENGTH - START) / 2 - 16),
@@ -95,7 +95,7 @@ proptest! {
                 prop_assert!(start >= first && start + frame.length <= last);
                 ring.pop(frame);
             }
-            let _ = ring.push(1, &vec![1; pushed]);
+            let _ = ring.push(1, &[&vec![1; pushed][..]]);
         }
     }
 }

@@ -32,6 +32,11 @@ impl Slumber {
         self.0.swap(AWAKE, Ordering::SeqCst);
     }
 
+    /// Whether the loop sleeps.
+    pub fn is_asleep(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == ASLEEP
+    }
+
     /// Whether the loop sleeps and the caller must ring for it, which nobody else does then. The caller has put something into
     /// the ring before.
     #[inline]

@@ -348,17 +348,8 @@ impl ConditionStatistics {
 }
 
 fn call_lock(this: This<'_, '_, Condition>, method: &std::ffi::CStr, args: Args<'_>) -> RawResult {
-    let lock = this.lock(this.py())?;
-    // SAFETY: the lock is alive, the arguments are those of a vectorcall, and a null result means an exception is set.
-    unsafe {
-        let method = ffi::PyObject_GetAttrString(lock.object.as_ptr(), method.as_ptr());
-        if method.is_null() {
-            return Err(Raised);
-        }
-        let result = ffi::PyObject_Vectorcall(method, args.values().as_ptr(), args.positional(), args.names());
-        ffi::Py_DECREF(method);
-        if result.is_null() { Err(Raised) } else { Ok(result) }
-    }
+    let py = this.py();
+    args.call_method(&this.lock(py)?.object.bind(py), method)
 }
 
 fn acquire(this: This<'_, '_, Condition>, args: Args<'_>) -> RawResult {
@@ -372,10 +363,7 @@ fn enter(this: This<'_, '_, Condition>) -> RawResult {
     match lock.kind {
         Kind::Lock => lock::enter(lock.as_lock(py)),
         Kind::RLock => rlock::enter(lock.as_rlock(py)),
-        Kind::Foreign => {
-            // SAFETY: an empty vectorcall.
-            call_lock(this, c"__enter__", unsafe { Args::new(std::ptr::null(), 0, std::ptr::null_mut()) })
-        }
+        Kind::Foreign => call_lock(this, c"__enter__", Args::NONE),
     }
 }
 
@@ -386,10 +374,7 @@ fn release(this: This<'_, '_, Condition>) -> RawResult {
     match lock.kind {
         Kind::Lock => lock::release(lock.as_lock(py)),
         Kind::RLock => rlock::release(lock.as_rlock(py)),
-        Kind::Foreign => {
-            // SAFETY: an empty vectorcall.
-            call_lock(this, c"release", unsafe { Args::new(std::ptr::null(), 0, std::ptr::null_mut()) })
-        }
+        Kind::Foreign => call_lock(this, c"release", Args::NONE),
     }
 }
 

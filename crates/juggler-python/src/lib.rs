@@ -8,6 +8,7 @@ mod aio;
 mod barrier;
 mod condition;
 mod event;
+mod fetch;
 mod fork;
 mod futures;
 mod gate;
@@ -18,6 +19,7 @@ mod label;
 mod layout;
 mod lock;
 mod obj;
+mod policy;
 mod queue;
 mod raw;
 mod rlock;
@@ -36,7 +38,9 @@ mod _juggler {
     use super::*;
 
     #[pymodule_export]
-    use super::aio::event_loop::{Loop, set_loop_class};
+    use super::aio::creating::create_task;
+    #[pymodule_export]
+    use super::aio::event_loop::Loop;
     #[pymodule_export]
     use super::aio::gather::gather;
     #[pymodule_export]
@@ -44,17 +48,23 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::registry::pending_tasks;
     #[pymodule_export]
-    use super::aio::streams::{StreamReader, StreamWriter, set_stream_classes};
+    use super::aio::sleep::Sleep;
+    #[pymodule_export]
+    use super::aio::streams::{StreamReader, StreamWriter, set_stream_protocol_class};
     #[pymodule_export]
     use super::aio::transport::accept::Acceptor;
     #[pymodule_export]
     use super::aio::transport::stream::{Stream, set_transport_class};
+    #[pymodule_export]
+    use super::aio::wait::Watch;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]
     use super::condition::{Condition, ConditionStatistics};
     #[pymodule_export]
     use super::event::{Event, EventStatistics};
+    #[pymodule_export]
+    use super::fetch::FetchEngine;
     #[pymodule_export]
     use super::futures::completed::as_completed;
     #[pymodule_export]
@@ -100,7 +110,11 @@ mod _juggler {
     #[pymodule_export]
     use super::lock::{Lock, LockStatistics};
     #[pymodule_export]
+    use super::policy::{PolicyAttempts, PolicyCircuit, PolicyHedge, PolicyLimit, PolicyRate};
+    #[pymodule_export]
     use super::queue::{LifoQueue, PriorityQueue, Queue, QueueStatistics};
+    #[pymodule_export]
+    use super::raw::own_methods;
     #[pymodule_export]
     use super::rlock::{RLock, RLockStatistics};
     #[pymodule_export]
@@ -116,8 +130,8 @@ mod _juggler {
         let py = module.py();
         fork::install();
         gil::locate();
-        aio::finish(module)?;
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
+        aio::finish(module)?;
         condition::finish(py)?;
         event::finish(py)?;
         futures::finish(py)?;

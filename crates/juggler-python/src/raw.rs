@@ -12,7 +12,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{PyString, PyType};
 use pyo3::{PyClass, PyTypeInfo};
 use std::ffi::{CStr, CString};
 use std::ops::Deref;
@@ -112,6 +112,9 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
+    /// No arguments.
+    pub const NONE: Self = Self { values: &[], positional: 0, names: std::ptr::null_mut() };
+
     /// # Safety
     /// The arguments of a vectorcall, valid for `'a`.
     #[inline(always)]
@@ -189,6 +192,23 @@ impl<'a> Args<'a> {
             }
         }
         Ok(places)
+    }
+
+    /// Calls `object`'s method `name` with the arguments.
+    ///
+    /// # Errors
+    /// What the look-up or the call raises.
+    pub fn call_method(&self, object: &Bound<'_, PyAny>, name: &CStr) -> RawResult {
+        // SAFETY: the object is alive, the arguments are those of a vectorcall, and a null result means an exception is set.
+        unsafe {
+            let method = ffi::PyObject_GetAttrString(object.as_ptr(), name.as_ptr());
+            if method.is_null() {
+                return Err(Raised);
+            }
+            let result = ffi::PyObject_Vectorcall(method, self.values.as_ptr(), self.positional, self.names);
+            ffi::Py_DECREF(method);
+            if result.is_null() { Err(Raised) } else { Ok(result) }
+        }
     }
 
     #[cold]
@@ -328,29 +348,34 @@ pub unsafe fn add_method_to(classes: &[Bound<'_, PyType>], name: &str, function:
     Ok(())
 }
 
-/// Makes each native method of `base` that `heir` inherits a method of its own, as [`add_method`] does for heirs that it knows.
+/// Gives `class` the native methods that it inherits as methods of its own, and returns it: a decorator.
+///
+/// What [`add_method`] does for its heirs, for a class made in Python. A method that another hides stays hidden.
 ///
 /// # Errors
 /// What setting an attribute of the class runs into.
-pub fn own_methods(base: &Bound<'_, PyType>, heir: &Bound<'_, PyType>) -> PyResult<()> {
-    let py = base.py();
-    // SAFETY: the type of all method descriptors.
-    let descriptor_type = &raw mut ffi::PyMethodDescr_Type;
-    for (name, method) in base.getattr("__dict__")?.call_method0("copy")?.cast::<PyDict>()? {
-        // SAFETY: both are live.
-        let is_native = unsafe { ffi::Py_TYPE(method.as_ptr()) == descriptor_type };
-        if !is_native || !heir.getattr(name.cast::<PyString>()?)?.is(&method) {
-            continue;
+#[pyfunction]
+#[pyo3(name = "_own_methods")]
+pub fn own_methods<'py>(class: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyType>> {
+    let py = class.py();
+    for base in class.mro().iter().skip(1).filter(|base| !base.is(py.get_type::<PyAny>())) {
+        for item in base.getattr("__dict__")?.call_method0("items")?.try_iter()? {
+            let (name, method): (Bound<'py, PyString>, Bound<'py, PyAny>) = item?.extract()?;
+            let native = method.get_type_ptr() == &raw mut ffi::PyMethodDescr_Type;
+            if !native || !class.getattr(&name)?.is(&method) {
+                continue;
+            }
+            let method = method.as_ptr().cast::<ffi::PyMethodDescrObject>();
+            // SAFETY: the type was checked, and so is the result; the definition lives as long as `base`, which the class
+            // holds, and the function takes instances of the class as it is based on `base`.
+            let own = unsafe {
+                let own = ffi::PyDescr_NewMethod(class.as_type_ptr(), (*method).d_method);
+                Bound::from_owned_ptr_or_err(py, own)?
+            };
+            class.setattr(&name, own)?;
         }
-        // SAFETY: it is a method's descriptor, whose definition lives as long as the base class: for ever. The function takes
-        // instances of the base class.
-        let own = unsafe {
-            let definition = (*method.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method;
-            Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(heir.as_type_ptr(), definition))?
-        };
-        heir.setattr(name.cast::<PyString>()?, own)?;
     }
-    Ok(())
+    Ok(class.clone())
 }
 
 /// Makes calling the class `T` a `TypeError`.

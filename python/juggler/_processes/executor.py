@@ -40,15 +40,20 @@ class _Hooks:
     result_refused = staticmethod(errors.result_refused)
 
     @staticmethod
-    def start_collector(engine: Any) -> None:
-        """Start the thread that collects where nobody waits."""
+    def start_collector(engine: Any, or_break: bool) -> None:
+        """Start the thread that collects where nobody waits; if that fails, break the pool or raise.
+
+        Some versions of Python start none at exit.
+        """
         thread = threading.Thread(target=engine.collect_all, name="juggler-collector")
         try:
             with uninterrupted():
                 thread.start()
                 threads.add(thread)  # only now: what is there is joined at exit
         except RuntimeError as problem:
-            # Too many threads, or the interpreter exits: nobody would tell of results.
+            if not or_break:
+                raise
+            # Nobody would tell of results.
             why = f"cannot start a thread: {problem}"
             for future in engine.break_down(why):
                 engine.fail(future, BrokenProcessPool(why))

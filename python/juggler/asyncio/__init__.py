@@ -37,24 +37,36 @@ from juggler.asyncio._running import (
     run,
     uninstall,
 )
+from juggler.asyncio._watchdog import Blocked, watchdog
+from juggler.asyncio.futures import Future
+from juggler.asyncio.locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
+from juggler.asyncio.queues import (
+    LifoQueue,
+    PriorityQueue,
+    Queue,
+    QueueEmpty,
+    QueueFull,
+    QueueShutDown,
+)
+from juggler.asyncio.streams import (
+    StreamReader,
+    StreamReaderProtocol,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
+from juggler.asyncio.taskgroups import TaskGroup
+from juggler.asyncio.tasks import Task, create_task, gather, sleep, wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_OWN = (
-    EventLoop,
-    EventLoopPolicy,
-    Handle,
-    Runner,
-    TimerHandle,
-    get_event_loop,
-    install,
-    new_event_loop,
-    run,
-    uninstall,
-)
-__all__ = sorted({*_stdlib.__all__, *(own.__name__ for own in _OWN)})
+# What stands above: classes and functions, not the submodules that were imported on the way.
+_OWN = {name for name, value in globals().items() if callable(value)}
+__all__ = sorted({*_stdlib.__all__, *_OWN})
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,6 @@ from asyncio import base_events
 from asyncio.log import logger
 
 from juggler import _juggler
-from juggler.asyncio._children import ChildWatching
 from juggler.asyncio._transports import SocketTransports
 
 TYPE_CHECKING = False
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["EventLoop"]  # what `juggler.install` puts in place of the standard library's
 
 _format_handle: Callable[[asyncio.Handle], str] = base_events._format_handle  # type: ignore[attr-defined]
+
+
+running: set[EventLoop] = set()
+"""The loops that run now, in whichever thread."""
 
 
 class _Watched:
@@ -79,7 +82,8 @@ class _woken_by_signals:  # noqa: N801
             signal.set_wakeup_fd(found)
 
 
-class EventLoop(SocketTransports, ChildWatching):
+@_juggler._own_methods
+class EventLoop(SocketTransports):
     """An event loop.
 
     Stands in for `asyncio.EventLoop`, and is a subclass of it. What runs often is native; what is
@@ -102,6 +106,7 @@ class EventLoop(SocketTransports, ChildWatching):
     def run_forever(self) -> None:
         """Run until `stop` is called."""
         self._run_forever_setup()
+        running.add(self)
         try:
             if threading.current_thread() is threading.main_thread():
                 with _woken_by_signals(self):
@@ -109,6 +114,7 @@ class EventLoop(SocketTransports, ChildWatching):
             else:
                 self._run()
         finally:
+            running.discard(self)
             self._run_forever_cleanup()
 
     if sys.version_info < (3, 13):
@@ -183,6 +189,3 @@ class EventLoop(SocketTransports, ChildWatching):
 
             self._default_executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
         return super().run_in_executor(executor, func, *args)
-
-
-_juggler._set_loop_class(EventLoop)  # type: ignore[arg-type]

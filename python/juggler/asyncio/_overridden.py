@@ -2,7 +2,7 @@
 
 The standard library's primitives are made of methods that call each other, so that a subclass, or
 an attribute set on an object, changes what the others do. Ours call no method; where one was
-overridden, these coroutines call all of them, as the standard library does.
+overridden, these functions call all of them, as the standard library does.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from asyncio.exceptions import CancelledError
 from collections.abc import Callable
 
-
 from juggler.asyncio.queues import QueueEmpty, QueueFull, QueueShutDown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from juggler._juggler import AsyncCondition, AsyncQueue
 
 
@@ -76,41 +77,6 @@ def wake_next(waiters: Any) -> None:
         if not waiter.done():
             waiter.set_result(None)
             break
-
-
-async def put(queue: AsyncQueue[Any], item: Any) -> None:
-    """``Queue.put``."""
-    while queue.full():
-        if queue._is_shutdown:
-            raise QueueShutDown
-        await _turn(queue, queue._putters, lambda: not queue.full())
-    return queue.put_nowait(item)
-
-
-async def get(queue: AsyncQueue[Any]) -> Any:
-    """``Queue.get``."""
-    while queue.empty():
-        if queue._is_shutdown and queue.empty():
-            raise QueueShutDown
-        await _turn(queue, queue._getters, lambda: not queue.empty())
-    return queue.get_nowait()
-
-
-async def _turn(queue: AsyncQueue[Any], waiters: Any, is_possible: Callable[[], bool]) -> None:
-    """Wait to be woken; a wake-up that finds nobody goes to the next."""
-    waiter = queue._get_loop().create_future()
-    waiters.append(waiter)
-    try:
-        await waiter
-    except:
-        waiter.cancel()
-        try:
-            waiters.remove(waiter)
-        except ValueError:
-            pass  # whoever woke it has removed it
-        if is_possible() and not waiter.cancelled():
-            queue._wakeup_next(waiters)
-        raise
 
 
 def put_nowait(queue: AsyncQueue[Any], item: Any) -> None:

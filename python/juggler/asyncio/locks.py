@@ -1,5 +1,4 @@
-"""Locks and their like for the tasks of a loop: stands in for the standard library's
-``asyncio.locks``.
+"""Locks and their like for tasks: stands in for the standard library's ``asyncio.locks``.
 
 Native: all of them. Fairness, the order of wake-ups and what becomes of a wake-up whose task is
 cancelled are the standard library's, on every version those of the newest. They work with any

@@ -25,7 +25,7 @@ if sys.version_info >= (3, 13):
 else:
 
     class QueueShutDown(Exception):
-        """Raised by put and get of a queue that was shut down; as in the standard library's 3.13."""
+        """Raised by put and get of a queue that was shut down; as in 3.13's library."""
 
         __module__ = "asyncio.queues"
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
+import inspect
+import sys
 import weakref
+from asyncio import coroutines, futures
 from asyncio.tasks import (
     _register_task,
     _unregister_task,
@@ -11,14 +15,14 @@ from asyncio.tasks import (
 
 from juggler import _juggler
 from juggler._juggler import AsyncTask as Task
-from juggler._juggler import gather
+from juggler._juggler import create_task, gather, sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
-__all__ = ["Task", "gather"]
+__all__ = ["Task", "create_task", "gather", "sleep", "wait"]
 
 
 class _ScheduledTasks(weakref.WeakSet["asyncio.Task[Any]"]):
@@ -49,4 +53,60 @@ def _tell_all_tasks() -> None:
         _unregister_task(probe)
 
 
+async def wait(
+    fs: Iterable[asyncio.Future[Any]],
+    *,
+    timeout: float | None = None,
+    return_when: str = asyncio.ALL_COMPLETED,
+) -> tuple[set[asyncio.Future[Any]], set[asyncio.Future[Any]]]:
+    """Wait until futures or tasks are done; as `asyncio.wait`.
+
+    Args:
+        fs: the futures and tasks, of the running loop.
+        timeout: how many seconds to wait at most; None: without end. No error is raised when they
+            are over.
+        return_when: FIRST_COMPLETED, FIRST_EXCEPTION or ALL_COMPLETED.
+
+    Returns:
+        Those that are done, and those that are not.
+    """
+    if futures.isfuture(fs) or coroutines.iscoroutine(fs):
+        raise TypeError(f"expect a list of futures, not {type(fs).__name__}")
+    if not fs:
+        raise ValueError("Set of Tasks/Futures is empty.")
+    if return_when not in (asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION, asyncio.ALL_COMPLETED):
+        raise ValueError(f"Invalid return_when value: {return_when}")
+    watched = set(fs)
+    if any(map(coroutines.iscoroutine, watched)):
+        raise TypeError("Passing coroutines is forbidden, use tasks explicitly.")
+    loop = asyncio.get_running_loop()
+    left = 1 if return_when == asyncio.FIRST_COMPLETED else len(watched)
+    watch = _juggler._Watch(watched, left, return_when == asyncio.FIRST_EXCEPTION, loop)
+    waiter = watch.begin()
+    timer = None if timeout is None else loop.call_later(timeout, _release, waiter)
+    try:
+        await waiter
+    finally:
+        if timer is not None:
+            timer.cancel()
+        watch.end()
+    done = {future for future in watched if future.done()}
+    return done, watched - done
+
+
+def _release(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _pass_for_coroutine_function(cls: Any) -> None:
+    """Have a class whose instances are coroutines pass for a coroutine function."""
+    collections.abc.Coroutine.register(cls)
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(cls)
+    if hasattr(coroutines, "_is_coroutine"):  # what asyncio.iscoroutinefunction looks for
+        cls._is_coroutine = coroutines._is_coroutine
+
+
 _tell_all_tasks()
+_pass_for_coroutine_function(sleep)

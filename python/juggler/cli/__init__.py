@@ -8,6 +8,7 @@ import sys
 
 COMMANDS = {
     "run": "run a Python program, unmodified, on juggler's threads, queues, pools and processes",
+    "fetch": "fetch files from the web, many at once, and never half a one",
 }
 
 _HELP = """\
@@ -25,6 +26,7 @@ options:
 examples:
   juggler run program.py --its --own arguments
   juggler run --report -m http.server 8000
+  juggler fetch https://example.org/a.zip -o downloads
 
 exit status:
   that of the command; 2 where the command line is wrong

@@ -15,10 +15,10 @@ Deviations:
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import socket
-import sys
 from multiprocessing import connection as _stock  # its names may become ours
 from multiprocessing import reduction
 from multiprocessing.connection import Client as _StockClient
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
 
 
+@_juggler._own_methods
 class Connection(_juggler.Connection, _StockConnection):
     """One end of a pipe or a socket, which sends and receives objects and bytes.
 
@@ -138,21 +139,33 @@ def _reduce(connection: Connection) -> tuple[Callable[..., Any], tuple[Any, ...]
 reduction.register(Connection, _reduce)
 
 
-def _dumps(obj: object) -> Any:
-    """Pickle what is not plain: by the standard library's pickler, then by juggler's own."""
+def _dumps(obj: object, threshold: int) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    """Pickle what is not plain: by the standard library's pickler, then by juggler's own.
+
+    Buffers of `threshold` bytes or more are not in the message.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+
+    def in_band(buffer: pickle.PickleBuffer) -> bool:
+        if memoryview(buffer).nbytes < threshold:
+            return True
+        buffers.append(buffer)
+        return False
+
+    message = io.BytesIO()
     try:
-        return reduction.ForkingPickler.dumps(obj)
+        reduction.ForkingPickler(message, 5, True, in_band).dump(obj)  # type: ignore[call-arg]
+        return message.getvalue(), buffers
     except (pickle.PicklingError, AttributeError, TypeError) as refused:
         try:
             from juggler._processes import by_value, pickling  # noqa: F401
 
-            message, _ = pickling.dumps(obj, threshold=sys.maxsize)
+            return pickling.dumps(obj, threshold=threshold)
         except ImportError:  # cloudpickle is not there
             raise refused from None
         except pickle.PicklingError as error:
             refused.add_note(str(error))
             raise refused from None
-        return message
 
 
 _juggler._set_channel_dumps(_dumps)

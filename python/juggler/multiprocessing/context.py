@@ -166,6 +166,12 @@ class ForkProcess(_Child, _stock.ForkProcess):
 
     _method = "fork"
 
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802
+        from juggler.multiprocessing.popen_fork import Popen
+
+        return Popen(process_obj)
+
 
 class SpawnProcess(_Child, _stock.SpawnProcess):
     """A process in a new interpreter, which imports the main module."""

@@ -11,6 +11,9 @@ memory that the two share (`_offer_lanes`), and everything else goes through the
 The managers here start their server by the start method of `juggler.multiprocessing`.
 """
 
+import os
+import threading
+import time
 from multiprocessing import managers as _stock
 from multiprocessing.managers import BaseManager as _StockBaseManager
 from multiprocessing.managers import BaseProxy, Token
@@ -36,6 +39,35 @@ _stock.listener_client["pickle"] = (connection.Listener, _client)  # type: ignor
 
 
 class _Server(_StockServer):
+    _spare: int | None
+
+    def serve_forever(self) -> None:
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        super().serve_forever()
+
+    def accepter(self) -> None:
+        """Give each client a thread, or turn it away at once if there is none for it.
+
+        The system accepts nobody without a free descriptor, and who is not accepted waits for ever.
+        So one is kept to let go of; if there is none in its place then, the client is one too many.
+        """
+        while True:
+            try:
+                conn = self.listener.accept()
+            except OSError:
+                if self._spare is None:
+                    time.sleep(0.01)  # another thread was faster
+                else:
+                    os.close(self._spare)
+                    self._spare = None
+                continue
+            try:
+                if self._spare is None:
+                    self._spare = os.open(os.devnull, os.O_RDONLY)
+                threading.Thread(target=self.handle_request, args=(conn,), daemon=True).start()
+            except (OSError, RuntimeError):  # no descriptor, no thread
+                conn.close()
+
     def serve_client(self, conn: "Any") -> None:
         if isinstance(conn, connection.Connection):
             conn._offer_lanes()

@@ -114,6 +114,7 @@ class _Shared(_juggler.ProcessQueue):
         self._open(segment.detach(), event.detach(), self._simple)
 
 
+@_juggler._own_methods
 class Queue(_Shared, _stock.Queue):  # type: ignore[type-arg]
     """A queue for any number of processes; as `multiprocessing.Queue`, and an instance of it.
 
@@ -152,6 +153,7 @@ class Queue(_Shared, _stock.Queue):  # type: ignore[type-arg]
         self.close()
 
 
+@_juggler._own_methods
 class JoinableQueue(Queue, _stock.JoinableQueue):  # type: ignore[type-arg]
     """A `Queue` that knows which items are done; as `multiprocessing.JoinableQueue`.
 
@@ -177,6 +179,7 @@ class JoinableQueue(Queue, _stock.JoinableQueue):  # type: ignore[type-arg]
         self._join()
 
 
+@_juggler._own_methods
 class SimpleQueue(_Shared, _stock.SimpleQueue):  # type: ignore[type-arg]
     """A queue without a bound and with fewer methods; as `multiprocessing.SimpleQueue`.
 

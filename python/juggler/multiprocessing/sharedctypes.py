@@ -15,7 +15,7 @@ import weakref
 from multiprocessing import context, reduction
 from typing import TYPE_CHECKING
 
-from juggler._juggler import SharedNumber
+from juggler._juggler import SharedNumber, _own_methods
 from juggler.multiprocessing.memory import SharedBlock
 from juggler.multiprocessing.synchronize import RLock
 
@@ -249,12 +249,12 @@ class Synchronized(SynchronizedBase):
     value = _under_lock("value")
 
 
+@_own_methods
 class _SynchronizedNumber(SharedNumber, Synchronized):
     """A `Synchronized` number, with atomic operations."""
 
     def __init__(self, obj: Any, lock: Any = None, ctx: Any = None) -> None:
-        super().__init__(obj, lock, ctx)
-        self._bind(obj._wrapper, _NUMBERS[type(obj)], self._lock)
+        self._bind(obj, obj._wrapper, _NUMBERS[type(obj)], lock or RLock(ctx=ctx))
 
 
 _SynchronizedNumber.__name__ = _SynchronizedNumber.__qualname__ = "Synchronized"

@@ -43,6 +43,7 @@ from juggler._juggler import (
     SharedRLock,
     SharedRoom,
     SharedSemaphore,
+    _own_methods,
 )
 from juggler.multiprocessing.memory import place_of
 
@@ -107,6 +108,7 @@ def _owner(lock: SharedLock | SharedRLock) -> str:
     return "SomeOtherThread" if lock._count() else "SomeOtherProcess"
 
 
+@_own_methods
 class Lock(SharedLock, SemLock):
     """A mutual-exclusion lock that any thread of any process may release.
 
@@ -124,6 +126,7 @@ class Lock(SharedLock, SemLock):
         return f"<{type(self).__name__}(owner={_owner(self)})>"
 
 
+@_own_methods
 class RLock(SharedRLock, SemLock):
     """A lock that the thread which holds it may take again, and which it alone may release.
 
@@ -144,6 +147,7 @@ class RLock(SharedRLock, SemLock):
         return f"<{type(self).__name__}({owner}, {count})>"
 
 
+@_own_methods
 class Semaphore(SharedSemaphore, SemLock):
     """A counter of permits: `acquire` takes one, `release` gives one back.
 
@@ -160,10 +164,6 @@ class Semaphore(SharedSemaphore, SemLock):
     def __init__(self, value: int = 1, *, ctx: object = None) -> None:
         self._set(value, SEM_VALUE_MAX)
 
-    def get_value(self) -> int:
-        """How many permits are free. Never blocks."""
-        return self._get_value()
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild_semaphore, (type(self), place_of(self), self.maxvalue)
 
@@ -171,6 +171,7 @@ class Semaphore(SharedSemaphore, SemLock):
         return f"<{type(self).__name__}(value={self.get_value()})>"
 
 
+@_own_methods
 class BoundedSemaphore(Semaphore):
     """A semaphore that never has more permits than it began with.
 
@@ -301,6 +302,7 @@ class Condition:
         self.notify(sys.maxsize)
 
 
+@_own_methods
 class Event(SharedEvent):
     """A flag that processes wait for.
 

@@ -2,7 +2,7 @@
 
 import queue as stdlib
 
-from juggler import futures, multiprocessing, queue, threading
+from juggler import futures, multiprocessing, policy, queue, threading
 
 threading.Lokc()  # type: ignore[attr-defined]
 threading.Lock("name")  # type: ignore[call-arg]
@@ -26,6 +26,13 @@ futures.ProcessPoolExecutor().options(retry=1)  # type: ignore[call-arg]
 multiprocessing.Value("q").value = "1"  # type: ignore[assignment]
 multiprocessing.Queue("1")  # type: ignore[arg-type]
 multiprocessing.Lokc()  # type: ignore[attr-defined]
+policy.rate(20)  # type: ignore[arg-type]
+policy.retry(on="ConnectionError")  # type: ignore[arg-type]
+policy.retry(3).__enter__()  # type: ignore[attr-defined]
+policy.limit(1)(len)(3)  # type: ignore[arg-type]
+policy.limit(1) | 3  # type: ignore[operator]
+policy.exponential(jitter="some")  # type: ignore[arg-type]
+policy.timeout(1, on="threads")  # type: ignore[arg-type]
 
 
 class Mine(threading.Lock):  # type: ignore[misc]

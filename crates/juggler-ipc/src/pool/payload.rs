@@ -50,6 +50,11 @@ impl Apart {
         self.references.extend(BlockRef { offset: INLINE, length: length as u64, serial: 0 }.encode());
     }
 
+    /// The references, which [`Payload::framed`] finds behind their number.
+    pub fn references(&self) -> &[u8] {
+        &self.references
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.references.len() / BlockRef::ENCODED
@@ -177,6 +182,17 @@ impl Payload {
         }
     }
 
+    /// One that lies elsewhere, behind the number of its references; `None` if it can't be one.
+    ///
+    /// # Safety
+    /// `length` bytes from `start` on are readable as long as the result is used.
+    pub unsafe fn framed(start: NonNull<u8>, length: usize) -> Option<Self> {
+        let length = length.checked_sub(size_of::<u64>())?;
+        // SAFETY: the number is within the memory, and so is what is behind it.
+        let (count, start) = unsafe { (start.cast::<u64>().read_unaligned(), start.add(size_of::<u64>())) };
+        Self { start, length, references: 0, inline: 0, _file: None }.split(count)
+    }
+
     #[cold]
     fn open(name: u64, length: usize) -> io::Result<Self> {
         let (process, descriptor) = (name >> 32, (name & 0xffff_ffff).wrapping_sub(1));
@@ -251,7 +267,47 @@ mod tests {
     use crate::arena::UNIT;
     use proptest::prelude::*;
 
+    /// The bytes and the buffers of a payload without blocks.
+    fn parts(payload: &Payload) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let buffers = payload.buffers(Vec::new()).map(|buffer| match buffer {
+            Buffer::Block(block) => panic!("{block:?} came from nowhere"),
+            Buffer::Inline(bytes) => bytes.to_vec(),
+        });
+        (payload.bytes().to_vec(), buffers.collect())
+    }
+
     proptest! {
+        #[test]
+        fn a_frame_is_read_as_it_was_made(
+            bytes in prop::collection::vec(any::<u8>(), 0..40),
+            buffers in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..4),
+        ) {
+            let mut apart = Apart::default();
+            buffers.iter().for_each(|buffer| apart.push_inline(buffer.len()));
+            let count = (apart.count() as u64).to_ne_bytes();
+            let frame = [&count, apart.references(), &bytes, &buffers.concat()].concat();
+            // SAFETY: the frame lives.
+            let payload = unsafe { Payload::framed(NonNull::from(&frame[..]).cast(), frame.len()) }.unwrap();
+            prop_assert_eq!(parts(&payload), (bytes, buffers));
+        }
+
+        #[test]
+        fn frames_of_any_content_are_read(
+            mut content in prop::collection::vec(any::<u8>(), 0..200),
+            count in prop::option::of(0_u64..6),
+            lengths in prop::collection::vec(0_u64..200, 0..6),
+        ) {
+            let references = lengths.iter().map(|&length| BlockRef { offset: INLINE, length, serial: 0 }.encode());
+            let count = count.map(u64::to_ne_bytes).into_iter().flatten();
+            let front: Vec<u8> = count.chain(references.flatten()).take(content.len()).collect();
+            content[..front.len()].copy_from_slice(&front);
+            // SAFETY: the content lives.
+            if let Some(payload) = unsafe { Payload::framed(NonNull::from(&content[..]).cast(), content.len()) } {
+                let (bytes, buffers) = parts(&payload);
+                prop_assert!(bytes.len() + buffers.concat().len() <= content.len());
+            }
+        }
+
         /// Whatever a process gone wrong wrote: an error, or parts of what is there.
         #[test]
         fn payloads_of_any_content_are_read(

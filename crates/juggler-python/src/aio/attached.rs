@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use pyo3::prelude::*;
+use pyo3::pyclass::PyTraverseError;
 use std::ops::DerefMut;
 
 #[cfg(Py_GIL_DISABLED)]
@@ -41,6 +42,17 @@ impl<T> Attached<T> {
         return self.0.lock();
         #[cfg(not(Py_GIL_DISABLED))]
         self.0.borrow_mut()
+    }
+
+    /// Uses the value.
+    #[inline(always)]
+    pub fn with<R>(&self, py: Python<'_>, body: impl FnOnce(&mut T) -> R) -> R {
+        body(&mut self.hold(py))
+    }
+
+    /// Shows the value to the garbage collector; nothing if it is held.
+    pub fn traverse(&self, body: impl FnOnce(&T) -> Result<(), PyTraverseError>) -> Result<(), PyTraverseError> {
+        self.peek().map_or(Ok(()), |value| body(&value))
     }
 
     /// The value for the garbage collector, which comes attached; `None` if it is held.

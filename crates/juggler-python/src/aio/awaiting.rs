@@ -6,8 +6,8 @@
 //! call by its name and which heirs use, makes an iterator that counts, as the standard library's does.
 #![allow(unsafe_code)]
 
+use super::attached::Attached;
 use super::callback::object_of;
-use super::cell::Attached;
 use super::future::{self, Future, Outcome};
 use crate::obj::Obj;
 use crate::raw::{self, Raised, This};
@@ -43,13 +43,7 @@ unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter calls slots attached and with an instance of the class.
     unsafe {
         match send(object, std::ptr::null_mut(), &raw mut result) {
-            ffi::PySendResult::PYGEN_RETURN => {
-                // An iterator that ends without an exception ends with `None`.
-                if result != ffi::Py_None() {
-                    stop(Python::assume_attached(), &Obj::from_owned(result));
-                }
-                std::ptr::null_mut()
-            }
+            ffi::PySendResult::PYGEN_RETURN => stop_with(result),
             _ => result,
         }
     }
@@ -94,6 +88,21 @@ fn pend(this: This<'_, '_, Future>) -> Result<Obj, Raised> {
     Ok(object_of(this))
 }
 
+/// What `__next__` of an iterator gives that ends with `result`, which is owned: null and an exception, or no exception for
+/// `None`.
+///
+/// # Safety
+/// The thread is attached.
+pub unsafe fn stop_with(result: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if result != ffi::Py_None() {
+            stop(Python::assume_attached(), &Obj::from_owned(result));
+        }
+    }
+    std::ptr::null_mut()
+}
+
 /// Ends an iteration with `value`.
 #[inline]
 fn stop(py: Python<'_>, value: &Obj) -> Raised {
@@ -111,6 +120,49 @@ fn stop(py: Python<'_>, value: &Obj) -> Raised {
         }
     }
     Raised
+}
+
+/// What `throw` of a coroutine raises, by its one argument or by the three of old.
+///
+/// # Errors
+/// `TypeError` for others.
+pub fn thrown(
+    kind: Bound<'_, PyAny>,
+    value: Option<Bound<'_, PyAny>>,
+    traceback: Option<Bound<'_, PyAny>>,
+) -> PyResult<PyErr> {
+    let py = kind.py();
+    if cfg!(Py_3_12) && value.is_some() {
+        let message = c"the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
+        PyErr::warn(py, &py.get_type::<PyDeprecationWarning>(), message, 1)?;
+    }
+    // SAFETY: live objects.
+    let (is_class, is_error) = unsafe {
+        (ffi::PyExceptionClass_Check(kind.as_ptr()) != 0, ffi::PyExceptionInstance_Check(kind.as_ptr()) != 0)
+    };
+    let value = value.filter(|value| !value.is_none());
+    let error = match value {
+        Some(_) if is_error => {
+            return Err(PyTypeError::new_err("instance exception may not have a separate value"));
+        }
+        Some(value) if is_class && value.is_instance(&kind)? => value,
+        Some(value) if is_class => kind.call1((value,))?,
+        None if is_class => kind.call0()?,
+        None if is_error => kind,
+        _ => {
+            let message = "exceptions must be classes deriving BaseException or instances of such a class";
+            return Err(PyTypeError::new_err(message));
+        }
+    };
+    let traceback = traceback.filter(|traceback| !traceback.is_none());
+    if let Some(traceback) = traceback {
+        // SAFETY: an exception, and whatever the caller gave, which is checked there.
+        if unsafe { ffi::PyException_SetTraceback(error.as_ptr(), traceback.as_ptr()) } != 0 {
+            drop(PyErr::take(py));
+            return Err(PyTypeError::new_err("throw() third argument must be a traceback"));
+        }
+    }
+    Ok(PyErr::from_value(error))
 }
 
 /// What `future.__await__()` gives.
@@ -166,39 +218,8 @@ impl FutureIter {
         value: Option<Bound<'py, PyAny>>,
         traceback: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = kind.py();
-        if cfg!(Py_3_12) && value.is_some() {
-            let message = c"the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
-            PyErr::warn(py, &py.get_type::<PyDeprecationWarning>(), message, 1)?;
-        }
-        self.close(py);
-        // SAFETY: live objects.
-        let (is_class, is_error) = unsafe {
-            (ffi::PyExceptionClass_Check(kind.as_ptr()) != 0, ffi::PyExceptionInstance_Check(kind.as_ptr()) != 0)
-        };
-        let value = value.filter(|value| !value.is_none());
-        let error = match value {
-            Some(_) if is_error => {
-                return Err(PyTypeError::new_err("instance exception may not have a separate value"));
-            }
-            Some(value) if is_class && value.is_instance(&kind)? => value,
-            Some(value) if is_class => kind.call1((value,))?,
-            None if is_class => kind.call0()?,
-            None if is_error => kind,
-            _ => {
-                let message = "exceptions must be classes deriving BaseException or instances of such a class";
-                return Err(PyTypeError::new_err(message));
-            }
-        };
-        let traceback = traceback.filter(|traceback| !traceback.is_none());
-        if let Some(traceback) = traceback {
-            // SAFETY: an exception, and whatever the caller gave, which is checked there.
-            if unsafe { ffi::PyException_SetTraceback(error.as_ptr(), traceback.as_ptr()) } != 0 {
-                drop(PyErr::take(py));
-                return Err(PyTypeError::new_err("throw() third argument must be a traceback"));
-            }
-        }
-        Err(PyErr::from_value(error))
+        self.close(kind.py());
+        Err(thrown(kind, value, traceback)?)
     }
 
     fn close(&self, py: Python<'_>) {
@@ -207,10 +228,10 @@ impl FutureIter {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.future.peek(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit))).unwrap_or(Ok(()))
+        self.future.traverse(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit)))
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| self.close(py));
+    fn __clear__(&self, py: Python<'_>) {
+        self.close(py);
     }
 }

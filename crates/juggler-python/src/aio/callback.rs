@@ -1,16 +1,51 @@
 //! What a future does when it is done, and how anything gets its turn in a loop.
 #![allow(unsafe_code)]
 
-use super::future::Future;
+use super::entry::{Entry, Kind};
+use super::event_loop::plain_loop;
+use super::future::{Fields, Future};
 use super::task;
 use crate::obj::Obj;
-use crate::raw::{RawResult, Raised, This};
+use crate::raw::{Raised, RawResult, This};
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
+
+/// The turn of a native callback in the ring of a loop of ours. The future, which is done, has it in its place still; of
+/// several, the first is the one whose turn it is.
+static KIND: Kind = Kind { run: take_turn, is_cancelled: |_| false };
+
+fn take_turn(py: Python<'_>, future: Obj) -> Result<(), Raised> {
+    let this = super::class::assume::<Future>(py, &future);
+    let Some(Callback::Native { object, run }) = this.fields.with(py, Fields::pop) else { return Ok(()) };
+    run(py, &object, &future).or_else(|raised| report(py, &future, raised))
+}
+
+/// Tells the loop's exception handler what was raised in the turn of a future or task; passes on what ends the loop.
+///
+/// # Errors
+/// `KeyboardInterrupt` and `SystemExit`
+#[cold]
+pub fn report(py: Python<'_>, future: &Obj, raised: Raised) -> Result<(), Raised> {
+    let error = raised.fetch(py);
+    if error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py) {
+        return Err(Raised::from_err(py, error));
+    }
+    let reported = || {
+        let context = PyDict::new(py);
+        context.set_item("message", format!("Exception in callback of {}", future.bind(py).repr()?))?;
+        context.set_item("exception", error.value(py))?;
+        context.set_item("future", future.bind(py))?;
+        Ok(context)
+    };
+    let context = reported().map_err(|error| Raised::from_err(py, error))?;
+    let event_loop = super::class::assume::<Future>(py, future).event_loop(py)?;
+    super::event_loop::report(&event_loop.into_bound(py), &context)
+}
 
 /// What is run in a turn of the loop: it gets the object that it belongs to and the future that is done.
 pub type Run = fn(Python<'_>, &Obj, &Obj) -> Result<(), Raised>;
@@ -34,10 +69,14 @@ impl Callback {
     pub fn schedule(self, py: Python<'_>, event_loop: &Obj, future: &Obj) -> Result<(), Raised> {
         match self {
             Self::Task(object) => task::schedule_wakeup(py, event_loop, object, future),
-            Self::Python { function, context } => {
-                call_soon(py, event_loop, &function, Some(future), Some(&context))
-            }
+            Self::Python { function, context } => call_soon(py, event_loop, &function, Some(future), Some(&context)),
             Self::Native { object, run } => {
+                if let Some(ours) = plain_loop(py, event_loop) {
+                    let this = super::class::assume::<Future>(py, future);
+                    this.fields.with(py, |fields| fields.push(Self::Native { object, run }));
+                    ours.push(py, Entry { object: future.clone_ref(py), kind: &KIND });
+                    return Ok(());
+                }
                 let call = Bound::new(py, Call { object, run }).map_err(|error| Raised::from_err(py, error))?;
                 call_soon(py, event_loop, &call.into_any().into(), Some(future), None)
             }
@@ -142,9 +181,8 @@ pub fn call_soon(
         names = tuple.map_err(|error| Raised::from_err(py, error))?.as_ptr();
     }
     // SAFETY: `count` positional values, then one for each name; all of them are live.
-    let handle = unsafe {
-        ffi::PyObject_VectorcallMethod(intern!(py, "call_soon").as_ptr(), values.as_ptr(), count, names)
-    };
+    let handle =
+        unsafe { ffi::PyObject_VectorcallMethod(intern!(py, "call_soon").as_ptr(), values.as_ptr(), count, names) };
     owned(handle).map(drop)
 }
 
@@ -199,8 +237,7 @@ pub fn cancel(py: Python<'_>, future: &Obj, message: Option<&Obj>) -> Result<boo
     let none = unsafe { ffi::Py_None() };
     let values = [future.as_ptr(), message.map_or(none, Obj::as_ptr)];
     // SAFETY: one positional value, one with a name; both are live.
-    let result =
-        unsafe { ffi::PyObject_VectorcallMethod(intern!(py, "cancel").as_ptr(), values.as_ptr(), 1, names) };
+    let result = unsafe { ffi::PyObject_VectorcallMethod(intern!(py, "cancel").as_ptr(), values.as_ptr(), 1, names) };
     crate::raw::truth(owned(result)?.as_ptr(), false)
 }
 

@@ -144,13 +144,15 @@ pub fn install<T: Native>(py: Python<'_>) {
 }
 
 unsafe extern "C" fn finalize<T: Native>(object: *mut ffi::PyObject) {
-    super::stdlib::finalize(|py| {
-        // SAFETY: CPython finalizes live instances.
-        let this = unsafe { This::<T>::new(py, object) };
-        if T::must_report(this) {
-            T::report(this);
-        }
-    });
+    // SAFETY: CPython finalizes live instances, attached.
+    unsafe {
+        super::stdlib::finalize(|py| {
+            let this = This::<T>::new(py, object);
+            if T::must_report(this) {
+                T::report(this);
+            }
+        });
+    }
 }
 
 unsafe extern "C" fn dealloc<T: Native>(object: *mut ffi::PyObject) {

@@ -48,7 +48,8 @@ mod place {
         };
         // SAFETY: the place was found in the same structure, and only the thread itself uses these two words, while
         // attached. The reference is not kept over anything that runs Python.
-        (place != NOWHERE).then(|| unsafe { &mut *ffi::PyThreadState_Get().cast::<*mut ffi::PyObject>().add(place).cast() })
+        (place != NOWHERE)
+            .then(|| unsafe { &mut *ffi::PyThreadState_Get().cast::<*mut ffi::PyObject>().add(place).cast() })
     }
 
     #[cold]
@@ -73,7 +74,8 @@ mod place {
         SET_RUNNING_LOOP.get(py)?.call1((&probe,))?;
         SWAP_CURRENT_TASK.get(py)?.call1((&probe, &probe_task))?;
         // SAFETY: see `REACH`.
-        let state: &[*mut ffi::PyObject] = unsafe { std::slice::from_raw_parts(ffi::PyThreadState_Get().cast(), REACH) };
+        let state: &[*mut ffi::PyObject] =
+            unsafe { std::slice::from_raw_parts(ffi::PyThreadState_Get().cast(), REACH) };
         let pair = [probe.as_ptr(), probe_task.as_ptr()];
         let place = state.windows(2).position(|words| words == pair);
         SWAP_CURRENT_TASK.get(py)?.call1((&probe, py.None()))?;
@@ -167,7 +169,11 @@ pub fn leave(py: Python<'_>, event_loop: &Obj, task: &Obj) -> Result<(), Raised>
         let current = unsafe { ffi::PyDict_GetItemWithError(tasks.as_ptr(), event_loop.as_ptr()) };
         if current == task.as_ptr() {
             // SAFETY: as above.
-            return if unsafe { ffi::PyDict_DelItem(tasks.as_ptr(), event_loop.as_ptr()) } == 0 { Ok(()) } else { Err(Raised) };
+            return if unsafe { ffi::PyDict_DelItem(tasks.as_ptr(), event_loop.as_ptr()) } == 0 {
+                Ok(())
+            } else {
+                Err(Raised)
+            };
         }
     }
     call_slow(py, &LEAVE_TASK, event_loop, task)

@@ -8,6 +8,7 @@
 use super::attached::Attached;
 use super::entry::Entry;
 use super::handle;
+use super::registry::Held;
 use crate::gate;
 use crate::gc::Ready as GcReady;
 use crate::obj::Obj;
@@ -26,8 +27,11 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple};
 use std::os::fd::RawFd;
+
+/// The class, for those that look for it often. Only written while the module is imported.
+static CLASS: AtomicUsize = AtomicUsize::new(0);
 
 const CLOSED: u32 = 1;
 const DEBUG: u32 = 2;
@@ -44,8 +48,13 @@ pub struct Loop {
     generation: AtomicU32,
     pub(super) state: Attached<State>,
     pub(super) slumber: Slumber,
+    /// How many entries have begun to run. Written by the loop's thread alone; a watchdog reads it.
+    beats: AtomicUsize,
     /// What ends the loop's sleep; gone when it is closed.
     bell: Guarded<Option<Bell>>,
+    pub(super) tasks: Held,
+    /// What makes tasks, if a program has set it.
+    pub(super) factory: Attached<Option<Obj>>,
 }
 
 /// What the loop's thread works with.
@@ -66,6 +75,22 @@ fn system_error(py: Python<'_>, error: std::io::Error) -> Raised {
 #[inline]
 pub fn as_loop<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, Loop>> {
     object.cast::<Loop>().ok()
+}
+
+/// `object` as a loop, if it is one of ours that is neither closed nor in debug mode: what is scheduled there needs no handle.
+#[inline(always)]
+pub fn plain_loop<'a, 'py>(py: Python<'py>, object: &'a Obj) -> Option<This<'a, 'py, Loop>> {
+    ours(py, object).filter(|this| this.is_plain())
+}
+
+/// `object` as a loop, if it is one of ours.
+#[inline(always)]
+pub fn ours<'a, 'py>(py: Python<'py>, object: &'a Obj) -> Option<This<'a, 'py, Loop>> {
+    // SAFETY: `object` is live, and the class is never freed; it is an instance if it says so.
+    unsafe {
+        let class = CLASS.load(Ordering::Relaxed) as *mut ffi::PyTypeObject;
+        (ffi::PyObject_TypeCheck(object.as_ptr(), class) != 0).then(|| This::new(py, object.as_ptr()))
+    }
 }
 
 /// What other modules use.
@@ -185,6 +210,12 @@ impl Loop {
         self.flags.load(Ordering::SeqCst) & STOPPING != 0
     }
 
+    /// Counts an entry that begins to run.
+    #[inline(always)]
+    pub(super) fn beat(&self) {
+        self.beats.store(self.beats.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// Whether the loop runs, in this process.
     pub fn is_running(&self) -> bool {
         self.thread.load(Ordering::Relaxed) != 0 && self.generation.load(Ordering::Relaxed) == park::generation()
@@ -264,7 +295,10 @@ impl Loop {
                 poller: Some(poller),
             }),
             slumber: Slumber::default(),
+            beats: AtomicUsize::new(0),
             bell: Guarded::new(Some(bell)),
+            tasks: Held::default(),
+            factory: Attached::new(None),
         })
     }
 
@@ -277,6 +311,19 @@ impl Loop {
     fn set_debug(&self, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
         self.set_flag(DEBUG, enabled.is_truthy()?);
         Ok(())
+    }
+
+    #[getter(_task_factory)]
+    fn task_factory<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let factory = self.factory.with(py, |factory| factory.as_ref().map(|factory| factory.clone_ref(py)));
+        factory.map(|factory| factory.into_bound(py))
+    }
+
+    #[setter(_task_factory)]
+    fn set_task_factory(&self, py: Python<'_>, factory: Option<Bound<'_, PyAny>>) {
+        let factory = factory.map(Obj::from);
+        let stale = self.factory.with(py, |known| std::mem::replace(known, factory));
+        drop(stale);
     }
 
     #[getter(_closed)]
@@ -329,6 +376,14 @@ impl Loop {
         let bell = self.bell.lock().take();
         timers.iter().for_each(|entry| handle::unschedule(&entry.object));
         drop((ready, timers, watchers, poller, bell));
+        self.tasks.clear(py);
+    }
+
+    /// A number that differs from the last one if the loop has moved since, for a watchdog in another thread; `None` while
+    /// the loop sleeps or does not run.
+    fn _pulse(&self) -> Option<usize> {
+        let awake = self.thread.load(Ordering::Relaxed) != 0 && !self.slumber.is_asleep();
+        awake.then(|| self.beats.load(Ordering::Relaxed))
     }
 
     /// Runs turns until `stop` is called.
@@ -340,6 +395,8 @@ impl Loop {
         if !self.gc_ready.is_ready() {
             return Ok(());
         }
+        self.tasks.visit(&visit)?;
+        self.factory.traverse(|factory| factory.as_ref().map_or(Ok(()), |factory| factory.visit(&visit)))?;
         let Some(state) = self.state.peek() else { return Ok(()) };
         let watchers = state.poller.iter().flat_map(Poller::iter);
         state.ready.iter().chain(state.timers.iter()).chain(watchers).try_for_each(|entry| entry.object.visit(&visit))
@@ -347,6 +404,7 @@ impl Loop {
 
     fn __clear__(&self, py: Python<'_>) {
         self._release(py);
+        self.set_task_factory(py, None);
     }
 }
 
@@ -409,15 +467,9 @@ methods! { add_methods for Loop {
     "_add_callback" => keywords add_callback, "($self, handle, /)\n--\n\n";
 } }
 
-/// Makes calls of the native methods of `class_`, which is based on `Loop`, as fast as of `Loop`'s own.
-#[pyfunction]
-#[pyo3(name = "_set_loop_class")]
-pub fn set_loop_class(class_: &Bound<'_, PyType>) -> PyResult<()> {
-    raw::own_methods(&class_.py().get_type::<Loop>(), class_)
-}
-
 /// Adds what PyO3 does not to the class.
 pub fn finish(py: Python<'_>) -> PyResult<()> {
+    CLASS.store(py.get_type::<Loop>().as_type_ptr() as usize, Ordering::Relaxed);
     add_methods(py)?;
     super::scheduling::add_methods(py)?;
     super::watching::add_methods(py)

@@ -3,9 +3,10 @@
 //! A future is pending, then cancelled or finished. What happens then is in its callbacks, each of which gets a turn of the
 //! loop. The first lies in the future itself: most have one, the task that awaits it.
 #![allow(unsafe_code)]
+#![expect(clippy::box_collection, reason = "one word for the callbacks that nearly no future has")]
 
+use super::attached::Attached;
 use super::callback::{self, Callback, object_of};
-use super::cell::Attached;
 use super::class::{self, Native, class_cell};
 use super::gather::Gathering;
 use super::stdlib::{CANCELLED_ERROR, EXTRACT_STACK, GET_EVENT_LOOP, INVALID_STATE_ERROR};
@@ -34,7 +35,6 @@ pub struct Fields {
     /// The result of a finished future, or its exception if it `failed`.
     pub value: Option<Obj>,
     pub first: Option<Callback>,
-    #[expect(clippy::box_collection, reason = "one word where there is none, as in nearly every future")]
     pub more: Option<Box<Vec<Callback>>>,
     pub rare: Option<Box<Rare>>,
     pub state: State,
@@ -88,7 +88,16 @@ impl Fields {
         (self.first.take(), self.more.take())
     }
 
-    fn push(&mut self, callback: Callback) {
+    /// Takes the first callback out.
+    pub fn pop(&mut self) -> Option<Callback> {
+        self.first.take().or_else(|| {
+            let more = self.more.as_mut().filter(|more| !more.is_empty())?;
+            Some(more.remove(0))
+        })
+    }
+
+    /// Adds a callback.
+    pub fn push(&mut self, callback: Callback) {
         if self.first.is_none() && self.more.is_none() {
             self.first = Some(callback);
         } else {
@@ -162,6 +171,10 @@ impl Future {
     /// # Errors
     /// What finding the loop and asking it for `debug` raises.
     pub fn init(&self, py: Python<'_>, event_loop: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let is_initialized = self.fields.with(py, |fields| fields.event_loop.is_some());
+        if is_initialized && py.version_info() >= (3, 15) {
+            return Err(PyRuntimeError::new_err("the object is already initialized"));
+        }
         let event_loop = match event_loop {
             Some(event_loop) => event_loop,
             None => GET_EVENT_LOOP.get(py)?.call0()?,
@@ -200,13 +213,12 @@ impl Future {
         if !self.ready.is_ready() {
             return Ok(());
         }
-        let seen = self.fields.peek(|fields| {
+        self.fields.traverse(|fields| {
             let rare = fields.rare.as_ref().map(|rare| rare.objects());
             let objects = [&fields.event_loop, &fields.value].into_iter().chain(rare.into_iter().flatten());
             objects.flatten().try_for_each(|object| object.visit(visit))?;
             fields.callbacks().try_for_each(|callback| callback.visit(visit))
-        });
-        seen.unwrap_or(Ok(()))
+        })
     }
 
     /// Lets go of what it holds.
@@ -507,13 +519,14 @@ pub fn exception(this: This<'_, '_, Future>) -> Result<Option<Obj>, Raised> {
 /// `TypeError` for anything else.
 pub fn exception_of(py: Python<'_>, given: &Bound<'_, PyAny>) -> PyResult<Obj> {
     // SAFETY: a live object.
-    let error = if unsafe { ffi::PyExceptionClass_Check(given.as_ptr()) } != 0 { given.call0()? } else { given.clone() };
+    let error =
+        if unsafe { ffi::PyExceptionClass_Check(given.as_ptr()) } != 0 { given.call0()? } else { given.clone() };
     // SAFETY: a live object.
     if unsafe { ffi::PyExceptionInstance_Check(error.as_ptr()) } == 0 {
         return Err(PyTypeError::new_err("invalid exception object"));
     }
     let message = "StopIteration interacts badly with generators and cannot be raised into a Future";
-    if cfg!(not(Py_3_13)) && error.get_type().is(&py.get_type::<PyStopIteration>()) {
+    if cfg!(not(Py_3_13)) && error.get_type().is(py.get_type::<PyStopIteration>()) {
         return Err(PyTypeError::new_err(message));
     }
     if error.is_instance_of::<PyStopIteration>() {
@@ -539,7 +552,6 @@ pub fn check_pending(this: This<'_, '_, Future>) -> Result<(), Raised> {
         _ => Err(INVALID_STATE_ERROR.raise(py, ("invalid state",))),
     }
 }
-
 
 /// Finishes the future unless it is done.
 ///

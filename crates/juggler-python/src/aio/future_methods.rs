@@ -3,10 +3,12 @@
 use super::awaiting::FutureIter;
 use super::callback::{Callback, nothing, object_of};
 use super::class;
-use super::future::{self, Future, State};
+use super::future::{self, Fields, Future, State};
 use super::gather::{self, Gathering};
+use super::group;
 use super::stdlib::{FUTURE, FUTURE_REPR};
 use super::task::Task;
+use super::wait;
 use crate::obj::Obj;
 use crate::raw::{self, Args, RawResult, This, methods};
 use pyo3::exceptions::PyValueError;
@@ -30,6 +32,7 @@ impl Future {
     }
 
     #[classmethod]
+    #[pyo3(signature = (item, /))]
     fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         super::stdlib::GENERIC_ALIAS.get(cls.py())?.call1((cls, item))
     }
@@ -53,7 +56,7 @@ impl Future {
     fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let class = slf.get_type();
-        if class.is(&py.get_type::<Self>()) { Ok(FUTURE.get(py)?.clone()) } else { Ok(class.into_any()) }
+        if class.is(py.get_type::<Self>()) { Ok(FUTURE.get(py)?.clone()) } else { Ok(class.into_any()) }
     }
 
     #[getter(_state)]
@@ -142,7 +145,7 @@ impl Future {
         for callback in self.copy_callbacks(py) {
             let task = match callback {
                 Callback::Task(task) => Some(task),
-                Callback::Native { object, .. } => gather::asker(py, &object),
+                Callback::Native { object, .. } => asker(py, &object),
                 Callback::Python { .. } => None,
             };
             if let Some(task) = task {
@@ -162,8 +165,8 @@ impl Future {
         self.visit(&visit)
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| self.clear(py));
+    fn __clear__(&self, py: Python<'_>) {
+        self.clear(py);
     }
 }
 
@@ -177,8 +180,18 @@ impl Future {
     }
 
     fn copy_callbacks(&self, py: Python<'_>) -> Vec<Callback> {
-        self.fields.with(py, |fields| fields.callbacks().map(|callback| callback.clone_ref(py)).collect())
+        // Those of a future that is done wait for their turns.
+        let known = |fields: &mut Fields| {
+            let pending = fields.state == State::Pending;
+            fields.callbacks().filter(|_| pending).map(|callback| callback.clone_ref(py)).collect()
+        };
+        self.fields.with(py, known)
     }
+}
+
+/// The task on whose behalf `object` watches a future.
+fn asker(py: Python<'_>, object: &Obj) -> Option<Obj> {
+    gather::asker(py, object).or_else(|| group::asker(py, object)).or_else(|| wait::asker(py, object))
 }
 
 /// A message as an argument: `None` is none.
@@ -246,7 +259,8 @@ fn remove_done_callback(this: This<'_, '_, Future>, args: Args<'_>) -> RawResult
     let py = this.py();
     let [function] = args.parse(py, "remove_done_callback", [c"fn"], 1)?;
     this.event_loop(py)?;
-    let removed = future::remove_function(this, &borrowed(function)).map_err(|error| raw::Raised::from_err(py, error))?;
+    let removed =
+        future::remove_function(this, &borrowed(function)).map_err(|error| raw::Raised::from_err(py, error))?;
     removed.into_pyobject(py).map(|count| count.into_any().into_ptr()).map_err(|never| match never {})
 }
 
@@ -288,18 +302,18 @@ methods! { add_methods for Future, Task, Gathering {
     "result" => noargs result, RESULT;
     "exception" => noargs exception, "($self, /)\n--\n\nThe exception that was set, or None; raises as `result` does.";
     "add_done_callback" => keywords add_done_callback,
-        "($self, /, fn, *, context=None)\n--\n\nHave `fn` called with the future, by `loop.call_soon`, when it is done.\n\n\
+        "($self, fn, /, *, context=None)\n--\n\nHave `fn` called with the future, by `loop.call_soon`, when it is done.\n\n\
         It is called in `context`, or in a copy of the current one.";
     "remove_done_callback" => keywords remove_done_callback,
-        "($self, /, fn)\n--\n\nRemove all that equals `fn` from the callbacks; returns how many there were.";
+        "($self, fn, /)\n--\n\nRemove all that equals `fn` from the callbacks; returns how many there were.";
     "cancelled" => noargs cancelled, "($self, /)\n--\n\nWhether the future was cancelled.";
     "done" => noargs done, "($self, /)\n--\n\nWhether the future has a result or an exception or was cancelled.";
     "get_loop" => noargs get_loop, "($self, /)\n--\n\nThe event loop that the future is bound to.";
 } }
 
 methods! { add_own_methods for Future {
-    "set_result" => keywords set_result, "($self, /, result)\n--\n\nEnd the future with a result.";
-    "set_exception" => keywords set_exception, "($self, /, exception)\n--\n\nEnd the future with an exception.";
+    "set_result" => keywords set_result, "($self, result, /)\n--\n\nEnd the future with a result.";
+    "set_exception" => keywords set_exception, "($self, exception, /)\n--\n\nEnd the future with an exception.";
     "cancel" => keywords cancel,
         "($self, /, msg=None)\n--\n\nCancel the future and have its callbacks called. Returns False if it is done.";
     "__del__" => noargs del, "($self, /)\n--\n\nReport an exception that nobody has asked for.";

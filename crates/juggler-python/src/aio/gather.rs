@@ -5,8 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::any_future::{self, cancel_message, make_cancelled_error};
+use super::attached::Attached;
 use super::callback::{self, owned};
-use super::cell::Attached;
 use super::class::{self, Native, class_cell, drop_value};
 use super::current;
 use super::future::{self, Future, Outcome};
@@ -112,15 +112,12 @@ impl Gathering {
         if !self.ready.is_ready() {
             return Ok(());
         }
-        let seen = self.own.peek(|own| own.children.iter().chain(&own.asker).try_for_each(|object| object.visit(&visit)));
-        seen.unwrap_or(Ok(()))
+        self.own.traverse(|own| own.children.iter().chain(&own.asker).try_for_each(|object| object.visit(&visit)))
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| {
-            let stale = self.own.with(py, |own| (std::mem::take(&mut own.children), own.asker.take()));
-            drop(stale);
-        });
+    fn __clear__(&self, py: Python<'_>) {
+        let stale = self.own.with(py, |own| (std::mem::take(&mut own.children), own.asker.take()));
+        drop(stale);
     }
 }
 
@@ -263,7 +260,9 @@ fn results(this: This<'_, '_, Gathering>) -> Result<Obj, Raised> {
     for (at, child) in children.iter().enumerate() {
         let result = match any_future::outcome(py, child)? {
             Outcome::Result(object) | Outcome::Failed(object) => object,
-            Outcome::Cancelled | Outcome::Pending => cancelled(py, child).map_err(|error| Raised::from_err(py, error))?,
+            Outcome::Cancelled | Outcome::Pending => {
+                cancelled(py, child).map_err(|error| Raised::from_err(py, error))?
+            }
         };
         // SAFETY: the list is new and long enough; it takes the reference over.
         unsafe { ffi::PyList_SET_ITEM(list.as_ptr(), at as ffi::Py_ssize_t, result.into_ptr()) };
@@ -296,8 +295,8 @@ fn set_exception(this: This<'_, '_, Gathering>, args: Args<'_>) -> RawResult {
 
 methods! { add_methods for Gathering {
     "cancel" => keywords py_cancel, "($self, /, msg=None)\n--\n\nCancel all that are gathered and not done.";
-    "set_result" => keywords set_result, "($self, /, result)\n--\n\nEnd the future with a result.";
-    "set_exception" => keywords set_exception, "($self, /, exception)\n--\n\nEnd the future with an exception.";
+    "set_result" => keywords set_result, "($self, result, /)\n--\n\nEnd the future with a result.";
+    "set_exception" => keywords set_exception, "($self, exception, /)\n--\n\nEnd the future with an exception.";
 } }
 
 /// Adds what PyO3 does not to the class.

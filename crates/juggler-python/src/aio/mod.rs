@@ -1,8 +1,8 @@
-//! asyncio: the event loop, futures and tasks, and what runs on them.
+//! `asyncio`: the event loop, futures and tasks, and the waits over them.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`attached`], [`cell`] | state that attached threads reach, one at a time |
+//! | [`attached`] | state that attached threads reach, one at a time |
 //! | [`entry`] | what the loop runs: an object and how to run it |
 //! | [`handle`] | the classes `Handle` and `TimerHandle` |
 //! | [`event_loop`] | the class `Loop`: its state, and what the other modules of this folder use |
@@ -13,14 +13,15 @@
 //! | [`awaiting`] | `await future` |
 //! | [`callback`] | what a future does when it is done |
 //! | [`task`], [`task_methods`], [`step`] | the class `Task`, and how its coroutine runs |
-//! | [`any_future`] | futures of any class |
-//! | [`gather`] | `gather` |
+//! | [`creating`] | `create_task` and `create_future` of a loop |
+//! | [`class`] | how futures and tasks are made and freed |
 //! | [`current`] | the running loop and the current task, as the standard library knows them |
 //! | [`registry`] | the tasks that are not done |
-//! | [`class`] | how futures and tasks are made and freed |
+//! | [`any_future`] | futures of any class |
+//! | [`gather`], [`sleep`], [`group`], [`wait`] | `gather`, `sleep`, `TaskGroup`, `wait` |
 //! | [`stdlib`] | what is taken from the standard library |
-//! | [`transport`] | connected and listening sockets |
 //! | [`sockets`] | `sock_recv` and its siblings |
+//! | [`transport`] | connected and listening sockets |
 //! | [`streams`] | `StreamReader` and `StreamWriter` |
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
@@ -28,17 +29,19 @@ pub mod any_future;
 pub mod attached;
 pub mod awaiting;
 pub mod callback;
-pub mod cell;
 pub mod class;
+pub mod creating;
 pub mod current;
 pub mod entry;
 pub mod event_loop;
 pub mod future;
 mod future_methods;
 pub mod gather;
+pub mod group;
 pub mod handle;
 pub mod registry;
 mod scheduling;
+pub mod sleep;
 pub mod sockets;
 pub mod stdlib;
 mod step;
@@ -48,6 +51,7 @@ pub mod task;
 mod task_methods;
 pub mod transport;
 mod turn;
+pub mod wait;
 mod watching;
 
 use pyo3::prelude::*;
@@ -59,14 +63,17 @@ pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sockets::add_methods(py)?;
     streams::finish(py)?;
     transport::finish(py)?;
+    creating::finish_class(py)?;
     future_methods::finish_class(py)?;
     task_methods::finish_class(py)?;
     gather::finish_class(py)?;
+    sleep::finish_class(py);
+    group::finish_class(py)?;
     sync::finish(module)?;
     class::install::<future::Future>(py);
     class::install::<task::Task>(py);
     class::install::<gather::Gathering>(py);
     module.add("AsyncFuture", py.get_type::<future::Future>())?;
-    module.add("AsyncTask", py.get_type::<task::Task>())?;
-    Ok(())
+    module.add("TaskGroup", py.get_type::<group::TaskGroup>())?;
+    module.add("AsyncTask", py.get_type::<task::Task>())
 }

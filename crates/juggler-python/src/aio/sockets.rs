@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::callback::owned;
-use super::cell::Attached;
+use super::attached::Attached;
 use super::class::assume;
 use super::entry::{Entry, Kind};
 use super::event_loop::Loop;
@@ -48,7 +48,7 @@ struct SocketWatch {
 impl SocketWatch {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.socket)?;
-        self.future.peek(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit))).unwrap_or(Ok(()))
+        self.future.traverse(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit)))
     }
 }
 

@@ -5,6 +5,7 @@ use super::callback::{self, Callback, owned};
 use super::class::as_plain;
 use super::current;
 use super::future::{self, Outcome};
+use super::registry;
 use super::stdlib::{CANCELLED_ERROR, INVALID_STATE_ERROR};
 use super::task::{self, Task, as_future};
 use crate::obj::Obj;
@@ -78,8 +79,7 @@ fn advance(this: This<'_, '_, Task>, error: Option<Obj>) -> Result<(), Raised> {
     if future.is_done(py) {
         return Err(already_done(this, error));
     }
-    let (must_cancel, waiter) =
-        this.own.with(py, |own| (std::mem::take(&mut own.must_cancel), own.waiter.take()));
+    let (must_cancel, waiter) = this.own.with(py, |own| (std::mem::take(&mut own.must_cancel), own.waiter.take()));
     let error = if must_cancel { Some(cancellation(this, error)?) } else { error };
     drop(waiter);
     let event_loop = future.event_loop(py)?;
@@ -154,7 +154,8 @@ fn uninitialized(py: Python<'_>) -> Raised {
 #[inline]
 fn run(this: This<'_, '_, Task>, event_loop: &Obj, error: Option<Obj>) -> Result<(), Raised> {
     let py = this.py();
-    let Some(coroutine) = this.own.with(py, |own| own.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py))) else {
+    let Some(coroutine) = this.own.with(py, |own| own.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)))
+    else {
         return Err(uninitialized(py));
     };
     let mut result = std::ptr::null_mut();
@@ -209,8 +210,7 @@ fn returned(this: This<'_, '_, Task>, result: Obj) -> Result<(), Raised> {
     } else {
         future::finish(future, result)?;
     }
-    task::unregister(py, &task::object(this));
-    Ok(())
+    unregister(this)
 }
 
 /// The coroutine has raised.
@@ -230,12 +230,18 @@ fn raised(this: This<'_, '_, Task>) -> Result<(), Raised> {
     } else {
         future::fail(future, value.clone_ref(py))?;
         if is_exit {
-            task::unregister(py, &task::object(this));
+            unregister(this)?;
             return Err(Raised::from_err(py, PyErr::from_value(value.into_bound(py))));
         }
     }
-    task::unregister(py, &task::object(this));
-    Ok(())
+    unregister(this)
+}
+
+/// Has the loop let go of the task.
+#[inline]
+fn unregister(this: This<'_, '_, Task>) -> Result<(), Raised> {
+    let py = this.py();
+    registry::discard(py, &as_future(this).event_loop(py)?, &task::object(this))
 }
 
 /// How a future stands to the task that was given it.
@@ -309,22 +315,16 @@ fn yielded_other(this: This<'_, '_, Task>, event_loop: &Obj, result: Obj) -> Res
         }
         Some(mistake) => complain(this, event_loop, &mistake, &result),
         // SAFETY: a live object.
-        None if unsafe { ffi::PyGen_CheckExact(result.as_ptr()) } != 0 => {
-            inject(this, event_loop, |task| {
-                let generator = awaited.repr()?;
-                Ok(format!("yield was used instead of yield from for generator in task {task} with {generator}"))
-            })
-        }
+        None if unsafe { ffi::PyGen_CheckExact(result.as_ptr()) } != 0 => inject(this, event_loop, |task| {
+            let generator = awaited.repr()?;
+            Ok(format!("yield was used instead of yield from for generator in task {task} with {generator}"))
+        }),
         None => inject(this, event_loop, |_| Ok(format!("Task got bad yield: {}", awaited.repr()?))),
     }
 }
 
 /// `None` if it is no future at all.
-fn judge_other(
-    this: This<'_, '_, Task>,
-    event_loop: &Obj,
-    awaited: &Bound<'_, PyAny>,
-) -> PyResult<Option<Yielded>> {
+fn judge_other(this: This<'_, '_, Task>, event_loop: &Obj, awaited: &Bound<'_, PyAny>) -> PyResult<Option<Yielded>> {
     let py = this.py();
     let blocking = match awaited.getattr_opt(intern!(py, "_asyncio_future_blocking"))? {
         Some(blocking) if !blocking.is_none() => blocking,

@@ -5,14 +5,17 @@
 //! in any other it is a callable.
 #![allow(unsafe_code)]
 
-use super::callback::{self, call_soon, current_context, object_of};
-use super::cell::Attached;
+use super::attached::Attached;
+use super::callback::{self, call_soon, object_of};
 use super::class::{self, Native, class_cell, drop_value};
 use super::current;
+use super::entry::{Entry, Kind};
+use super::event_loop::plain_loop;
 use super::future::{self, Future, State};
-use super::registry::{self, Tasks};
-use super::step;
+use super::registry;
+use super::sleep::is_sleep;
 use super::stdlib::IS_COROUTINE;
+use super::step;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
@@ -45,7 +48,6 @@ pub struct TaskFields {
     pub context: Option<Obj>,
     /// What it waits for, until its next step begins.
     pub waiter: Option<Obj>,
-    pub tasks: Option<Obj>,
     pub name: Name,
     pub cancels: u32,
     pub must_cancel: bool,
@@ -74,25 +76,16 @@ impl Task {
         if !self.ready.is_ready() {
             return Ok(());
         }
-        let seen = self.own.peek(|own| {
-            let objects = [&own.coroutine, &own.context, &own.waiter, &own.tasks];
+        self.own.traverse(|own| {
+            let objects = [&own.coroutine, &own.context, &own.waiter];
             objects.into_iter().flatten().try_for_each(|object| object.visit(visit))?;
             if let Name::Given(name) = &own.name { name.visit(visit) } else { Ok(()) }
-        });
-        seen.unwrap_or(Ok(()))
+        })
     }
 
     pub(super) fn clear(&self, py: Python<'_>) {
-        let stale = self.own.with(py, |own| {
-            (own.coroutine.take(), own.context.take(), own.waiter.take(), own.tasks.take())
-        });
+        let stale = self.own.with(py, |own| (own.coroutine.take(), own.context.take(), own.waiter.take()));
         drop(stale);
-    }
-
-    /// The tasks of its loop that it is one of.
-    fn tasks<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Tasks>> {
-        let tasks = self.own.with(py, |own| own.tasks.as_ref().map(|tasks| tasks.clone_ref(py)))?;
-        tasks.into_bound(py).cast_into().ok()
     }
 }
 
@@ -100,16 +93,7 @@ impl TaskFields {
     /// Those of a task that runs `coroutine` in `context`.
     #[inline(always)]
     pub fn new(coroutine: Option<Obj>, context: Option<Obj>, name: Name) -> Self {
-        Self {
-            coroutine,
-            context,
-            waiter: None,
-            tasks: None,
-            name,
-            cancels: 0,
-            must_cancel: false,
-            report_pending: true,
-        }
+        Self { coroutine, context, waiter: None, name, cancels: 0, must_cancel: false, report_pending: true }
     }
 }
 
@@ -127,9 +111,10 @@ impl Native for Task {
     fn must_report(this: This<'_, '_, Self>) -> bool {
         let py = this.py();
         let future = as_future(this);
-        future.fields.with(py, |fields| {
-            fields.log_traceback || (fields.state == State::Pending && fields.event_loop.is_some())
-        }) && (Future::must_report(future) || is_lost(this))
+        future
+            .fields
+            .with(py, |fields| fields.log_traceback || (fields.state == State::Pending && fields.event_loop.is_some()))
+            && (Future::must_report(future) || is_lost(this))
     }
 
     #[cold]
@@ -166,16 +151,21 @@ pub fn spawn(
     context: *mut ffi::PyObject,
     name: Name,
     debug: bool,
+    eager: bool,
 ) -> Result<Obj, Raised> {
     check_coroutine(py, &coroutine)?;
-    let context = callback::context_or_current(py, context)?;
+    let context = context_of_new(py, context)?;
     let future = Future::new(Some(event_loop.clone_ref(py)));
     let task = class::new_heir(py, future, Task::new(TaskFields::new(Some(coroutine), Some(context), name)))?;
     if debug {
         let this = as_future(class::assume(py, &task));
         this.note_source(py).map_err(|error| Raised::from_err(py, error))?;
     }
-    begin(py, event_loop, &task)?;
+    if eager {
+        begin_eagerly(py, event_loop, &task)?
+    } else {
+        begin(py, event_loop, &task)?
+    }
     Ok(task)
 }
 
@@ -185,25 +175,7 @@ pub fn spawn(
 /// What the loop raises.
 pub fn begin(py: Python<'_>, event_loop: &Obj, task: &Obj) -> Result<(), Raised> {
     schedule(py, event_loop, task)?;
-    register(py, event_loop, task)
-}
-
-/// Has the loop hold the task until it is done.
-fn register(py: Python<'_>, event_loop: &Obj, task: &Obj) -> Result<(), Raised> {
-    let tasks = registry::tasks_of(py, event_loop)?;
-    tasks.get().add(py, task);
-    let this = class::assume::<Task>(py, task);
-    let stale = this.own.with(py, |own| own.tasks.replace(tasks.into_any().into()));
-    drop(stale);
-    Ok(())
-}
-
-/// Has the loop let go of the task.
-#[inline]
-pub fn unregister(py: Python<'_>, task: &Obj) {
-    if let Some(tasks) = class::assume::<Task>(py, task).tasks(py) {
-        tasks.get().discard(py, task);
-    }
+    registry::add(py, event_loop, task)
 }
 
 /// Makes the first step at once, within the task that runs.
@@ -214,11 +186,11 @@ pub fn begin_eagerly(py: Python<'_>, event_loop: &Obj, task: &Obj) -> Result<(),
     let this = class::assume::<Task>(py, task);
     let outer = current::swap(py, event_loop, Some(task))?;
     // `asyncio.all_tasks` is to see it during its first step too.
-    let stepped = register(py, event_loop, task).and_then(|()| step::run_in_context(this, event_loop, None));
+    let stepped = registry::add(py, event_loop, task).and_then(|()| step::run_in_context(this, event_loop, None));
     let problem = stepped.map_err(|raised| raised.fetch(py));
     let swapped = current::swap(py, event_loop, outer.as_ref()).map(drop);
     if as_future(this).is_done(py) {
-        unregister(py, task);
+        registry::discard(py, event_loop, task)?;
         let stale = this.own.with(py, |own| own.coroutine.take());
         drop(stale);
     }
@@ -236,6 +208,9 @@ pub fn check_coroutine(py: Python<'_>, coroutine: &Obj) -> Result<(), Raised> {
     if unsafe { ffi::PyCoro_CheckExact(coroutine.as_ptr()) } != 0 {
         return Ok(());
     }
+    if is_sleep(coroutine) {
+        return Ok(());
+    }
     check_coroutine_slow(coroutine.bind(py).as_any()).map_err(|error| Raised::from_err(py, error))
 }
 
@@ -247,15 +222,25 @@ fn check_coroutine_slow(coroutine: &Bound<'_, PyAny>) -> PyResult<()> {
     Err(PyTypeError::new_err(format!("a coroutine was expected, got {}", coroutine.repr()?)))
 }
 
+/// A turn of a task in the ring of a loop of ours.
+static KIND: Kind = Kind { run: take_turn, is_cancelled: |_| false };
+
+fn take_turn(py: Python<'_>, task: Obj) -> Result<(), Raised> {
+    step::turn_in_context(class::assume(py, &task)).or_else(|raised| callback::report(py, &task, raised))
+}
+
 /// Gives the task a turn of the loop.
 ///
 /// # Errors
 /// What the loop's `call_soon` raises.
+#[inline]
 pub fn schedule(py: Python<'_>, event_loop: &Obj, task: &Obj) -> Result<(), Raised> {
-    let this = class::assume::<Task>(py, task);
-    let context = this.own.with(py, |own| own.context.as_ref().map(|context| context.clone_ref(py)));
+    if let Some(ours) = plain_loop(py, event_loop) {
+        ours.push(py, Entry { object: task.clone_ref(py), kind: &KIND });
+        return Ok(());
+    }
     let call = Bound::new(py, Step { task: task.clone_ref(py) }).map_err(|error| Raised::from_err(py, error))?;
-    call_soon(py, event_loop, &call.into_any().into(), None, context.as_ref())
+    call_soon(py, event_loop, &call.into_any().into(), None, context_of(py, task).as_ref())
 }
 
 /// Gives the task, which has waited for `future`, a turn of the loop.
@@ -264,10 +249,18 @@ pub fn schedule(py: Python<'_>, event_loop: &Obj, task: &Obj) -> Result<(), Rais
 /// What the loop's `call_soon` raises.
 #[inline]
 pub fn schedule_wakeup(py: Python<'_>, event_loop: &Obj, task: Obj, future: &Obj) -> Result<(), Raised> {
-    let this = class::assume::<Task>(py, &task);
-    let context = this.own.with(py, |own| own.context.as_ref().map(|context| context.clone_ref(py)));
+    if let Some(ours) = plain_loop(py, event_loop) {
+        ours.push(py, Entry { object: task, kind: &KIND });
+        return Ok(());
+    }
+    let context = context_of(py, &task);
     let call = wakeup(py, task).map_err(|error| Raised::from_err(py, error))?;
     call_soon(py, event_loop, &call, Some(future), context.as_ref())
+}
+
+fn context_of(py: Python<'_>, task: &Obj) -> Option<Obj> {
+    let this = class::assume::<Task>(py, task);
+    this.own.with(py, |own| own.context.as_ref().map(|context| context.clone_ref(py)))
 }
 
 /// What other classes of futures are given as the callback of a task that waits for them.
@@ -280,8 +273,7 @@ pub fn wakeup(py: Python<'_>, task: Obj) -> PyResult<Obj> {
 
 /// The task as a callback of the future that it waits for, as programs see it.
 pub fn expose_wakeup<'py>(py: Python<'py>, task: &Obj) -> PyResult<Bound<'py, PyTuple>> {
-    let context = class::assume::<Task>(py, task).own.with(py, |own| own.context.as_ref().map(|context| context.clone_ref(py)));
-    let context = context.unwrap_or_else(future::none);
+    let context = context_of(py, task).unwrap_or_else(future::none);
     PyTuple::new(py, [wakeup(py, task.clone_ref(py))?.into_bound(py), context.into_bound(py)])
 }
 
@@ -406,15 +398,20 @@ pub fn is_running(py: Python<'_>, event_loop: &Bound<'_, PyAny>) -> PyResult<boo
     event_loop.call_method0(intern!(py, "is_running"))?.is_truthy()
 }
 
-/// Adds the copy of the current context that a task runs in.
+/// The context for a task: the one that is given, by default a copy of the current one.
 ///
 /// # Errors
-/// `MemoryError`
-pub fn context_for(py: Python<'_>, context: Option<Bound<'_, PyAny>>) -> Result<Obj, Raised> {
-    match context {
-        Some(context) if !context.is_none() => Ok(context.into()),
-        _ => current_context(py),
+/// `TypeError` if it is no context.
+#[inline]
+pub fn context_of_new(py: Python<'_>, context: *mut ffi::PyObject) -> Result<Obj, Raised> {
+    let context = callback::context_or_current(py, context)?;
+    // SAFETY: a live object.
+    if unsafe { ffi::PyContext_CheckExact(context.as_ptr()) } != 0 {
+        return Ok(context);
     }
+    let class = context.bind(py).get_type();
+    let name = class.name().map_or_else(|_| String::new(), |name| name.to_string());
+    Err(Raised::new::<PyTypeError>(py, &format!("a contextvars.Context was expected, got {name}")))
 }
 
 /// The receiver, owned.

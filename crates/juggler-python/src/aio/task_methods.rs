@@ -44,21 +44,21 @@ impl Task {
             Some(name) => task::name_of(&name)?,
             None => Name::next(),
         };
-        let context = task::context_for(py, context).map_err(|raised| raised.fetch(py))?;
+        let given = context.as_ref().map_or(std::ptr::null_mut(), Bound::as_ptr);
+        let context = task::context_of_new(py, given).map_err(|raised| raised.fetch(py))?;
         let fields = TaskFields::new(Some(coroutine), Some(context), name);
         let stale = this.own.with(py, |own| std::mem::replace(own, fields));
         drop(stale);
         let event_loop = future.event_loop(py).map_err(|raised| raised.fetch(py))?;
-        let eager = eager_start.map_or(Ok(false), |eager| eager.is_truthy())? && task::is_running(py, &event_loop.bind(py))?;
-        let begun = if eager {
-            task::begin_eagerly(py, &event_loop, &object)
-        } else {
-            task::begin(py, &event_loop, &object)
-        };
+        let eager =
+            eager_start.map_or(Ok(false), |eager| eager.is_truthy())? && task::is_running(py, &event_loop.bind(py))?;
+        let begun =
+            if eager { task::begin_eagerly(py, &event_loop, &object) } else { task::begin(py, &event_loop, &object) };
         begun.map_err(|raised| raised.fetch(py))
     }
 
     #[classmethod]
+    #[pyo3(signature = (item, /))]
     fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         stdlib::GENERIC_ALIAS.get(cls.py())?.call1((cls, item))
     }
@@ -71,7 +71,7 @@ impl Task {
     fn class<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let class = slf.get_type();
-        if class.is(&py.get_type::<Self>()) { Ok(TASK.get(py)?.clone()) } else { Ok(class.into_any()) }
+        if class.is(py.get_type::<Self>()) { Ok(TASK.get(py)?.clone()) } else { Ok(class.into_any()) }
     }
 
     #[getter(_coro)]
@@ -145,17 +145,13 @@ impl Task {
         self.visit(&visit)
     }
 
-    fn __clear__(&self) {
-        Python::attach(|py| self.clear(py));
+    fn __clear__(&self, py: Python<'_>) {
+        self.clear(py);
     }
 }
 
 impl Task {
-    fn peek<'py>(
-        &self,
-        py: Python<'py>,
-        which: impl FnOnce(&TaskFields) -> &Option<Obj>,
-    ) -> Option<Bound<'py, PyAny>> {
+    fn peek<'py>(&self, py: Python<'py>, which: impl FnOnce(&TaskFields) -> &Option<Obj>) -> Option<Bound<'py, PyAny>> {
         let found = self.own.with(py, |own| which(own).as_ref().map(|object| object.clone_ref(py)));
         found.map(|object| object.into_bound(py))
     }
@@ -251,4 +247,3 @@ methods! { add_methods for Task {
 pub fn finish_class(py: Python<'_>) -> PyResult<()> {
     add_methods(py)
 }
-

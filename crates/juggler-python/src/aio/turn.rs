@@ -48,6 +48,7 @@ pub fn run(slf: &Bound<'_, Loop>) -> Result<(), Raised> {
         take_due(py, this, now);
         let mut turn = Turn { this, py, entries: this.state.hold(py).ready.begin_turn() };
         while let Some(entry) = turn.entries.pop_front() {
+            this.beat();
             if this.is_debug() { run_watched(slf, entry)? } else { entry.run(py)? }
         }
         drop(turn);

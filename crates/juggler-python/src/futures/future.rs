@@ -89,7 +89,7 @@ impl Future {
     #[inline]
     pub fn collect_eagerly(&self, py: Python<'_>) -> Result<(), Raised> {
         match &self.source {
-            Some(source) if !self.engine.state().is_done() => source.pool.collect_eagerly(py),
+            Some(source) if !self.engine.state().is_done() => source.pool.collect_eagerly(py, true),
             _ => Ok(()),
         }
     }

@@ -1,4 +1,5 @@
 //! What is taken from the standard library: its exceptions, and the logger that it reports callbacks and workers to.
+#![allow(unsafe_code)]
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -68,14 +69,14 @@ pub fn log<'py>(
     Ok(())
 }
 
-/// Runs `end` in a destructor, in which an exception may be on its way that is none of `end`'s business. It is left out at the
-/// very end of the interpreter, which destroys its last objects when nobody can attach any more.
+/// Runs `end` in a destructor, in which an exception may be on its way that is none of `end`'s business.
 pub fn finalize(end: impl FnOnce(Python<'_>)) {
-    Python::try_attach(|py| {
-        let pending = PyErr::take(py);
-        end(py);
-        if let Some(pending) = pending {
-            pending.restore(py);
-        }
-    });
+    // PyO3's way to attach panics while the interpreter ends, which is when what is left over goes.
+    // SAFETY: objects are freed by attached threads.
+    let py = unsafe { Python::assume_attached() };
+    let pending = PyErr::take(py);
+    end(py);
+    if let Some(pending) = pending {
+        pending.restore(py);
+    }
 }

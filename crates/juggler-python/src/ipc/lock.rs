@@ -54,6 +54,9 @@ pub fn deadline_of(py: Python<'_>, args: Args<'_>) -> Result<Deadline, Raised> {
     if args.is_empty() {
         return Ok(Deadline::NEVER);
     }
+    if let Some(block) = args.only() {
+        return Ok(if raw::truth(block, true)? { Deadline::NEVER } else { Deadline::PASSED });
+    }
     let [block, timeout] = args.parse(py, "acquire", [c"block", c"timeout"], 0)?;
     if raw::truth(block, true)? { timeout::of_wait(py, timeout) } else { Ok(Deadline::PASSED) }
 }
@@ -230,16 +233,16 @@ impl SharedRLock {
     }
 }
 
-fn acquire_again(this: This<'_, '_, SharedRLock>, args: Args<'_>) -> RawResult {
+pub fn acquire_again(this: This<'_, '_, SharedRLock>, args: Args<'_>) -> RawResult {
     let deadline = deadline_of(this.py(), args)?;
     Ok(raw::bool(this.take(this.as_any(), deadline)?))
 }
 
-fn enter_again(this: This<'_, '_, SharedRLock>) -> RawResult {
+pub fn enter_again(this: This<'_, '_, SharedRLock>) -> RawResult {
     Ok(raw::bool(this.take(this.as_any(), Deadline::NEVER)?))
 }
 
-fn release_again(this: This<'_, '_, SharedRLock>) -> RawResult {
+pub fn release_again(this: This<'_, '_, SharedRLock>) -> RawResult {
     this.give_back(this.py())?;
     Ok(raw::none())
 }
@@ -252,7 +255,7 @@ fn locked_again(this: This<'_, '_, SharedRLock>) -> RawResult {
     Ok(raw::bool(this.engine.owner().is_some()))
 }
 
-const ACQUIRE: &str = "($self, /, block=True, timeout=None)\n--\n\n\
+pub const ACQUIRE: &str = "($self, /, block=True, timeout=None)\n--\n\n\
         Take the lock, waiting for it if need be.\n\
         \n\
         A wait releases the GIL; signal handlers run in the middle of it, and one that raises ends it.\n\
@@ -266,9 +269,9 @@ const ACQUIRE: &str = "($self, /, block=True, timeout=None)\n--\n\n\
         \n\
         Warns:\n\
         \x20   OwnerDied: the process that held the lock has died; the caller has it now.";
-const ENTER: &str = "($self, /)\n--\n\n\
+pub const ENTER: &str = "($self, /)\n--\n\n\
         Take the lock, waiting for it as long as it takes; `with lock:` calls this. Returns True.";
-const EXIT: &str = "($self, /, *exc_info)\n--\n\nGive the lock back, whatever the `with` block ended in.";
+pub const EXIT: &str = "($self, /, *exc_info)\n--\n\nGive the lock back, whatever the `with` block ended in.";
 const LOCKED: &str = "($self, /)\n--\n\nWhether somebody, in whichever process, holds the lock. Never blocks.";
 
 methods! { add_lock_methods for SharedLock {

@@ -4,8 +4,8 @@
 //!
 //! * [`dumps`] is the pool's: large buffers stay out of the pickle ([`Pickle`]), and travel in blocks of the arena
 //!   ([`Pickle::pack`], [`unpack`]).
-//! * [`dumps_shared`] is the channels': it knows the reducers that `multiprocessing` has registered, for what processes
-//!   share.
+//! * [`dumps_shared`] and [`dumps_apart`] are the channels': they know the reducers that `multiprocessing` has registered,
+//!   for what processes share.
 //! * [`dumps_plain`] is for what is small and plain: functions by reference.
 #![allow(unsafe_code)]
 
@@ -182,6 +182,11 @@ pub struct Packed {
 }
 
 impl Packed {
+    /// Whether there are buffers.
+    pub fn is_empty(&self) -> bool {
+        self.apart.count() == 0
+    }
+
     /// The parts of a payload: `first`, and the buffers that found no room.
     pub fn parts<'a>(&'a self, first: &[&'a [u8]]) -> Vec<&'a [u8]> {
         first.iter().copied().chain(self.inline.iter().map(Buffer::bytes)).collect()
@@ -196,6 +201,14 @@ impl Pickle {
     pub fn from_python(made: &Bound<'_, PyAny>) -> PyResult<Self> {
         let (data, buffers): (Bound<'_, PyBytes>, Bound<'_, PyList>) = made.extract()?;
         Ok(Self { data: data.into_any().into(), buffers: buffers.iter().map(Obj::from).collect() })
+    }
+
+    /// What Python's `dumps` makes of `object`.
+    fn by(dumps: &Bound<'_, PyAny>, object: *mut ffi::PyObject, threshold: usize) -> Result<Self, Raised> {
+        // SAFETY: a live argument of the caller's.
+        let object = unsafe { Bound::from_borrowed_ptr(dumps.py(), object) };
+        let made = dumps.call1((object, threshold)).and_then(|made| Self::from_python(&made));
+        made.map_err(|error| Raised::from_err(dumps.py(), error))
     }
 
     /// The pickle without its buffers.
@@ -312,7 +325,8 @@ pub fn mentions_main(data: &[u8]) -> bool {
 
 static SHARED_DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// Sets the function that pickles what processes share: `dumps(object)` returns something bytes-like.
+/// Sets the function that pickles what processes share: `dumps(object, threshold)` returns bytes, and a list of the
+/// buffers of `threshold` bytes or more, which are not in them.
 #[pyfunction]
 #[pyo3(name = "_set_channel_dumps")]
 pub fn set_channel_dumps(py: Python<'_>, dumps: Py<PyAny>) {
@@ -385,13 +399,28 @@ pub fn dumps_shared<R>(
 ) -> Result<R, Raised> {
     // SAFETY: a live argument.
     let plain = unsafe { is_plain(object, DEPTH, &mut LOOKS.clone()) };
-    let pickled = match SHARED_DUMPS.get(py) {
-        // SAFETY: live objects.
-        Some(dumps) if !plain => unsafe { owned(ffi::PyObject_CallOneArg(dumps.as_ptr(), object))? },
-        _ => dumps_plain(py, object)?,
+    let pickle = match SHARED_DUMPS.get(py) {
+        Some(dumps) if !plain => Pickle::by(dumps.bind(py), object, usize::MAX >> 1)?,
+        _ => Pickle { data: dumps_plain(py, object)?, buffers: Vec::new() },
     };
-    let buffer = Buffer::new(pickled.as_ptr(), ffi::PyBUF_SIMPLE)?;
-    with(buffer.bytes())
+    with(pickle.bytes())
+}
+
+/// Pickles `object` likewise, but for its large buffers.
+///
+/// # Errors
+/// What pickling raises.
+pub fn dumps_apart(py: Python<'_>, object: *mut ffi::PyObject) -> Result<Pickle, Raised> {
+    // SAFETY: a live argument.
+    let (plain, to_lift) = unsafe { (is_plain(object, DEPTH, &mut LOOKS.clone()), is_to_lift(object, 2)) };
+    match SHARED_DUMPS.get(py) {
+        Some(dumps) if !plain => {
+            let lifted = if to_lift { Some(lift(py, object)?) } else { None };
+            Pickle::by(dumps.bind(py), lifted.as_ref().map_or(object, Obj::as_ptr), THRESHOLD)
+        }
+        _ if to_lift => dumps(py, object),
+        _ => Ok(Pickle { data: dumps_plain(py, object)?, buffers: Vec::new() }),
+    }
 }
 
 // ---------------------------------------------------------------- memory of objects

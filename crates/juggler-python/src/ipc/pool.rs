@@ -170,7 +170,7 @@ impl Pool {
         match submitted {
             Ok(waits) => {
                 if waits {
-                    self.ensure_collector(py)?;
+                    self.ensure_collector(py, true)?;
                 }
                 if options.timeout > 0 {
                     self.watch.ring();

@@ -192,32 +192,32 @@ impl Pool {
         }
     }
 
-    /// Has the collector started, if it was not.
+    /// Has the collector started, if it was not. If no thread can be, the pool is broken with `or_break`.
     ///
     /// # Errors
-    /// What starting a thread raises.
-    pub fn ensure_collector(self: &Arc<Self>, py: Python<'_>) -> Result<(), Raised> {
+    /// What starting a thread raises, otherwise.
+    pub fn ensure_collector(self: &Arc<Self>, py: Python<'_>, or_break: bool) -> Result<(), Raised> {
         if self.collector.load(Ordering::Relaxed) != 0 || self.collector.swap(1, Ordering::SeqCst) != 0 {
             return Ok(());
         }
         let engine = ProcessPoolEngine { pool: self.clone() };
-        let started = hook(py, "start_collector").and_then(|start| start.call1((engine,)));
+        let started = hook(py, "start_collector").and_then(|start| start.call1((engine, or_break)));
         started.map(drop).map_err(|error| {
             self.collector.store(0, Ordering::SeqCst);
             Raised::from_err(py, error)
         })
     }
 
-    /// Has somebody told as soon as calls are done.
+    /// Has somebody told as soon as calls are done; `or_break` as for [`ensure_collector`](Self::ensure_collector).
     ///
     /// # Errors
     /// What starting a thread raises.
     #[cold]
-    pub fn collect_eagerly(self: &Arc<Self>, py: Python<'_>) -> Result<(), Raised> {
+    pub fn collect_eagerly(self: &Arc<Self>, py: Python<'_>, or_break: bool) -> Result<(), Raised> {
         if self.is_foreign() {
             return Ok(());
         }
-        self.ensure_collector(py)?;
+        self.ensure_collector(py, or_break)?;
         if self.eager.swap(1, Ordering::SeqCst) == 0 {
             self.advance();
         }

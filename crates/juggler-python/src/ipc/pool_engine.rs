@@ -198,9 +198,9 @@ impl ProcessPoolEngine {
         self.pool.collect(py).map_err(|raised| raised.fetch(py))
     }
 
-    /// Has calls collected without anybody waiting for them.
+    /// Has calls collected without anybody waiting for them, or raises what keeps a thread from being started.
     fn collect_eagerly(&self, py: Python<'_>) -> PyResult<()> {
-        self.pool.collect_eagerly(py).map_err(|raised| raised.fetch(py))
+        self.pool.collect_eagerly(py, false).map_err(|raised| raised.fetch(py))
     }
 
     /// What the collector does, until the pool is closed and everything is collected.

@@ -1,7 +1,7 @@
 //! `multiprocessing.Queue`: the native base of the queues between processes.
 //!
 //! An item is a frame of a [`Channel`]: numbers, strings and bytes as they are, everything else pickled by the thread that
-//! puts it and unpickled by the one that gets it. What is made while the channel's lock is held (numbers, strings, bytes)
+//! puts it and unpickled by the one that gets it, but for large buffers, which lie behind the pickle. What is made while the channel's lock is held (numbers, strings, bytes)
 //! never starts a garbage collection, so no Python code runs there and comes back.
 #![allow(unsafe_code)]
 
@@ -12,12 +12,13 @@ use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods, truth};
 use crate::timeout;
 use juggler_ipc::channel::{Channel, GetError, PutError};
+use juggler_ipc::pool::payload::{self, Payload};
 use juggler_ipc::ring::Frame;
 use juggler_sync::Deadline;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
@@ -34,6 +35,9 @@ const FLOAT: u8 = 5;
 const STR: u8 = 6;
 const BYTES: u8 = 7;
 const PICKLE: u8 = 8;
+const BYTEARRAY: u8 = 9;
+/// A pickle and its large buffers: see [`Payload::framed`].
+const APART: u8 = 10;
 
 /// The native part of a queue between processes.
 ///
@@ -222,13 +226,14 @@ fn deadline(py: Python<'_>, block: *mut ffi::PyObject, timeout: *mut ffi::PyObje
 fn put_by(this: This<'_, '_, ProcessQueue>, object: *mut ffi::PyObject, deadline: Deadline) -> RawResult {
     let py = this.py();
     let shared = ProcessQueue::open(this)?;
-    let send = |kind, payload: &[u8]| match shared.channel.put(&PyGate::new(py), deadline, kind, payload) {
+    let send_parts = |kind, parts: &[&[u8]]| match shared.channel.put(&PyGate::new(py), deadline, kind, parts) {
         Ok(()) => {
             shared.moved();
             Ok(())
         }
-        Err(error) => Err(not_put(py, error, payload.len())),
+        Err(error) => Err(not_put(py, error, parts)),
     };
+    let send = |kind, payload: &[u8]| send_parts(kind, &[payload]);
     // SAFETY: a live argument of the class that each branch has found it to be; the thread is attached.
     unsafe {
         if ffi::PyLong_CheckExact(object) != 0 {
@@ -240,6 +245,9 @@ fn put_by(this: This<'_, '_, ProcessQueue>, object: *mut ffi::PyObject, deadline
             }
         } else if ffi::PyBytes_CheckExact(object) != 0 {
             send(BYTES, Buffer::new(object, ffi::PyBUF_SIMPLE)?.bytes())?;
+            return Ok(raw::none());
+        } else if ffi::PyByteArray_CheckExact(object) != 0 {
+            send(BYTEARRAY, Buffer::new(object, ffi::PyBUF_SIMPLE)?.bytes())?;
             return Ok(raw::none());
         } else if ffi::PyUnicode_CheckExact(object) != 0 {
             let mut length = 0;
@@ -261,25 +269,26 @@ fn put_by(this: This<'_, '_, ProcessQueue>, object: *mut ffi::PyObject, deadline
             return Ok(raw::none());
         }
     }
-    // An error of the channel is the caller's; an object that can't be pickled is for the hook.
-    let mut outcome = Ok(());
-    let pickled = pickle::dumps_shared(py, object, |payload| {
-        outcome = send(PICKLE, payload);
-        Ok(())
-    });
+    let pickled = pickle::dumps_apart(py, object).and_then(|pickle| Ok((pickle.pack(py, |_| None)?, pickle)));
     match pickled {
+        Ok((packed, pickle)) if packed.is_empty() => send(PICKLE, pickle.bytes())?,
+        Ok((packed, pickle)) => {
+            let count = (packed.apart.count() as u64).to_ne_bytes();
+            send_parts(APART, &packed.parts(&[&count, packed.apart.references(), pickle.bytes()]))?;
+        }
+        // An error of the channel is the caller's; an object that can't be pickled is for the hook.
         Err(raised) if !shared.simple => refuse(this, object, raised)?,
-        other => other?,
+        Err(raised) => return Err(raised),
     }
-    outcome?;
     Ok(raw::none())
 }
 
 #[cold]
-fn not_put(py: Python<'_>, error: PutError<Raised>, length: usize) -> Raised {
+fn not_put(py: Python<'_>, error: PutError<Raised>, parts: &[&[u8]]) -> Raised {
     match error {
         PutError::Full => FULL.raise(py, ()),
         PutError::TooLong => {
+            let length: usize = parts.iter().map(|part| part.len()).sum();
             let message = format!("an item of {length} bytes does not fit a queue between processes");
             Raised::new::<PyValueError>(py, &message)
         }
@@ -319,7 +328,8 @@ fn get_nowait(this: This<'_, '_, ProcessQueue>) -> RawResult {
 /// What came out of a frame.
 enum Taken {
     Object(Obj),
-    Pickle(Obj),
+    /// A pickle and its large buffers.
+    Pickle(Obj, Vec<Obj>),
     /// No process of ours writes such a payload.
     Malformed,
 }
@@ -333,7 +343,14 @@ fn get_by(this: This<'_, '_, ProcessQueue>, deadline: Deadline) -> RawResult {
             shared.moved();
             match taken {
                 Taken::Object(object) => Ok(object.into_ptr()),
-                Taken::Pickle(bytes) => Ok(pickle::loads_of(py, &bytes, None)?.into_ptr()),
+                Taken::Pickle(pickle, buffers) if buffers.is_empty() => {
+                    Ok(pickle::loads_of(py, &pickle, None)?.into_ptr())
+                }
+                Taken::Pickle(pickle, buffers) => {
+                    let buffers = PyList::new(py, buffers.into_iter().map(|buffer| buffer.into_bound(py)))
+                        .map_err(|error| Raised::from_err(py, error))?;
+                    Ok(pickle::loads_of(py, &pickle, Some(&buffers))?.into_ptr())
+                }
                 Taken::Malformed => Err(Raised::new::<PyOSError>(py, "malformed item in a queue between processes")),
             }
         }
@@ -363,7 +380,24 @@ fn take(py: Python<'_>, frame: Frame) -> Result<Taken, Raised> {
                 }
                 owned(text)?
             }
-            (PICKLE, _) => return Ok(Taken::Pickle(owned(ffi::PyBytes_FromStringAndSize(start.cast(), length))?)),
+            (BYTEARRAY, _) => owned(ffi::PyByteArray_FromStringAndSize(start.cast(), length))?,
+            (PICKLE, _) => {
+                let pickle = owned(ffi::PyBytes_FromStringAndSize(start.cast(), length))?;
+                return Ok(Taken::Pickle(pickle, Vec::new()));
+            }
+            (APART, _) => {
+                let Some(payload) = Payload::framed(frame.start, frame.length) else { return Ok(Taken::Malformed) };
+                let bytes = payload.bytes();
+                let pickle = owned(ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len() as isize))?;
+                let mut buffers = Vec::new();
+                for buffer in payload.buffers(Vec::new()) {
+                    if let payload::Buffer::Inline(bytes) = buffer {
+                        let (start, length) = (bytes.as_ptr().cast(), bytes.len() as isize);
+                        buffers.push(owned(ffi::PyByteArray_FromStringAndSize(start, length))?);
+                    }
+                }
+                return Ok(Taken::Pickle(pickle, buffers));
+            }
             _ => return Ok(Taken::Malformed),
         }))
     }

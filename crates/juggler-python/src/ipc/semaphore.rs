@@ -100,6 +100,11 @@ fn locked(this: This<'_, '_, SharedSemaphore>) -> RawResult {
     Ok(raw::bool(this.engine.value() == 0))
 }
 
+fn get_value(this: This<'_, '_, SharedSemaphore>) -> RawResult {
+    let Ok(value) = this.engine.value().into_pyobject(this.py());
+    Ok(value.into_ptr())
+}
+
 methods! { add_methods for SharedSemaphore {
     "acquire" => keywords acquire, "($self, /, block=True, timeout=None)\n--\n\n\
         Take a permit, waiting for one if need be.\n\
@@ -118,6 +123,7 @@ methods! { add_methods for SharedSemaphore {
         Raises:\n\
         \x20   ValueError: there would be more than there may be.";
     "locked" => noargs locked, "($self, /)\n--\n\nWhether no permit is free. Never blocks.";
+    "get_value" => noargs get_value, "($self, /)\n--\n\nHow many permits are free. Never blocks.";
     "__enter__" => noargs enter, "($self, /)\n--\n\n\
         Take a permit, waiting as long as it takes; `with semaphore:` calls this. Returns True.";
     "__exit__" => keywords exit, "($self, /, *exc_info)\n--\n\n\

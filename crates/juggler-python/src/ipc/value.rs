@@ -1,7 +1,7 @@
 //! A number in shared memory: what `multiprocessing.Value` is for the typecodes of integers and floats.
 #![allow(unsafe_code)]
 
-use super::lock::SharedRLock;
+use super::lock::{self, SharedRLock};
 use super::memory::SharedBlock;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -10,6 +10,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -118,6 +119,8 @@ struct Number {
     lock: Obj,
     /// Whether the lock is one whose methods can be called directly.
     native: bool,
+    /// The ctypes object over the same memory.
+    object: Obj,
     _block: Obj,
 }
 
@@ -172,18 +175,22 @@ impl Number {
         }
     }
 
+    /// The lock, if its methods can be called directly.
+    #[inline(always)]
+    fn rlock<'py>(&self, py: Python<'py>) -> Option<This<'_, 'py, SharedRLock>> {
+        // SAFETY: `native` says that the lock is a `SharedRLock`, which lives as long as `self`.
+        self.native.then(|| unsafe { This::new(py, self.lock.as_ptr()) })
+    }
+
     /// Runs `body` under the lock.
     #[inline(always)]
     fn locked<R>(&self, py: Python<'_>, body: impl FnOnce() -> Result<R, Raised>) -> Result<R, Raised> {
-        if !self.native {
+        let Some(lock) = self.rlock(py) else {
             return self.locked_slow(py, body);
-        }
-        let lock = self.lock.bind(py);
-        // SAFETY: `native` says that the lock is a `SharedRLock`.
-        let engine = unsafe { lock.cast_unchecked::<SharedRLock>() }.get();
-        engine.take(&lock, Deadline::NEVER)?;
+        };
+        lock.take(lock.as_any(), Deadline::NEVER)?;
         let result = body();
-        engine.give_back(py)?;
+        lock.give_back(py)?;
         result
     }
 
@@ -237,8 +244,14 @@ impl SharedNumber {
         Self { number: OnceLock::new() }
     }
 
-    /// Say where the number lies, of which type it is and which lock guards it.
-    fn _bind(&self, block: Bound<'_, SharedBlock>, typecode: &str, lock: Bound<'_, PyAny>) -> PyResult<()> {
+    /// Say which ctypes object it is, where that lies, of which type it is and which lock guards it.
+    fn _bind(
+        &self,
+        object: Bound<'_, PyAny>,
+        block: Bound<'_, SharedBlock>,
+        typecode: &str,
+        lock: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let format = Format::of(typecode)
             .ok_or_else(|| PyValueError::new_err(format!("{typecode:?} is not a number's typecode")))?;
         let engine = &block.get().engine;
@@ -247,8 +260,19 @@ impl SharedNumber {
         }
         let native = lock.is_instance_of::<SharedRLock>();
         let at = engine.start();
-        let number = Number { at, format, native, lock: lock.into(), _block: block.into_any().into() };
+        let (object, block) = (object.into(), block.into_any().into());
+        let number = Number { at, format, native, lock: lock.into(), object, _block: block };
         self.number.set(number).map_err(|_| PyRuntimeError::new_err("this Value has been initialized already"))
+    }
+
+    #[getter]
+    fn _obj<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(self.number(py).map_err(|raised| raised.fetch(py))?.object.bind(py).to_owned())
+    }
+
+    #[getter]
+    fn _lock<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(self.number(py).map_err(|raised| raised.fetch(py))?.lock.bind(py).to_owned())
     }
 
     /// The number, read and written under the lock, which is waited for.
@@ -279,6 +303,41 @@ impl SharedNumber {
 
 fn get_lock(this: This<'_, '_, SharedNumber>) -> RawResult {
     Ok(this.number(this.py())?.lock.clone_ref(this.py()).into_ptr())
+}
+
+fn get_obj(this: This<'_, '_, SharedNumber>) -> RawResult {
+    Ok(this.number(this.py())?.object.clone_ref(this.py()).into_ptr())
+}
+
+/// Calls a method of the lock: by `direct` if it can be.
+#[inline(always)]
+fn of_lock(
+    this: This<'_, '_, SharedNumber>,
+    name: &CStr,
+    args: Args<'_>,
+    direct: impl FnOnce(This<'_, '_, SharedRLock>) -> RawResult,
+) -> RawResult {
+    let number = this.number(this.py())?;
+    match number.rlock(this.py()) {
+        Some(lock) => direct(lock),
+        None => args.call_method(&number.lock.bind(this.py()), name),
+    }
+}
+
+fn acquire(this: This<'_, '_, SharedNumber>, args: Args<'_>) -> RawResult {
+    of_lock(this, c"acquire", args, |lock| lock::acquire_again(lock, args))
+}
+
+fn release(this: This<'_, '_, SharedNumber>) -> RawResult {
+    of_lock(this, c"release", Args::NONE, lock::release_again)
+}
+
+fn enter(this: This<'_, '_, SharedNumber>) -> RawResult {
+    of_lock(this, c"__enter__", Args::NONE, lock::enter_again)
+}
+
+fn exit(this: This<'_, '_, SharedNumber>, exception: Args<'_>) -> RawResult {
+    of_lock(this, c"__exit__", exception, lock::release_again)
 }
 
 fn fetch_add(this: This<'_, '_, SharedNumber>, args: Args<'_>) -> RawResult {
@@ -316,6 +375,12 @@ fn store(this: This<'_, '_, SharedNumber>, args: Args<'_>) -> RawResult {
 
 methods! { add_methods for SharedNumber {
     "get_lock" => noargs get_lock, "($self, /)\n--\n\nThe lock that guards the number.";
+    "get_obj" => noargs get_obj, "($self, /)\n--\n\n\
+        The ctypes object, which can be read and written without the lock.";
+    "acquire" => keywords acquire, lock::ACQUIRE;
+    "release" => noargs release, "($self, /)\n--\n\nFree the lock and wake one who waits for it. Never blocks.";
+    "__enter__" => noargs enter, lock::ENTER;
+    "__exit__" => keywords exit, lock::EXIT;
     "fetch_add" => keywords fetch_add, "($self, /, n=1)\n--\n\n\
         Add `n` in one atomic step, without the lock, and return the number before. Never blocks.\n\
         \n\

@@ -6,9 +6,14 @@ guarded_calls! {
     PyCMethod_New(definition, this, module, class);
     PyContext_CopyCurrent();
     PyDict_Clear(dict);
+    PyDict_Copy(dict);
+    PyDict_DelItem(dict, key);
+    #[cfg(Py_3_13)]
+    PyDict_GetItemRef(dict, key, result);
     PyDict_GetItemWithError(dict, key);
     PyDict_Keys(dict);
     PyDict_New();
+    PyDict_SetDefault(dict, key, default);
     #[cfg(Py_3_13)]
     PyDict_SetDefaultRef(dict, key, default, result);
     PyDict_SetItem(dict, key, value);
@@ -29,8 +34,10 @@ guarded_calls! {
     PyErr_WriteUnraisable(object);
     PyEval_EvalCode(code, globals, locals);
     PyException_SetTraceback(error, traceback);
+    PyFrozenSet_New(iterable);
     PyImport_Import(name);
     PyIter_Next(iterator);
+    PyIter_Send(iterator, value, result);
     PyList_Append(list, item);
     PyList_New(length);
     PyMemoryView_FromMemory(start, length, flags);
@@ -38,6 +45,7 @@ guarded_calls! {
     PyNumber_Index(object);
     PyObject_AsFileDescriptor(object);
     PyObject_Call(callable, args, keywords);
+    PyObject_CallFinalizerFromDealloc(object);
     PyObject_CallNoArgs(callable);
     PyObject_CallOneArg(callable, argument);
     PyObject_ClearWeakRefs(object);
@@ -50,6 +58,7 @@ guarded_calls! {
     PyObject_GetIter(object);
     #[cfg(Py_3_13)]
     PyObject_GetOptionalAttr(object, name, result);
+    PyObject_IsInstance(object, class);
     PyObject_IsTrue(object);
     PyObject_LengthHint(object, default);
     PyObject_Repr(object);
@@ -65,6 +74,7 @@ guarded_calls! {
     PyObject_VectorcallMethod(name, args, flags, names);
     PySet_Add(set, key);
     PySet_Clear(set);
+    PySet_Discard(set, key);
     PySet_New(iterable);
     PyTraceBack_Print(traceback, file);
     PyTuple_GetSlice(tuple, from, to);

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::aio::callback::owned;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::aio::event_loop::as_loop;
 use crate::aio::future::{self, none};
 use crate::aio::stdlib::{EXTRACT_STACK, GET_EVENT_LOOP};
@@ -319,12 +319,11 @@ impl StreamReader {
         if !self.ready.is_ready() {
             return Ok(());
         }
-        let seen = self.state.peek(|state| {
+        self.state.traverse(|state| {
             let State { exposed, event_loop, waiter, exception, transport, .. } = state;
             let objects = [exposed, event_loop, waiter, exception, transport];
             objects.into_iter().flatten().try_for_each(|object| object.visit(&visit))
-        });
-        seen.unwrap_or(Ok(()))
+        })
     }
 
     fn __clear__(&self, py: Python<'_>) {

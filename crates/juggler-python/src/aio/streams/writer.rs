@@ -3,7 +3,7 @@
 
 use super::is_plain_protocol;
 use super::reader::as_reader;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::aio::future::none;
 use crate::aio::stdlib::Import;
 use crate::aio::sync::coroutine;
@@ -150,12 +150,11 @@ impl StreamWriter {
         if !self.ready.is_ready() {
             return Ok(());
         }
-        let seen = self.state.peek(|state| {
+        self.state.traverse(|state| {
             let State { transport, protocol, reader, event_loop } = state;
             let objects = [transport, protocol, reader, event_loop];
             objects.into_iter().flatten().try_for_each(|object| object.visit(&visit))
-        });
-        seen.unwrap_or(Ok(()))
+        })
     }
 
     fn __clear__(&self, py: Python<'_>) {

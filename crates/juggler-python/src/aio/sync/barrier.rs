@@ -10,7 +10,7 @@ use super::plain;
 use super::reference::Ref;
 use super::running::LoopBound;
 use super::waiters::Lane;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::aio::stdlib::Import;
 use crate::gc::Ready;
 use crate::obj::Obj;
@@ -122,7 +122,7 @@ impl Wait {
         }
         match Barrier::park(barrier) {
             Err(raised) => {
-                let error = coroutine::caught(py, raised);
+                let error = operation::caught(py, raised);
                 barrier.leave(py)?;
                 Err(operation::raise(py, error))
             }

@@ -1,6 +1,6 @@
 //! `asyncio.Condition`.
 
-use super::coroutine::{self, caught};
+use super::coroutine;
 use super::lock::{self, Lock};
 use super::operation::{self, Ending, Next, Operation, Step};
 use super::parking;
@@ -8,7 +8,7 @@ use super::plain;
 use super::reference::Ref;
 use super::running::LoopBound;
 use super::waiters::Lane;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -63,9 +63,10 @@ impl Underlying {
     fn is_locked(&self, py: Python<'_>) -> Result<bool, Raised> {
         match self {
             Self::Native(lock) => Ok(lock.get(py).is_locked(py)),
-            Self::Other(_) => {
-                self.call(py, "locked").and_then(|locked| locked.is_truthy()).map_err(|error| Raised::from_err(py, error))
-            }
+            Self::Other(_) => self
+                .call(py, "locked")
+                .and_then(|locked| locked.is_truthy())
+                .map_err(|error| Raised::from_err(py, error)),
         }
     }
 }
@@ -116,7 +117,7 @@ impl Wait {
                 }
                 Ok(Step::Done(_)) => break,
                 Err(raised) => {
-                    let error = caught(py, raised);
+                    let error = operation::caught(py, raised);
                     let is_cancellation = operation::is_cancellation(py, &error)?;
                     self.error = Some(error);
                     if !is_cancellation {
@@ -275,8 +276,7 @@ impl Condition {
             return Ok(());
         }
         self.waiters.visit(&visit)?;
-        let lock = self.lock.peek(|lock| lock.as_ref().map_or(Ok(()), |lock| lock.object().visit(&visit)));
-        lock.unwrap_or(Ok(()))
+        self.lock.traverse(|lock| lock.as_ref().map_or(Ok(()), |lock| lock.object().visit(&visit)))
     }
 
     fn __clear__(&self, py: Python<'_>) {

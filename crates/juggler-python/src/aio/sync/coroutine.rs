@@ -5,13 +5,16 @@
 //! first step, without a future.
 #![allow(unsafe_code)]
 
-use super::operation::{Any, Ending, Next, Operation, Step};
+use super::operation::{self, Any, Ending, Next, Operation, Step};
 use super::parking::{Awaited, Progress};
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
+use crate::aio::stdlib;
 use crate::layout::{self, Direct, Layout};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
-use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError};
+use pyo3::exceptions::{
+    PyBaseException, PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError,
+};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -163,7 +166,7 @@ impl Coroutine {
                 return Ok(Sent::Yields(object));
             }
             Ok(Progress::Ready) => Ending::Woken,
-            Err(raised) => Ending::Thrown(caught(py, raised)),
+            Err(raised) => Ending::Thrown(operation::caught(py, raised)),
         };
         let next = operation.resume(py, &awaited.future, ending);
         self.go_on(py, operation, next)
@@ -174,7 +177,7 @@ impl Coroutine {
             State::New(operation) => {
                 self.set(py, State::Done(operation.name()));
                 drop(operation);
-                Err(super::operation::raise(py, error))
+                Err(operation::raise(py, error))
             }
             State::Parked(operation, awaited) => {
                 let progress = awaited.throw(py, error);
@@ -190,16 +193,17 @@ impl Coroutine {
         if is_over {
             return Ok(());
         }
-        let exit = PyGeneratorExit::new_err(()).into_value(py);
-        match self.throw(py, exit.into_bound(py).into_any().into()) {
+        let exit = py.get_type::<PyGeneratorExit>().call0().map_err(|error| Raised::from_err(py, error))?;
+        match self.throw(py, exit.into()) {
             Ok(Sent::Yields(_)) => Err(Raised::new::<PyRuntimeError>(py, "coroutine ignored GeneratorExit")),
             Ok(Sent::Returns(_)) => Ok(()),
             Err(raised) => {
-                let error = raised.fetch(py);
-                if error.is_instance_of::<PyGeneratorExit>(py) || error.is_instance_of::<PyStopIteration>(py) {
+                let error = operation::caught(py, raised);
+                let kind = error.bind(py);
+                if kind.is_instance_of::<PyGeneratorExit>() || kind.is_instance_of::<PyStopIteration>() {
                     return Ok(());
                 }
-                Err(Raised::from_err(py, error))
+                Err(operation::raise(py, error))
             }
         }
     }
@@ -222,12 +226,6 @@ impl Coroutine {
             error.write_unraisable(py, None);
         }
     }
-}
-
-/// The exception that is set, as an object.
-#[cold]
-pub fn caught(py: Python<'_>, raised: Raised) -> Obj {
-    raised.fetch(py).into_value(py).into_bound(py).into_any().into()
 }
 
 /// The result of the protocol that knows of no sending: an object, or null and a `StopIteration`.
@@ -253,25 +251,13 @@ fn stop(py: Python<'_>, result: Obj) -> Raised {
         stop_iteration(&result.bind(py))
     };
     match exception {
-        Ok(exception) => set_exception(py, exception),
+        Ok(exception) => operation::raise(py, exception.into()),
         Err(error) => Raised::from_err(py, error),
     }
 }
 
 fn stop_iteration<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     value.py().get_type::<PyStopIteration>().call1((value,))
-}
-
-#[cfg(Py_3_12)]
-fn set_exception(_py: Python<'_>, exception: Bound<'_, PyAny>) -> Raised {
-    // SAFETY: an exception, whose reference is handed over, and the thread is attached.
-    unsafe { ffi::PyErr_SetRaisedException(exception.into_ptr()) };
-    Raised
-}
-
-#[cfg(not(Py_3_12))]
-fn set_exception(py: Python<'_>, exception: Bound<'_, PyAny>) -> Raised {
-    Raised::from_err(py, PyErr::from_value(exception))
 }
 
 unsafe extern "C" fn am_send(
@@ -317,15 +303,7 @@ unsafe extern "C" fn am_await(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
 
 unsafe extern "C" fn finalize(this: *mut ffi::PyObject) {
     // SAFETY: as above.
-    unsafe {
-        let py = Python::assume_attached();
-        // An exception may be on its way that is none of our business.
-        let pending = PyErr::take(py);
-        This::<Coroutine>::new(py, this).finalize(py);
-        if let Some(pending) = pending {
-            pending.restore(py);
-        }
-    }
+    unsafe { stdlib::finalize(|py| This::<Coroutine>::new(py, this).finalize(py)) };
 }
 
 /// What frees an instance whose state holds nothing any more.
@@ -377,18 +355,16 @@ fn thrown(
     let [class, value, traceback] = [class, value, traceback].map(|argument| unsafe {
         Bound::from_borrowed_ptr_or_opt(py, argument).filter(|argument| !argument.is_none())
     });
-    let class = class.unwrap_or_else(|| py.None().into_bound(py));
-    let error = if class.is_instance_of::<pyo3::exceptions::PyBaseException>() {
-        class
-    } else {
-        let made = match value {
+    let made = match (class, value) {
+        (Some(class), value) if class.is_callable() => match value {
             Some(value) if value.is_instance(&class).unwrap_or(false) => Ok(value),
             Some(value) => class.call1((value,)),
             None => class.call0(),
-        };
-        made.map_err(|error| Raised::from_err(py, error))?
+        },
+        (class, _) => Ok(class.unwrap_or_else(|| py.None().into_bound(py))),
     };
-    if !error.is_instance_of::<pyo3::exceptions::PyBaseException>() {
+    let error = made.map_err(|error| Raised::from_err(py, error))?;
+    if !error.is_instance_of::<PyBaseException>() {
         let message = "exceptions must be classes or instances deriving from BaseException";
         return Err(Raised::new::<PyTypeError>(py, message));
     }
@@ -432,15 +408,14 @@ impl Coroutine {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited = self.state.peek(|state| match state {
+        self.state.traverse(|state| match state {
             State::New(operation) => operation.visit(&visit),
             State::Parked(operation, awaited) => {
                 operation.visit(&visit)?;
                 awaited.visit(&visit)
             }
             State::Running(_) | State::Done(_) => Ok(()),
-        });
-        visited.unwrap_or(Ok(()))
+        })
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -1,4 +1,5 @@
 //! What a coroutine of ours does, step by step.
+#![allow(unsafe_code)]
 
 use super::{barrier, condition, event, lock, queue, semaphore};
 use crate::aio::sockets::SocketCall;
@@ -6,6 +7,7 @@ use crate::aio::stdlib::CANCELLED_ERROR;
 use crate::aio::streams;
 use crate::obj::Obj;
 use crate::raw::Raised;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
@@ -54,10 +56,46 @@ pub trait Operation {
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError>;
 }
 
-/// Sets the exception again that ended a wait.
+/// The exception that is set, as an object.
+///
+/// Not by PyO3, which panics where it has to make an exception of its parts while the interpreter ends; what waits then is
+/// closed, which is done with exceptions.
 #[cold]
-pub fn raise(py: Python<'_>, error: Obj) -> Raised {
-    Raised::from_err(py, PyErr::from_value(error.into_bound(py)))
+pub fn caught(_py: Python<'_>, _raised: Raised) -> Obj {
+    // SAFETY: an exception is set, as `_raised` says, and the thread is attached; what is taken is owned.
+    unsafe {
+        #[cfg(Py_3_12)]
+        return Obj::from_owned(ffi::PyErr_GetRaisedException());
+        #[cfg(not(Py_3_12))]
+        {
+            let [mut class, mut value, mut traceback] = [std::ptr::null_mut(); 3];
+            ffi::PyErr_Fetch(&raw mut class, &raw mut value, &raw mut traceback);
+            ffi::PyErr_NormalizeException(&raw mut class, &raw mut value, &raw mut traceback);
+            if !traceback.is_null() {
+                ffi::PyException_SetTraceback(value, traceback);
+                ffi::Py_DECREF(traceback);
+            }
+            ffi::Py_DECREF(class);
+            Obj::from_owned(value)
+        }
+    }
+}
+
+/// Sets an exception.
+pub fn raise(_py: Python<'_>, error: Obj) -> Raised {
+    // SAFETY: an exception, whose references are handed over, and the thread is attached.
+    unsafe {
+        #[cfg(Py_3_12)]
+        ffi::PyErr_SetRaisedException(error.into_ptr());
+        #[cfg(not(Py_3_12))]
+        {
+            let class = ffi::Py_TYPE(error.as_ptr()).cast::<ffi::PyObject>();
+            ffi::Py_INCREF(class);
+            let traceback = ffi::PyException_GetTraceback(error.as_ptr());
+            ffi::PyErr_Restore(class, error.into_ptr(), traceback);
+        }
+    }
+    Raised
 }
 
 /// Whether `error` says that somebody was cancelled.

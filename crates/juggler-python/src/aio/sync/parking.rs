@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::aio::class::as_plain;
+use crate::aio::creating;
 use crate::aio::future::{self, State};
 use crate::obj::Obj;
 use crate::raw::Raised;
@@ -26,7 +27,11 @@ fn ask(py: Python<'_>, future: &Obj, question: &Bound<'_, PyString>) -> Result<b
 ///
 /// # Errors
 /// What making one raises.
+#[inline(always)]
 pub fn create(py: Python<'_>, running: &Obj) -> Result<Obj, Raised> {
+    if let Some(created) = creating::create_future_of(py, running) {
+        return created;
+    }
     match running.bind(py).call_method0(intern!(py, "create_future")) {
         Ok(future) => Ok(future.into()),
         Err(error) => Err(Raised::from_err(py, error)),

@@ -6,11 +6,11 @@
 #![allow(unsafe_code)]
 
 use crate::raw::{Args, Raised, RawResult, This};
-use pyo3::{PyClass, PyTypeInfo};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
 use pyo3::types::PyString;
+use pyo3::{PyClass, PyTypeInfo};
 use std::ffi::CStr;
 
 /// Whether `this` is of the class `T` itself and has no attributes of its own.
@@ -54,6 +54,15 @@ pub fn to_raw(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> RawResult {
         Ok(value) => Ok(value.into_ptr()),
         Err(error) => Err(Raised::from_err(py, error)),
     }
+}
+
+/// The truth of what a method of `object` says.
+///
+/// # Errors
+/// What it raises.
+pub fn ask(object: &Bound<'_, PyAny>, method: &str) -> Result<bool, Raised> {
+    let answer = object.call_method0(method).and_then(|answer| answer.is_truthy());
+    answer.map_err(|error| Raised::from_err(object.py(), error))
 }
 
 /// Calls a function of `juggler.asyncio._overridden`.

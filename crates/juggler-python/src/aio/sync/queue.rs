@@ -14,10 +14,11 @@ mod operations;
 pub use operations::{Get, Join, Put};
 
 use super::event::Event;
+use super::plain;
 use super::reference::Ref;
 use super::running::LoopBound;
 use super::waiters::Lane;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::aio::stdlib::Import;
 use crate::gc::Ready;
 use crate::obj::Obj;
@@ -197,6 +198,53 @@ impl Queue {
     fn finish(&self, py: Python<'_>) -> Result<(), Raised> {
         self.finished.get().map_or(Ok(()), |finished| finished.get(py).set(py))
     }
+}
+
+/// Whether `get` need not wait.
+///
+/// # Errors
+/// What the methods of an open queue raise, here and below.
+#[inline(always)]
+fn has_items(queue: This<'_, '_, Queue>) -> Result<bool, Raised> {
+    let py = queue.py();
+    if queue.is_open(py) { plain::ask(queue.as_any(), "empty").map(|empty| !empty) } else { Ok(queue.len(py) > 0) }
+}
+
+/// Whether `put` need not wait.
+#[inline(always)]
+fn has_room(queue: This<'_, '_, Queue>) -> Result<bool, Raised> {
+    let py = queue.py();
+    if queue.is_open(py) { plain::ask(queue.as_any(), "full").map(|full| !full) } else { Ok(!queue.is_full(py)) }
+}
+
+#[inline(always)]
+fn get_nowait(queue: This<'_, '_, Queue>) -> Result<Obj, Raised> {
+    let py = queue.py();
+    if queue.is_open(py) {
+        let item = queue.as_any().call_method0("get_nowait");
+        return item.map(Obj::from).map_err(|error| Raised::from_err(py, error));
+    }
+    queue.get_nowait(py)
+}
+
+#[inline(always)]
+fn put_nowait(queue: This<'_, '_, Queue>, item: Obj) -> Result<(), Raised> {
+    let py = queue.py();
+    if queue.is_open(py) {
+        let put = queue.as_any().call_method1("put_nowait", (item.bind(py),));
+        return put.map(drop).map_err(|error| Raised::from_err(py, error));
+    }
+    queue.put_nowait(py, item)
+}
+
+/// Wakes the first of `lane` who was not woken yet.
+fn wake_next(queue: This<'_, '_, Queue>, lane: &Lane) -> Result<(), Raised> {
+    let py = queue.py();
+    if queue.is_open(py) {
+        let woken = lane.exposed(py).and_then(|lane| queue.as_any().call_method1("_wakeup_next", (lane,)));
+        return woken.map(drop).map_err(|error| Raised::from_err(py, error));
+    }
+    lane.wake_next(py)
 }
 
 /// Adds what PyO3 does not to the classes.

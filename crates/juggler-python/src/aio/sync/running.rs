@@ -1,7 +1,7 @@
 //! Which loop a primitive belongs to: the one that runs when somebody first has to wait.
 #![allow(unsafe_code)]
 
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::aio::current;
 use crate::aio::future::none;
 use crate::gc::Ready;
@@ -92,7 +92,7 @@ impl LoopBound {
         if !self.ready.is_ready() {
             return Ok(());
         }
-        self.bound_to.peek(|bound_to| bound_to.as_ref().map_or(Ok(()), |ours| ours.visit(&visit))).unwrap_or(Ok(()))
+        self.bound_to.traverse(|bound_to| bound_to.as_ref().map_or(Ok(()), |ours| ours.visit(&visit)))
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -7,7 +7,7 @@ use super::plain;
 use super::reference::Ref;
 use super::running::LoopBound;
 use super::waiters::Lane;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -265,8 +265,7 @@ impl Semaphore {
         let py = slf.py();
         let this = slf.get();
         let is_locked = this.is_locked(py).map_err(|raised| raised.fetch(py))?;
-        let state =
-            if is_locked { "locked".to_owned() } else { format!("unlocked, value:{}", this.value(py)?) };
+        let state = if is_locked { "locked".to_owned() } else { format!("unlocked, value:{}", this.value(py)?) };
         super::described(slf.as_any(), &state, &this.waiters.described(py))
     }
 

@@ -2,7 +2,7 @@
 
 use super::parking;
 use super::reference::Ref;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
 use pyo3::exceptions::{PyIndexError, PyValueError};
@@ -118,9 +118,7 @@ impl Waiters {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.futures
-            .peek(|futures| futures.iter().try_for_each(|future| future.visit(&visit)))
-            .unwrap_or(Ok(()))
+        self.futures.traverse(|futures| futures.iter().try_for_each(|future| future.visit(&visit)))
     }
 
     fn __clear__(&self, py: Python<'_>) {

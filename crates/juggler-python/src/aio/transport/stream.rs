@@ -4,7 +4,7 @@
 use super::chunk::Bytes;
 use super::{call_method, ends_run, in_context, os_error, reading, writing};
 use crate::aio::callback::current_context;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::aio::entry::{Entry, Kind};
 use crate::aio::event_loop::{self, Loop};
 use crate::aio::future::none;
@@ -683,7 +683,7 @@ impl Stream {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         [&self.event_loop, &self.context, &self.extra].into_iter().try_for_each(|object| object.visit(&visit))?;
-        let seen = self.state.peek(|state| {
+        self.state.traverse(|state| {
             let State { socket, protocol, server, waiter, empty_waiter, error, .. } = state;
             if let Sink::Reader(reader) = &state.sink {
                 reader.visit(&visit)?;
@@ -691,8 +691,7 @@ impl Stream {
             let objects = [socket, protocol, server, waiter, empty_waiter, error];
             objects.into_iter().flatten().try_for_each(|object| object.visit(&visit))?;
             state.buffer.iter().try_for_each(|chunk| chunk.visit(&visit))
-        });
-        seen.unwrap_or(Ok(()))
+        })
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -711,26 +710,22 @@ fn this_of<'a, 'py>(slf: &'a Bound<'py, Stream>) -> This<'a, 'py, Stream> {
 static FREE: std::sync::OnceLock<ffi::destructor> = std::sync::OnceLock::new();
 
 unsafe extern "C" fn finalize(object: *mut ffi::PyObject) {
-    // SAFETY: CPython finalizes live instances, attached, even when the interpreter is about to be gone.
-    let this = unsafe { This::<Stream>::new(Python::assume_attached(), object) };
-    let py = this.py();
-    if this.with(|state| state.socket.is_none()) {
-        return;
-    }
-    // An exception may be on its way that is none of our business.
-    let pending = PyErr::take(py);
-    let warned = this.as_any().repr().and_then(|repr| {
-        let message = CString::new(format!("unclosed transport {repr}")).unwrap_or_default();
-        PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)
-    });
-    for failed in [warned, this.release().map_err(|raised| raised.fetch(py))] {
-        if let Err(error) = failed {
-            error.write_unraisable(py, Some(this.as_any()));
+    crate::aio::stdlib::finalize(|py| {
+        // SAFETY: CPython finalizes live instances, attached.
+        let this = unsafe { This::<Stream>::new(py, object) };
+        if this.with(|state| state.socket.is_none()) {
+            return;
         }
-    }
-    if let Some(pending) = pending {
-        pending.restore(py);
-    }
+        let warned = this.as_any().repr().and_then(|repr| {
+            let message = CString::new(format!("unclosed transport {repr}")).unwrap_or_default();
+            PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)
+        });
+        for failed in [warned, this.release().map_err(|raised| raised.fetch(py))] {
+            if let Err(error) = failed {
+                error.write_unraisable(py, Some(this.as_any()));
+            }
+        }
+    });
 }
 
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {

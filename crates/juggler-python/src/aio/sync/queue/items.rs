@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Inside;
-use crate::aio::cell::Attached;
+use crate::aio::attached::Attached;
 use crate::obj::Obj;
 use crate::raw::Raised;
 use juggler_sync::heap;
@@ -124,7 +124,10 @@ fn compared<R>(
 
 #[cold]
 fn reentered(py: Python<'_>) -> Raised {
-    Raised::new::<PyRuntimeError>(py, "this queue is used while it compares its own items: a comparison must not call it")
+    Raised::new::<PyRuntimeError>(
+        py,
+        "this queue is used while it compares its own items: a comparison must not call it",
+    )
 }
 
 fn less(a: &Obj, b: &Obj) -> Result<bool, Raised> {
@@ -140,8 +143,7 @@ fn less(a: &Obj, b: &Obj) -> Result<bool, Raised> {
 /// # Errors
 /// `MemoryError`
 pub fn listed<'py>(py: Python<'py>, inside: &Attached<Inside>) -> PyResult<Bound<'py, PyList>> {
-    let items: Vec<Obj> =
-        inside.with(py, |inside| inside.items.iter().map(|item| item.clone_ref(py)).collect());
+    let items: Vec<Obj> = inside.with(py, |inside| inside.items.iter().map(|item| item.clone_ref(py)).collect());
     PyList::new(py, items.into_iter().map(|item| item.into_bound(py)))
 }
 

@@ -56,7 +56,8 @@ impl Queue {
     fn container<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         Self::open(slf)?;
-        let container = slf.get().inside.with(py, |inside| inside.container.as_ref().map(|object| object.clone_ref(py)));
+        let container =
+            slf.get().inside.with(py, |inside| inside.container.as_ref().map(|object| object.clone_ref(py)));
         container.map(|object| object.into_bound(py)).ok_or_else(|| PyAttributeError::new_err("_queue"))
     }
 
@@ -185,6 +186,7 @@ impl Queue {
     }
 
     /// Make the container of an open queue; a subclass may override it.
+    #[pyo3(text_signature = "($self, maxsize)")]
     fn _init(slf: &Bound<'_, Self>, _maxsize: Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let order = slf.get().inside.with(py, |inside| inside.items.order());
@@ -301,11 +303,10 @@ impl Queue {
         self.getters.visit(&visit)?;
         self.putters.visit(&visit)?;
         self.finished.get().map_or(Ok(()), |finished| finished.as_obj().visit(&visit))?;
-        let inside = self.inside.peek(|inside| {
+        self.inside.traverse(|inside| {
             inside.items.iter().try_for_each(|item| item.visit(&visit))?;
             [&inside.maxsize, &inside.container].into_iter().flatten().try_for_each(|object| object.visit(&visit))
-        });
-        inside.unwrap_or(Ok(()))
+        })
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -352,18 +353,11 @@ impl PriorityQueue {
 fn put(this: This<'_, '_, Queue>, args: Args<'_>) -> RawResult {
     let py = this.py();
     let item = plain::argument(py, args, "put", c"item")?;
-    if this.is_open(py) {
-        return plain::call(py, "put", (this.as_any(), item));
-    }
     coroutine::create(py, Put { queue: Ref::new(this), item: item.into() })
 }
 
 fn get(this: This<'_, '_, Queue>) -> RawResult {
-    let py = this.py();
-    if this.is_open(py) {
-        return plain::call(py, "get", (this.as_any(),));
-    }
-    coroutine::create(py, Get(Ref::new(this)))
+    coroutine::create(this.py(), Get(Ref::new(this)))
 }
 
 fn join(this: This<'_, '_, Queue>) -> RawResult {
@@ -416,7 +410,10 @@ fn full(this: This<'_, '_, Queue>) -> RawResult {
     let bound = this.inside.with(py, |inside| inside.bound);
     if bound < usize::MAX && this.is_open(py) {
         let size = this.as_any().call_method0(intern!(py, "qsize"));
-        return to_raw(py, size.and_then(|size| Ok(pyo3::types::PyBool::new(py, size.ge(bound)?).to_owned().into_any())));
+        return to_raw(
+            py,
+            size.and_then(|size| Ok(pyo3::types::PyBool::new(py, size.ge(bound)?).to_owned().into_any())),
+        );
     }
     Ok(raw::bool(this.is_full(py)))
 }

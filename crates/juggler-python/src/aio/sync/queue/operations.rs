@@ -6,7 +6,7 @@ use super::super::parking;
 use super::super::reference::Ref;
 use super::super::running::LoopBound;
 use super::super::waiters::Lane;
-use super::{QUEUE_SHUT_DOWN, Queue};
+use super::{self as queue, QUEUE_SHUT_DOWN, Queue};
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
 use pyo3::prelude::*;
@@ -23,12 +23,19 @@ fn park(queue: This<'_, '_, Queue>, lane: &Lane) -> Next {
 
 /// Leaves `lane` because of `error`; a wake-up that came too late for this one goes to the next.
 #[cold]
-fn abandon(py: Python<'_>, lane: &Lane, future: &Obj, error: Obj, is_possible: bool) -> Raised {
+fn abandon(
+    queue: This<'_, '_, Queue>,
+    lane: &Lane,
+    future: &Obj,
+    error: Obj,
+    is_possible: impl FnOnce(This<'_, '_, Queue>) -> Result<bool, Raised>,
+) -> Raised {
+    let py = queue.py();
     let left = || {
         parking::cancel(py, future)?;
         lane.take(py, future);
-        if is_possible && !parking::is_cancelled(py, future)? {
-            lane.wake_next(py)?;
+        if is_possible(queue)? && !parking::is_cancelled(py, future)? {
+            queue::wake_next(queue, lane)?;
         }
         Ok(())
     };
@@ -45,8 +52,8 @@ impl Operation for Get {
     #[inline(always)]
     fn begin(&mut self, py: Python<'_>) -> Next {
         let queue = self.0.get(py);
-        if queue.len(py) > 0 {
-            return Ok(Step::Done(queue.get_nowait(py)?));
+        if queue::has_items(queue)? {
+            return Ok(Step::Done(queue::get_nowait(queue)?));
         }
         if queue.is_shut_down(py) {
             return Err(QUEUE_SHUT_DOWN.raise(py, ()));
@@ -59,7 +66,7 @@ impl Operation for Get {
         let queue = self.0.get(py);
         match ending {
             Ending::Woken => self.begin(py),
-            Ending::Thrown(error) => Err(abandon(py, &queue.getters, future, error, queue.len(py) > 0)),
+            Ending::Thrown(error) => Err(abandon(queue, &queue.getters, future, error, queue::has_items)),
         }
     }
 
@@ -82,10 +89,10 @@ impl Operation for Put {
     #[inline(always)]
     fn begin(&mut self, py: Python<'_>) -> Next {
         let queue = self.queue.get(py);
-        if queue.is_full(py) && !queue.is_shut_down(py) {
+        if !queue::has_room(queue)? && !queue.is_shut_down(py) {
             return park(queue, &queue.putters);
         }
-        queue.put_nowait(py, self.item.clone_ref(py))?;
+        queue::put_nowait(queue, self.item.clone_ref(py))?;
         Ok(operation::nothing(py))
     }
 
@@ -94,7 +101,7 @@ impl Operation for Put {
         let queue = self.queue.get(py);
         match ending {
             Ending::Woken => self.begin(py),
-            Ending::Thrown(error) => Err(abandon(py, &queue.putters, future, error, !queue.is_full(py))),
+            Ending::Thrown(error) => Err(abandon(queue, &queue.putters, future, error, queue::has_room)),
         }
     }
 

@@ -1,0 +1,1 @@
+"""The rows of the loop benchmark, a module for each of its tables."""

@@ -1,0 +1,386 @@
+//! `asyncio.sleep`.
+//!
+//! It is a class, whose instances are what `async def sleep` would give: coroutines. Awaiting one costs no frame of Python; in
+//! a loop of ours, the timer holds the future for which the task waits, and no handle.
+#![allow(unsafe_code)]
+
+use super::attached::Attached;
+use super::class;
+use super::current;
+use super::entry::{Entry, Kind};
+use super::event_loop::{self, Loop};
+use super::future::{self, Future, State};
+use super::stdlib::Import;
+use crate::gc::Ready;
+use crate::obj::Obj;
+use crate::raw::{self, Args, Raised, This};
+use juggler_sync::sync::{AtomicUsize, Ordering};
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+
+/// What a sleep gives to whoever goes on with it.
+enum Step {
+    Yielded(Obj),
+    Ended(Obj),
+}
+
+/// Where a sleep stands.
+enum Stage {
+    Created,
+    /// It gave its turn away and has not got the next one yet.
+    Yielded,
+    /// The future is done when it is over; the handle is that of the timer in a loop that is not ours.
+    Asleep {
+        future: Obj,
+        handle: Option<Obj>,
+    },
+    Over,
+}
+
+struct SleepFields {
+    delay: Option<Obj>,
+    result: Option<Obj>,
+    stage: Stage,
+}
+
+/// Wait for `delay` seconds, then return `result`; as `asyncio.sleep`.
+///
+/// With a delay of 0 or less, all that are ready have a turn first. It is never over too early.
+///
+/// Args:
+///     delay: how many seconds.
+///     result: what awaiting it gives.
+#[pyclass(frozen, weakref, module = "juggler.asyncio", name = "sleep")]
+pub struct Sleep {
+    ready: Ready,
+    fields: Attached<SleepFields>,
+}
+
+static CLASS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether `object` is a sleep.
+#[inline(always)]
+pub fn is_sleep(object: &Obj) -> bool {
+    // SAFETY: `object` is live.
+    unsafe { ffi::Py_TYPE(object.as_ptr()) as usize == CLASS.load(Ordering::Relaxed) }
+}
+
+impl Sleep {
+    fn new(delay: Obj, result: Obj) -> Self {
+        let fields = SleepFields { delay: Some(delay), result: Some(result), stage: Stage::Created };
+        Self { ready: Ready::new(), fields: Attached::new(fields) }
+    }
+
+    /// Goes on: gives what is yielded, or what it ends with.
+    fn send(&self, py: Python<'_>) -> Result<Step, Raised> {
+        let stage = self.fields.with(py, |fields| std::mem::replace(&mut fields.stage, Stage::Over));
+        match stage {
+            Stage::Created => self.begin(py),
+            Stage::Yielded => Ok(Step::Ended(self.take_result(py))),
+            Stage::Asleep { future, handle } => {
+                let this = class::assume::<Future>(py, &future);
+                if !this.is_done(py) {
+                    cancel_timer(py, this, handle.as_ref())?;
+                    return Err(Raised::new::<PyRuntimeError>(py, "await wasn't used with future"));
+                }
+                if this.state(py) == State::Cancelled {
+                    cancel_timer(py, this, handle.as_ref())?;
+                }
+                future::result(this).map(Step::Ended)
+            }
+            Stage::Over => Err(Raised::new::<PyRuntimeError>(py, "cannot reuse already awaited coroutine")),
+        }
+    }
+
+    fn take_result(&self, py: Python<'_>) -> Obj {
+        self.fields.with(py, |fields| fields.result.take()).unwrap_or_else(future::none)
+    }
+
+    fn begin(&self, py: Python<'_>) -> Result<Step, Raised> {
+        let Some(object) = self.fields.with(py, |fields| fields.delay.take()) else {
+            return Ok(Step::Ended(future::none()));
+        };
+        // SAFETY: a live object.
+        let delay = unsafe { ffi::PyFloat_AsDouble(object.as_ptr()) };
+        // SAFETY: the thread is attached.
+        if delay == -1.0 && unsafe { !ffi::PyErr_Occurred().is_null() } {
+            return Err(Raised);
+        }
+        if delay <= 0.0 {
+            self.fields.with(py, |fields| fields.stage = Stage::Yielded);
+            return Ok(Step::Yielded(future::none()));
+        }
+        if delay.is_nan() {
+            return Err(Raised::new::<PyValueError>(py, "Invalid delay: NaN (not a number)"));
+        }
+        let Some(event_loop) = current::running_loop(py)? else {
+            return Err(Raised::new::<PyRuntimeError>(py, "no running event loop"));
+        };
+        let (future, handle) = match event_loop::plain_loop(py, &event_loop) {
+            Some(ours) => {
+                let future = future::create(py, &event_loop)?;
+                // The timer finds the result in the future, which is pending as long.
+                let result = self.take_result(py);
+                class::assume::<Future>(py, &future).fields.with(py, |fields| fields.value = Some(result));
+                let when = Loop::now() as f64 + (delay * 1e9).ceil();
+                ours.schedule(py, when as u64, Entry { object: future.clone_ref(py), kind: &KIND });
+                (future, None)
+            }
+            None => {
+                let begun = self.begin_elsewhere(&event_loop.bind(py), &object);
+                let (future, handle) = begun.map_err(|error| Raised::from_err(py, error))?;
+                (future, Some(handle))
+            }
+        };
+        class::assume::<Future>(py, &future).fields.with(py, |fields| fields.blocking = true);
+        let yielded = future.clone_ref(py);
+        self.fields.with(py, |fields| fields.stage = Stage::Asleep { future, handle });
+        Ok(Step::Yielded(yielded))
+    }
+
+    /// A future and a timer of a loop that is not ours, or that wants handles.
+    #[cold]
+    fn begin_elsewhere(&self, event_loop: &Bound<'_, PyAny>, delay: &Obj) -> PyResult<(Obj, Obj)> {
+        static SET_RESULT: Import = Import::new("asyncio.futures", "_set_result_unless_cancelled");
+        let py = event_loop.py();
+        let future = future::create(py, &event_loop.clone().into()).map_err(|raised| raised.fetch(py))?;
+        let arguments = (delay.bind(py), SET_RESULT.get(py)?, future.bind(py), self.take_result(py).into_bound(py));
+        let handle = event_loop.call_method1(intern!(py, "call_later"), arguments)?;
+        Ok((future, handle.into()))
+    }
+
+    /// Ends it before its time.
+    fn end(&self, py: Python<'_>) -> Result<(), Raised> {
+        let stage = self.fields.with(py, |fields| std::mem::replace(&mut fields.stage, Stage::Over));
+        if let Stage::Asleep { future, handle } = stage {
+            cancel_timer(py, class::assume(py, &future), handle.as_ref())?;
+        }
+        Ok(())
+    }
+}
+
+/// A sleeper's future in the timers of a loop of ours. It holds the result already.
+static KIND: Kind = Kind { run: wake, is_cancelled };
+
+fn wake(py: Python<'_>, future: Obj) -> Result<(), Raised> {
+    let this = class::assume::<Future>(py, &future);
+    if this.is_done(py) {
+        return Ok(());
+    }
+    let result = this.fields.with(py, |fields| fields.value.take()).unwrap_or_else(future::none);
+    future::finish(this, result)
+}
+
+fn is_cancelled(future: &Obj) -> bool {
+    // SAFETY: the loop asks attached.
+    let py = unsafe { Python::assume_attached() };
+    class::assume::<Future>(py, future).is_done(py)
+}
+
+/// Has the timer of a sleep forget it.
+fn cancel_timer(py: Python<'_>, future: This<'_, '_, Future>, handle: Option<&Obj>) -> Result<(), Raised> {
+    if let Some(handle) = handle {
+        let cancelled = handle.bind(py).call_method0(intern!(py, "cancel"));
+        return cancelled.map(drop).map_err(|error| Raised::from_err(py, error));
+    }
+    future::cancel(future, None)?;
+    if future.state(py) == State::Cancelled
+        && let Some(ours) = event_loop::ours(py, &future.event_loop(py)?)
+    {
+        ours.timer_cancelled(py);
+    }
+    Ok(())
+}
+
+#[pymethods]
+impl Sleep {
+    #[new]
+    #[pyo3(signature = (delay, result=None))]
+    fn py_new(delay: Bound<'_, PyAny>, result: Option<Bound<'_, PyAny>>) -> Self {
+        Self::new(delay.into(), result.map_or_else(future::none, Obj::from))
+    }
+
+    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self.send(py).map_err(|raised| raised.fetch(py))? {
+            Step::Yielded(value) => Ok(value.into_bound(py)),
+            Step::Ended(result) => Err(PyStopIteration::new_err((result.into_bound(py).unbind(),))),
+        }
+    }
+
+    /// Go on with the coroutine.
+    #[pyo3(name = "send")]
+    fn py_send<'py>(&self, py: Python<'py>, _value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.__next__(py)
+    }
+
+    /// Raise an exception in the coroutine, which ends it.
+    #[pyo3(signature = (kind, value=None, traceback=None, /))]
+    fn throw<'py>(
+        &self,
+        kind: Bound<'py, PyAny>,
+        value: Option<Bound<'py, PyAny>>,
+        traceback: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = kind.py();
+        self.end(py).map_err(|raised| raised.fetch(py))?;
+        Err(super::awaiting::thrown(kind, value, traceback)?)
+    }
+
+    /// End the coroutine.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.end(py).map_err(|raised| raised.fetch(py))
+    }
+
+    /// What the coroutine waits for.
+    #[getter]
+    fn cr_await<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let awaited = self.fields.with(py, |fields| match &fields.stage {
+            Stage::Asleep { future, .. } => Some(future.clone_ref(py)),
+            _ => None,
+        });
+        awaited.map(|future| future.into_bound(py))
+    }
+
+    #[getter(__name__)]
+    fn name(&self) -> &'static str {
+        "sleep"
+    }
+
+    #[getter(__qualname__)]
+    fn qualname(&self) -> &'static str {
+        "sleep"
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> String {
+        format!("<coroutine object sleep at {:#x}>", slf.as_ptr() as usize)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.ready.is_ready() {
+            return Ok(());
+        }
+        self.fields.traverse(|fields| {
+            fields.delay.iter().chain(&fields.result).try_for_each(|object| object.visit(&visit))?;
+            match &fields.stage {
+                Stage::Asleep { future, handle } => {
+                    future.visit(&visit)?;
+                    handle.iter().try_for_each(|handle| handle.visit(&visit))
+                }
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        let stale = self.fields.with(py, |fields| {
+            (fields.delay.take(), fields.result.take(), std::mem::replace(&mut fields.stage, Stage::Over))
+        });
+        drop(stale);
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        // SAFETY: objects are freed by attached threads.
+        let py = unsafe { Python::assume_attached() };
+        if self.fields.with(py, |fields| matches!(fields.stage, Stage::Created) && fields.delay.is_some()) {
+            // SAFETY: as above.
+            unsafe { super::stdlib::finalize(warn_never_awaited) };
+        }
+    }
+}
+
+#[cold]
+fn warn_never_awaited(py: Python<'_>) {
+    let warned = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), c"coroutine 'sleep' was never awaited", 1);
+    if let Err(error) = warned {
+        error.write_unraisable(py, None);
+    }
+}
+
+unsafe extern "C" fn slot_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the receiver is live.
+    unsafe {
+        ffi::Py_INCREF(object);
+        object
+    }
+}
+
+unsafe extern "C" fn slot_send(
+    object: *mut ffi::PyObject,
+    _value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    let mut ended = false;
+    // SAFETY: the interpreter calls slots attached, with an instance of the class; `result` is the caller's place for it.
+    unsafe {
+        *result = raw::guard(|py| match This::<Sleep>::new(py, object).send(py)? {
+            Step::Yielded(value) => Ok(value.into_ptr()),
+            Step::Ended(value) => {
+                ended = true;
+                Ok(value.into_ptr())
+            }
+        });
+        match ((*result).is_null(), ended) {
+            (true, _) => ffi::PySendResult::PYGEN_ERROR,
+            (_, true) => ffi::PySendResult::PYGEN_RETURN,
+            _ => ffi::PySendResult::PYGEN_NEXT,
+        }
+    }
+}
+
+unsafe extern "C" fn slot_next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    let mut result = std::ptr::null_mut();
+    // SAFETY: as above.
+    unsafe {
+        match slot_send(object, std::ptr::null_mut(), &raw mut result) {
+            ffi::PySendResult::PYGEN_RETURN => super::awaiting::stop_with(result),
+            _ => result,
+        }
+    }
+}
+
+unsafe extern "C" fn construct(
+    class: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    flags: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls constructors attached and with the arguments of a vectorcall. The value is written at once to where
+    // PyO3 has it.
+    unsafe {
+        raw::guard(|py| {
+            let args = Args::new(args, ffi::PyVectorcall_NARGS(flags) as usize, names);
+            let [delay, result] = args.parse(py, "sleep", [c"delay", c"result"], 1)?;
+            let result = if result.is_null() { future::none() } else { Obj::from_borrowed(result) };
+            let sleep = Sleep::new(Obj::from_borrowed(delay), result);
+            let object = ffi::PyType_GenericAlloc(class.cast(), 0);
+            if object.is_null() {
+                std::mem::forget(sleep);
+                return Err(Raised);
+            }
+            std::ptr::from_ref::<Sleep>(This::<Sleep>::new(py, object).into_ref()).cast_mut().write(sleep);
+            Ok(object)
+        })
+    }
+}
+
+/// Has instances made and awaited without PyO3's detours.
+pub fn finish_class(py: Python<'_>) {
+    let class = py.get_type::<Sleep>().as_type_ptr();
+    CLASS.store(class as usize, Ordering::Relaxed);
+    // SAFETY: the class is live, nobody uses it yet, and a heap type has all the groups of slots.
+    unsafe {
+        (*(*class).tp_as_async).am_await = Some(slot_await);
+        (*(*class).tp_as_async).am_send = Some(slot_send);
+        (*class).tp_iternext = Some(slot_next);
+        (*class).tp_vectorcall = Some(construct);
+    }
+}

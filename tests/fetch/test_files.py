@@ -1,0 +1,260 @@
+"""Names, parts and room on the disk: what becomes of files in the folder."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from misbehaving import Request, Server
+
+BODY = bytes(range(256)) * 1000
+_FETCH = [sys.executable, "-m", "juggler", "fetch", "-o"]
+
+
+def serves(request: Request) -> None:
+    request.serve(BODY)
+
+
+def breaks_off(request: Request) -> None:
+    request.serve(BODY, until=100_000 if request.count == 0 else None)
+
+
+def test_two_addresses_with_one_name_are_kept_apart(
+    server: Server, folder: Path, command: Command
+) -> None:
+    server.pages["/a/x.tar.gz"] = lambda request: request.serve(b"a")
+    server.pages["/b/x.tar.gz"] = lambda request: request.serve(b"b")
+    run = command("/a/x.tar.gz", "/b/x.tar.gz", "/a/x.tar.gz")
+    assert run.status == 0
+    names = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert names.keys() == {"x.tar.gz", "x-1.tar.gz", "x-2.tar.gz"}
+    assert sorted(names.values()) == [b"a", b"a", b"b"]
+
+
+def test_a_file_that_was_there_is_not_touched(
+    server: Server, folder: Path, command: Command
+) -> None:
+    folder.mkdir()
+    (folder / "x").write_text("mine")
+    server.pages["/x"] = serves
+    run = command("/x")
+    assert run.files["/x"]["path"] == str(folder / "x-1")
+    assert (folder / "x").read_text() == "mine" and (folder / "x-1").read_bytes() == BODY
+
+
+def test_a_file_that_was_there_is_replaced_where_that_is_asked_for(
+    server: Server, folder: Path, command: Command
+) -> None:
+    folder.mkdir()
+    (folder / "x").write_text("mine")
+    server.pages["/a/x"] = server.pages["/b/x"] = serves
+    assert command("/a/x", "/b/x", "--overwrite").status == 0
+    assert {path.name for path in folder.iterdir()} == {"x", "x-1"}
+    assert (folder / "x").read_bytes() == BODY
+
+
+def test_a_file_that_fails_does_not_replace_one(
+    server: Server, folder: Path, command: Command
+) -> None:
+    folder.mkdir()
+    (folder / "x").write_text("mine")
+    server.pages["/x"] = breaks_off
+    assert command("/x", "--overwrite", "--retries", "0").status == 1
+    assert (folder / "x").read_text() == "mine"
+
+
+def test_the_server_names_the_file(server: Server, folder: Path, command: Command) -> None:
+    header = "Content-Disposition: attachment; filename=\"e.txt\"; filename*=UTF-8''%C3%A9.txt"
+    server.pages["/get?id=3"] = lambda request: request.answer("200 OK", header, body=BODY)
+    server.pages["/old"] = lambda request: request.answer("301 Moved", "Location: /dir/new%20name")
+    server.pages["/dir/new%20name"] = serves
+    run = command("/get?id=3", "/old")
+    assert run.status == 0
+    assert {path.name for path in folder.iterdir()} == {"é.txt", "new name"}
+    assert run.files["/old"]["source"] == server.url("/dir/new%20name")
+
+
+def test_a_later_call_continues(server: Server, folder: Path, command: Command) -> None:
+    server.pages["/x"] = breaks_off
+    assert command("/x", "--retries", "0").status == 1
+    part, about = sorted(folder.iterdir(), key=lambda path: path.suffix, reverse=True)
+    assert part.read_bytes() == BODY[:100_000] and 'etag "1"' in about.read_text()
+    run = command("/x")
+    assert run.status == 0 and run.files["/x"]["resumed"] == 100_000
+    assert server.asked("/x")[1].headers["range"] == "bytes=100000-"
+    assert server.asked("/x")[1].headers["if-range"] == '"1"'
+    assert [path.read_bytes() for path in folder.iterdir()] == [BODY]
+
+
+def test_without_resuming_every_attempt_begins_anew(
+    server: Server, folder: Path, command: Command
+) -> None:
+    server.pages["/x"] = breaks_off
+    assert command("/x", "--retries", "0").status == 1
+    server.pages["/x"] = lambda request: request.serve(
+        BODY, until=100_000 if request.count == 1 else None
+    )
+    assert command("/x", "--no-resume").status == 0
+    assert all(request.first_byte is None for request in server.asked("/x"))
+    assert [path.read_bytes() for path in folder.iterdir()] == [BODY]
+
+
+@pytest.mark.parametrize("damage", ["torn", "other address", "other boot", "lost"])
+def test_a_part_that_is_not_to_be_trusted_is_not_continued(
+    server: Server, folder: Path, command: Command, damage: str
+) -> None:
+    server.pages["/x"] = breaks_off
+    assert command("/x", "--retries", "0").status == 1
+    (about,) = folder.glob("*.about")
+    text = about.read_text()
+    if damage == "torn":
+        about.write_text(text.removesuffix("end\n"))
+    elif damage == "other address":
+        about.write_text(text.replace("/x\n", "/y\n"))
+    elif damage == "other boot":
+        # The machine went down before anything was synced.
+        lines = [line for line in text.splitlines() if not line.startswith(("boot", "synced"))]
+        about.write_text("\n".join([*lines[:-1], "boot other", "end", ""]))
+    else:
+        about.unlink()
+    assert command("/x").status == 0
+    assert server.asked("/x")[-1].first_byte is None
+    assert [path.read_bytes() for path in folder.iterdir()] == [BODY]
+
+
+def test_after_another_boot_what_was_synced_is_continued(
+    server: Server, folder: Path, command: Command
+) -> None:
+    server.pages["/x"] = breaks_off
+    assert command("/x", "--retries", "0").status == 1
+    (about,) = folder.glob("*.about")
+    lines = about.read_text().splitlines()
+    lines = ["boot other" if line.startswith("boot") else line for line in lines]
+    about.write_text("\n".join([*lines, ""]).replace("synced 100000", "synced 5000"))
+    assert command("/x").files["/x"]["resumed"] == 5000
+    assert [path.read_bytes() for path in folder.iterdir()] == [BODY]
+
+
+def stops_midway(request: Request) -> None:
+    if request.count == 0:
+        request.answer("200 OK", 'ETag: "1"', body=BODY[:100_000], length=len(BODY))
+        request.connection.recv(1)  # until the client is gone
+    else:
+        request.serve(BODY)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+def test_a_call_that_is_killed_leaves_what_the_next_one_continues(
+    server: Server, folder: Path, command: Command, signum: signal.Signals
+) -> None:
+    server.pages["/x"] = stops_midway
+    words = [*_FETCH, str(folder), server.url("/x")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        while not any(path.stat().st_size == 100_000 for path in folder.glob("*.part")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signum)
+        _, errors = process.communicate(timeout=60)
+    if signum == signal.SIGINT:
+        assert process.returncode == 130
+        assert "interrupted: 0 of 1 files whole" in errors and "Traceback" not in errors
+    assert not (folder / "x").exists()
+    assert command("/x").files["/x"]["resumed"] == 100_000
+    assert [path.read_bytes() for path in folder.iterdir()] == [BODY]
+
+
+def test_two_calls_do_not_write_one_part(server: Server, folder: Path, command: Command) -> None:
+    server.pages["/x"] = stops_midway
+    words = [*_FETCH, str(folder), server.url("/x")]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        while not any(path.stat().st_size == 100_000 for path in folder.glob("*.part")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        run = command("/x")
+        process.kill()
+    assert run.status == 1 and run.files["/x"]["error"]["kind"] == "disk"
+    assert "another process is writing it" in run.files["/x"]["error"]["message"]
+
+
+def test_a_folder_that_can_not_be_made(server: Server, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "files").write_text("in the way")
+    server.pages["/x"] = serves
+    run = command("/x")
+    assert run.status == 2 and "cannot create the folder" in run.stderr
+
+
+def test_a_file_that_may_not_grow(server: Server, folder: Path) -> None:
+    """What a full disk does, where nothing told of the length before."""
+
+    def page(request: Request) -> None:
+        request.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for at in range(0, len(BODY), 1000):
+            request.send("3e8\r\n", BODY[at : at + 1000], "\r\n")
+        request.send("0\r\n\r\n")
+
+    server.pages |= {"/large": page, "/small": lambda request: request.serve(b"small")}
+    done = subprocess.run(
+        [*_FETCH, str(folder), server.url("/large"), server.url("/small")],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1 and "cannot write" in done.stderr
+    assert [path.name for path in folder.iterdir()] == ["small"]
+
+
+_SMALL_DISK = """
+set -e
+mkdir -p "$1"
+mount -t tmpfs -o size=3m tmpfs "$1"
+shift_to="$1"; shift
+status=0
+"$@" || status=$?
+ls -1 "$shift_to"
+exit $status
+"""
+
+
+def _may_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    command = ["unshare", "-Urm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_disk_that_is_full(server: Server, folder: Path, told: bool) -> None:
+    if not _may_mount():
+        pytest.skip("needs user namespaces, to mount a small disk")
+    body = os.urandom(5_000_000)
+
+    def tells_no_length(request: Request) -> None:
+        request.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for at in range(0, len(body), 500_000):
+            request.send(f"{500_000:x}\r\n", body[at : at + 500_000], "\r\n")
+        request.send("0\r\n\r\n")
+
+    server.pages["/large"] = (lambda request: request.serve(body)) if told else tells_no_length
+    server.pages["/small"] = lambda request: request.serve(b"small")
+    words = [*_FETCH, str(folder), "--per-host", "1", server.url("/large"), server.url("/small")]
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", _SMALL_DISK, "sh", str(folder), *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert ("no room for" if told else "No space left on device") in done.stderr
+    # The room is there again for the other file.
+    assert done.stdout.split() == ["small"]
