@@ -29,6 +29,7 @@ PARTS = (
     "context",
     "locks",
     "queues",
+    "streams",
 )
 
 

@@ -239,7 +239,7 @@ SUITES = {
     "queue": Suite("queue", ("test.test_queue",), queue),
     "futures": Suite("futures", ("test.test_concurrent_futures",), futures),
     "process-pool": Suite("futures", ("test.test_concurrent_futures",), process_pool),
-    "event-loop": Suite("event-loop", loops.NEEDS, event_loop),
+    "event-loop": Suite("asyncio", loops.NEEDS, event_loop),
 }
 
 SUITES |= {

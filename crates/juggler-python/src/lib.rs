@@ -50,7 +50,7 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::sleep::Sleep;
     #[pymodule_export]
-    use super::aio::streams::{StreamReader, StreamWriter, set_stream_classes};
+    use super::aio::streams::{StreamReader, StreamWriter, set_stream_protocol_class};
     #[pymodule_export]
     use super::aio::transport::accept::Acceptor;
     #[pymodule_export]

@@ -48,6 +48,15 @@ from juggler.asyncio.queues import (
     QueueFull,
     QueueShutDown,
 )
+from juggler.asyncio.streams import (
+    StreamReader,
+    StreamReaderProtocol,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from juggler.asyncio.taskgroups import TaskGroup
 from juggler.asyncio.tasks import Task, create_task, gather, sleep, wait
 

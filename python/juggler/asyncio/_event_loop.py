@@ -13,7 +13,6 @@ from asyncio import base_events
 from asyncio.log import logger
 
 from juggler import _juggler
-from juggler.asyncio._children import ChildWatching
 from juggler.asyncio._transports import SocketTransports
 
 TYPE_CHECKING = False
@@ -84,7 +83,7 @@ class _woken_by_signals:  # noqa: N801
 
 
 @_juggler._own_methods
-class EventLoop(SocketTransports, ChildWatching):
+class EventLoop(SocketTransports):
     """An event loop.
 
     Stands in for `asyncio.EventLoop`, and is a subclass of it. What runs often is native; what is

@@ -9,6 +9,7 @@ import socket
 from asyncio import base_events, constants, transports, trsock
 
 from juggler import _juggler
+from juggler.asyncio._children import ChildWatching
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def check_socket(loop: Any, sock: Any) -> None:
         raise ValueError("the socket must be non-blocking")
 
 
-class SocketTransports(asyncio.BaseEventLoop):
+class SocketTransports(ChildWatching):
     """The part of a loop that makes transports of sockets."""
 
     _transports: Any

@@ -29,6 +29,7 @@ __all__ = [
 _LIMIT = 64 * 1024
 
 
+@_juggler._own_methods
 class StreamReader(_juggler.StreamReader, streams.StreamReader):
     """What comes from a transport, to be read.
 
@@ -36,6 +37,7 @@ class StreamReader(_juggler.StreamReader, streams.StreamReader):
     """
 
 
+@_juggler._own_methods
 class StreamWriter(_juggler.StreamWriter, streams.StreamWriter):
     """What a program writes to a transport.
 
@@ -46,6 +48,7 @@ class StreamWriter(_juggler.StreamWriter, streams.StreamWriter):
 drain = streams.StreamWriter.drain  # for the native one, when it has to wait
 
 
+@_juggler._set_stream_protocol_class
 class StreamReaderProtocol(streams.StreamReaderProtocol):
     """The protocol that gives a reader what comes, and a writer its transport.
 
@@ -95,9 +98,6 @@ class StreamReaderProtocol(streams.StreamReaderProtocol):
             }
         )
         transport.close()
-
-
-_juggler._set_stream_classes(StreamReader, StreamWriter, StreamReaderProtocol)
 
 
 def _client(limit: int) -> tuple[StreamReader, StreamReaderProtocol, Any]:

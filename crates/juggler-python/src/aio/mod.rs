@@ -21,8 +21,8 @@
 //! | [`any_future`] | futures of any class |
 //! | [`gather`], [`sleep`], [`group`], [`wait`] | `gather`, `sleep`, `TaskGroup`, `wait` |
 //! | [`stdlib`] | what is taken from the standard library |
-//! | [`transport`] | connected and listening sockets |
 //! | [`sockets`] | `sock_recv` and its siblings |
+//! | [`transport`] | connected and listening sockets |
 //! | [`streams`] | `StreamReader` and `StreamWriter` |
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 

@@ -69,8 +69,7 @@ pub fn log<'py>(
     Ok(())
 }
 
-/// Runs `end` in a destructor, in which an exception may be on its way that is none of `end`'s business. It is left out at the
-/// very end of the interpreter, which destroys its last objects when nobody can attach any more.
+/// Runs `end` in a destructor, in which an exception may be on its way that is none of `end`'s business.
 pub fn finalize(end: impl FnOnce(Python<'_>)) {
     // PyO3's way to attach panics while the interpreter ends, which is when what is left over goes.
     // SAFETY: objects are freed by attached threads.

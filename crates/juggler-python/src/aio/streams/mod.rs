@@ -14,7 +14,6 @@ pub use reader::{StreamReader, after_end, as_reader};
 pub use reading::Read;
 pub use writer::{Drain, StreamWriter};
 
-use crate::raw;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -27,19 +26,12 @@ pub fn is_plain_protocol(protocol: &Bound<'_, PyAny>) -> bool {
     PROTOCOL.get(protocol.py()).is_some_and(|class| protocol.get_type().is(class))
 }
 
-/// Names the classes of programs, which are based on the native ones, and the protocol's class.
+/// Makes `class` the protocol's.
 #[pyfunction]
-#[pyo3(name = "_set_stream_classes")]
-pub fn set_stream_classes(
-    reader: &Bound<'_, PyType>,
-    writer: &Bound<'_, PyType>,
-    protocol: &Bound<'_, PyType>,
-) -> PyResult<()> {
-    let py = reader.py();
-    raw::own_methods(reader)?;
-    raw::own_methods(writer)?;
-    let _ = PROTOCOL.set(py, protocol.clone().unbind());
-    Ok(())
+#[pyo3(name = "_set_stream_protocol_class")]
+pub fn set_stream_protocol_class(class: Bound<'_, PyType>) -> Bound<'_, PyType> {
+    let _ = PROTOCOL.set(class.py(), class.clone().unbind());
+    class
 }
 
 /// Adds what PyO3 does not to the classes.

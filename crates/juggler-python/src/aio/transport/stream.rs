@@ -710,26 +710,22 @@ fn this_of<'a, 'py>(slf: &'a Bound<'py, Stream>) -> This<'a, 'py, Stream> {
 static FREE: std::sync::OnceLock<ffi::destructor> = std::sync::OnceLock::new();
 
 unsafe extern "C" fn finalize(object: *mut ffi::PyObject) {
-    // SAFETY: CPython finalizes live instances, attached, even when the interpreter is about to be gone.
-    let this = unsafe { This::<Stream>::new(Python::assume_attached(), object) };
-    let py = this.py();
-    if this.with(|state| state.socket.is_none()) {
-        return;
-    }
-    // An exception may be on its way that is none of our business.
-    let pending = PyErr::take(py);
-    let warned = this.as_any().repr().and_then(|repr| {
-        let message = CString::new(format!("unclosed transport {repr}")).unwrap_or_default();
-        PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)
-    });
-    for failed in [warned, this.release().map_err(|raised| raised.fetch(py))] {
-        if let Err(error) = failed {
-            error.write_unraisable(py, Some(this.as_any()));
+    crate::aio::stdlib::finalize(|py| {
+        // SAFETY: CPython finalizes live instances, attached.
+        let this = unsafe { This::<Stream>::new(py, object) };
+        if this.with(|state| state.socket.is_none()) {
+            return;
         }
-    }
-    if let Some(pending) = pending {
-        pending.restore(py);
-    }
+        let warned = this.as_any().repr().and_then(|repr| {
+            let message = CString::new(format!("unclosed transport {repr}")).unwrap_or_default();
+            PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)
+        });
+        for failed in [warned, this.release().map_err(|raised| raised.fetch(py))] {
+            if let Err(error) = failed {
+                error.write_unraisable(py, Some(this.as_any()));
+            }
+        }
+    });
 }
 
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
