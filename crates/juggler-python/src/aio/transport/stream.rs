@@ -3,8 +3,8 @@
 
 use super::chunk::Bytes;
 use super::{call_method, ends_run, in_context, os_error, reading, writing};
-use crate::aio::callback::current_context;
 use crate::aio::attached::Attached;
+use crate::aio::callback::current_context;
 use crate::aio::entry::{Entry, Kind};
 use crate::aio::event_loop::{self, Loop};
 use crate::aio::future::none;
@@ -710,22 +710,27 @@ fn this_of<'a, 'py>(slf: &'a Bound<'py, Stream>) -> This<'a, 'py, Stream> {
 static FREE: std::sync::OnceLock<ffi::destructor> = std::sync::OnceLock::new();
 
 unsafe extern "C" fn finalize(object: *mut ffi::PyObject) {
-    crate::aio::stdlib::finalize(|py| {
-        // SAFETY: CPython finalizes live instances, attached.
-        let this = unsafe { This::<Stream>::new(py, object) };
-        if this.with(|state| state.socket.is_none()) {
-            return;
-        }
-        let warned = this.as_any().repr().and_then(|repr| {
-            let message = CString::new(format!("unclosed transport {repr}")).unwrap_or_default();
-            PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)
-        });
-        for failed in [warned, this.release().map_err(|raised| raised.fetch(py))] {
-            if let Err(error) = failed {
-                error.write_unraisable(py, Some(this.as_any()));
-            }
-        }
+    // SAFETY: CPython finalizes live instances, attached.
+    unsafe {
+        crate::aio::stdlib::finalize(|py| close_unclosed(This::new(py, object)));
+    }
+}
+
+/// A transport that nobody has closed goes: this is told, and its socket closed.
+fn close_unclosed(this: This<'_, '_, Stream>) {
+    if this.with(|state| state.socket.is_none()) {
+        return;
+    }
+    let py = this.py();
+    let warned = this.as_any().repr().and_then(|repr| {
+        let message = CString::new(format!("unclosed transport {repr}")).unwrap_or_default();
+        PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)
     });
+    for failed in [warned, this.release().map_err(|raised| raised.fetch(py))] {
+        if let Err(error) = failed {
+            error.write_unraisable(py, Some(this.as_any()));
+        }
+    }
 }
 
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
