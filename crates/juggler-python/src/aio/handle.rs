@@ -6,6 +6,7 @@
 //! lie ([`Slot`]). Whatever else there is (`repr`, comparison, the constructor) is the standard library's.
 #![allow(unsafe_code)]
 
+#[cfg(not(Py_GIL_DISABLED))]
 use super::attached::Attached;
 use super::entry::{Entry, Kind};
 use super::event_loop;
