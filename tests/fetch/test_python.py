@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,8 +37,15 @@ def stalls(request: Request) -> None:
 def nothing_left_behind() -> Iterator[None]:
     before = threads(), open_files()
     yield
-    assert threads() == before[0]
-    assert open_files() == before[1]
+    # A thread that was joined is in the system's lists for a moment more.
+    _until(lambda: (threads(), open_files()) == before)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -163,7 +170,8 @@ def test_ctrl_c_ends_it(server: Server, folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         main()
     thread.join()
-    assert threads()["juggler-fetch"] == 0
+    _until(lambda: threads()["juggler-fetch"] == 0)
+    assert downloads.received() == 1000
 
 
 def test_in_a_loop(server: Server, folder: Path) -> None:
@@ -207,7 +215,7 @@ def test_a_task_that_is_cancelled_stops_it(server: Server, folder: Path) -> None
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert downloads.progress() == [] or threads()["juggler-fetch"] == 0
+        assert not any(folder.glob("stalls"))
 
     asyncio.run(main())
 

@@ -72,6 +72,7 @@ guarded_calls! {
     PyObject_Vectorcall(callable, args, flags, names);
     PyObject_VectorcallDict(callable, args, flags, names);
     PyObject_VectorcallMethod(name, args, flags, names);
+    PyOS_FSPath(path);
     PySet_Add(set, key);
     PySet_Clear(set);
     PySet_Discard(set, key);
@@ -82,6 +83,8 @@ guarded_calls! {
     PyType_FromSpec(spec);
     PyType_GenericAlloc(class, items);
     PyUnicode_AsEncodedString(string, encoding, errors);
+    PyUnicode_DecodeFSDefaultAndSize(text, length);
+    PyUnicode_EncodeFSDefault(string);
     Py_CompileStringExFlags(text, name, start, flags, optimize);
     _PyObject_MakeTpCall(state, callable, args, count, names);
     _Py_CheckFunctionResult(state, callable, result, place);
