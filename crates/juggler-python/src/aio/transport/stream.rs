@@ -710,8 +710,8 @@ fn this_of<'a, 'py>(slf: &'a Bound<'py, Stream>) -> This<'a, 'py, Stream> {
 static FREE: std::sync::OnceLock<ffi::destructor> = std::sync::OnceLock::new();
 
 unsafe extern "C" fn finalize(object: *mut ffi::PyObject) {
-    crate::aio::stdlib::finalize(|py| {
-        // SAFETY: CPython finalizes live instances, attached.
+    let warn_and_close = |py: Python<'_>| {
+        // SAFETY: CPython finalizes live instances.
         let this = unsafe { This::<Stream>::new(py, object) };
         if this.with(|state| state.socket.is_none()) {
             return;
@@ -725,7 +725,9 @@ unsafe extern "C" fn finalize(object: *mut ffi::PyObject) {
                 error.write_unraisable(py, Some(this.as_any()));
             }
         }
-    });
+    };
+    // SAFETY: CPython finalizes objects attached.
+    unsafe { crate::aio::stdlib::finalize(warn_and_close) };
 }
 
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
