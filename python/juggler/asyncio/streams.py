@@ -72,7 +72,7 @@ class StreamReaderProtocol(streams.StreamReaderProtocol):
         super().connection_made(transport)
         self._client_connected_cb = callback
         reader = self._stream_reader
-        self._stream_writer = writer = StreamWriter(transport, self, reader, self._loop)
+        writer = StreamWriter(transport, self, reader, self._loop)
         try:
             result = callback(reader, writer)
         except Exception as error:
