@@ -6,8 +6,8 @@
 //! belong to another one meanwhile, of which the system was told nothing.
 #![allow(unsafe_code)]
 
-use super::callback::owned;
 use super::attached::Attached;
+use super::callback::owned;
 use super::class::assume;
 use super::entry::{Entry, Kind};
 use super::event_loop::Loop;

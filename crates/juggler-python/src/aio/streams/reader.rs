@@ -1,8 +1,8 @@
 //! The reader's state, and what is put into it.
 #![allow(unsafe_code)]
 
-use crate::aio::callback::owned;
 use crate::aio::attached::Attached;
+use crate::aio::callback::owned;
 use crate::aio::event_loop::as_loop;
 use crate::aio::future::{self, none};
 use crate::aio::stdlib::{EXTRACT_STACK, GET_EVENT_LOOP};

@@ -3,8 +3,8 @@
 
 use super::chunk::Bytes;
 use super::{call_method, ends_run, in_context, os_error, reading, writing};
-use crate::aio::callback::current_context;
 use crate::aio::attached::Attached;
+use crate::aio::callback::current_context;
 use crate::aio::entry::{Entry, Kind};
 use crate::aio::event_loop::{self, Loop};
 use crate::aio::future::none;
