@@ -142,9 +142,9 @@ def test_errors(any_loop: Loop) -> None:
             with pytest.raises(TypeError):
                 await any_loop.sock_sendall(other, "text")  # type: ignore[arg-type]
         context = ssl.create_default_context()
-        with pair() as (one, other), pytest.raises(TypeError, match="SSLSocket"):
+        with pair() as (one, _):
             wrapped = context.wrap_socket(one, server_hostname="x", do_handshake_on_connect=False)
-            with wrapped:
+            with wrapped, pytest.raises(TypeError, match="SSLSocket"):
                 await any_loop.sock_recv(wrapped, 1)
 
     any_loop.run_until_complete(main())

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import socket
-from asyncio import base_events, constants, transports, trsock
+from asyncio import constants, transports, trsock
 
 from juggler import _juggler
 from juggler.asyncio._children import ChildWatching
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
     from typing import Any
+
+
+_base_events: Any = asyncio.base_events  # with what its stub lacks
 
 # The descriptors, or the memory for another connection, have run out.
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -40,7 +43,7 @@ _juggler._set_transport_class(SocketTransport)
 
 def check_socket(loop: Any, sock: Any) -> None:
     """Raise unless `sock` is fit for a `sock_...` method of `loop`."""
-    base_events._check_ssl_socket(sock)
+    _base_events._check_ssl_socket(sock)
     if loop.get_debug() and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
 
@@ -58,7 +61,7 @@ class SocketTransports(ChildWatching):
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
-    ) -> asyncio.Transport:
+    ) -> Any:
         self._ensure_fd_no_transport(sock)
         extra = {} if extra is None else extra
         extra["socket"] = trsock.TransportSocket(sock)
@@ -68,8 +71,9 @@ class SocketTransports(ChildWatching):
                     extra[name] = ask()
                 except OSError:
                     extra[name] = None
-        base_events._set_nodelay(sock)
-        transport: Any = _juggler.StreamTransport(self, sock, protocol, waiter, extra, server)
+        _base_events._set_nodelay(sock)
+        loop: Any = self
+        transport: Any = _juggler.StreamTransport(loop, sock, protocol, waiter, extra, server)
         if server is not None:
             server._attach(*_attached(transport))
         self._transports[sock.fileno()] = transport
@@ -86,6 +90,7 @@ class SocketTransports(ChildWatching):
         *timeouts: float | None,
         **named_timeouts: float | None,
     ) -> None:
+        loop: Any = self
         kind = sock.family, sock.type | socket.SOCK_NONBLOCK, sock.proto
 
         def connected(descriptor: int) -> None:
@@ -128,7 +133,7 @@ class SocketTransports(ChildWatching):
             if sock.fileno() >= 0:
                 acceptor._start()
 
-        acceptor = _juggler.Acceptor(self, sock, connected, failed, backlog + 1)
+        acceptor = _juggler.Acceptor(loop, sock, connected, failed, backlog + 1)
         acceptor._start()
 
     def _serve(
@@ -163,7 +168,7 @@ def _peername(connection: socket.socket) -> Any:
         return None
 
 
-if hasattr(base_events.Server, "close_clients"):
+if hasattr(asyncio.base_events.Server, "close_clients"):
 
     def _attached(transport: Any) -> tuple[Any, ...]:
         """What a server wants to know of a transport."""

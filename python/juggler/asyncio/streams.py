@@ -30,7 +30,7 @@ _LIMIT = 64 * 1024
 
 
 @_juggler._own_methods
-class StreamReader(_juggler.StreamReader, streams.StreamReader):
+class StreamReader(_juggler.StreamReader, streams.StreamReader):  # type: ignore[misc]
     """What comes from a transport, to be read.
 
     Stands in for `asyncio.StreamReader`, and is a subclass of it.
@@ -56,7 +56,9 @@ class StreamReaderProtocol(streams.StreamReaderProtocol):
     protocol is of this very class gives the reader itself what comes.
     """
 
+    _client_connected_cb: Any
     _loop: Any
+    _reject_connection: bool
     _strong_reader: Any
     _stream_reader: Any
     _transport: Any
@@ -72,7 +74,7 @@ class StreamReaderProtocol(streams.StreamReaderProtocol):
         super().connection_made(transport)
         self._client_connected_cb = callback
         reader = self._stream_reader
-        self._stream_writer = writer = StreamWriter(transport, self, reader, self._loop)
+        writer = StreamWriter(transport, self, reader, self._loop)
         try:
             result = callback(reader, writer)
         except Exception as error:

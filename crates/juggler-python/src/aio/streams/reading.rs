@@ -66,7 +66,10 @@ impl State {
     }
 
     fn read(&mut self, most: usize) -> Attempt {
-        if self.buffer.is_empty() && !self.ended { Attempt::Wait } else { self.take(most.min(self.buffer.len())) }
+        if self.buffer.is_empty() && !self.ended && most > 0 {
+            return Attempt::Wait;
+        }
+        self.take(most.min(self.buffer.len()))
     }
 
     fn read_all(&mut self, all: &mut Vec<u8>) -> Attempt {
