@@ -5,7 +5,6 @@
 //! `gil.locked` is looked up once.
 #![allow(unsafe_code)]
 
-use std::ffi::c_int;
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 /// The GIL's word, null where it can't be told.
@@ -65,7 +64,7 @@ pub fn locate() {
         if gil.is_null() || within > 4096 {
             return;
         }
-        let locked = gil.add(within as usize).cast::<c_int>();
+        let locked = gil.add(within as usize).cast::<std::ffi::c_int>();
         if locked.is_aligned() && locked.read() == 1 {
             LOCKED.store(locked.cast(), Ordering::Relaxed);
         }
