@@ -16,7 +16,7 @@ LIST = Path(__file__).parents[2] / "crates/juggler-python/src/unwind/calls.rs"
 LEAVES = re.compile(
     r"""_?Py(
     .*_(Type|Check)|Exc_.*|_\w+Struct|_GetVersion|_NewReference|_IsInitialized|_?_IsFinalizing|
-    Buffer_IsContiguous|ByteArray_(FromStringAndSize|Size)|Bytes_\w+|CFunction_GetSelf|Callable_Check|
+    Buffer_IsContiguous|ByteArray_(AsString|FromStringAndSize|Size)|Bytes_\w+|CFunction_GetSelf|Callable_Check|
     Context_(Enter|Exit)|
     Descr_NewMethod|Dict_(Next|Size)|
     Err_(ExceptionMatches|Fetch|GetRaisedException|Occurred)|
@@ -26,7 +26,7 @@ LEAVES = re.compile(
     ThreadState_Get|Tuple_GetItem|Type_(Get\w+|IsSubtype|Modified)|
     Unicode_(AsUTF8AndSize|CompareWithASCIIString|DecodeUTF8|EqualToUTF8AndSize)|
     Unicode_(FromStringAndSize|InternInPlace)|
-    InterpreterState_Main|Runtime|Set_Size|_Version|Weakref_(GetObject|GetRef|NewRef|RefType)
+    InterpreterState_Main|Runtime|Set_Size|_Version|_?Weakref_\w+Type|Weakref_(GetObject|GetRef|NewRef|RefType)
     )""",
     re.VERBOSE,
 )

@@ -29,6 +29,6 @@ from juggler.asyncio.queues import QueueShutDown as QueueShutDown  # type: ignor
 from juggler.asyncio.taskgroups import TaskGroup as TaskGroup  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import Task as Task  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import create_task as create_task  # type: ignore[assignment, unused-ignore]
-from juggler.asyncio.tasks import gather as gather  # type: ignore[assignment, unused-ignore]
-from juggler.asyncio.tasks import sleep as sleep  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import gather as gather  # type: ignore[assignment, no-redef, unused-ignore]
+from juggler.asyncio.tasks import sleep as sleep  # type: ignore[assignment, no-redef, unused-ignore]
 from juggler.asyncio.tasks import wait as wait  # type: ignore[assignment, unused-ignore]

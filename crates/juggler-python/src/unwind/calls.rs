@@ -41,6 +41,7 @@ guarded_calls! {
     PyList_Append(list, item);
     PyList_New(length);
     PyMemoryView_FromMemory(start, length, flags);
+    PyNumber_Add(one, other);
     PyNumber_AsSsize_t(object, error);
     PyNumber_Index(object);
     PyObject_AsFileDescriptor(object);
