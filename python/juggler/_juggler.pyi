@@ -18,6 +18,7 @@ from contextvars import Context
 from os import PathLike
 from pathlib import Path
 from pickle import PickleBuffer
+from socket import socket
 from threading import Thread
 from types import GenericAlias, TracebackType
 from typing import (
@@ -40,6 +41,7 @@ from _typeshed import FileDescriptorLike, SupportsRichComparisonT
 from typing_extensions import Buffer, TypeVarTuple, deprecated, disjoint_base
 
 __all__ = [
+    "Acceptor",
     "AsyncBarrier",
     "AsyncBoundedSemaphore",
     "AsyncCondition",
@@ -96,6 +98,9 @@ __all__ = [
     "SharedRoom",
     "SharedSegment",
     "SharedSemaphore",
+    "StreamReader",
+    "StreamTransport",
+    "StreamWriter",
     "TaskGroup",
     "ThreadPoolExecutor",
     "ThreadPoolExecutorStatistics",
@@ -111,6 +116,8 @@ __all__ = [
     "_set_future_class",
     "_set_handle_classes",
     "_set_process_pool_hooks",
+    "_set_stream_protocol_class",
+    "_set_transport_class",
     "_set_worker_starter",
     "_stop_requested",
     "_work",
@@ -917,7 +924,7 @@ class SharedNumber:
 
 # ---------------------------------------------------------------- asyncio
 
-@disjoint_base
+@final
 class StreamTransport:
     def __new__(
         cls,
@@ -950,6 +957,7 @@ class StreamTransport:
     def _make_empty_waiter(self) -> asyncio.Future[None]: ...
     def _reset_empty_waiter(self) -> None: ...
 
+@final
 class Acceptor:
     def __new__(
         cls,
@@ -962,6 +970,7 @@ class Acceptor:
     ) -> Self: ...
     def _start(self) -> None: ...
 
+@disjoint_base
 class StreamReader:
     _eof: bool
     _exception: BaseException | None
@@ -987,6 +996,7 @@ class StreamReader:
     def __aiter__(self) -> Self: ...
     async def __anext__(self) -> bytes: ...
 
+@disjoint_base
 class StreamWriter:
     _transport: Any
     @property
@@ -1002,6 +1012,7 @@ class StreamWriter:
 def _set_transport_class(class_: type, /) -> None: ...
 def _set_stream_protocol_class(class_: _T, /) -> _T: ...
 
+@disjoint_base
 class Loop:
     def __new__(cls) -> Self: ...
     _debug: bool
@@ -1033,6 +1044,24 @@ class Loop:
         *args: Any,
         context: Context | None = None,
     ) -> asyncio.TimerHandle: ...
+    def create_future(self) -> asyncio.Future[Any]: ...
+    def create_task(
+        self,
+        coro: Coroutine[Any, Any, _T],
+        *,
+        name: object = None,
+        context: Context | None = None,
+        **kwargs: Any,
+    ) -> asyncio.Task[_T]: ...
+    async def sock_accept(self, sock: socket) -> tuple[socket, Any]: ...
+    async def sock_recv(self, sock: socket, n: int) -> bytes: ...
+    async def sock_recv_into(self, sock: socket, buf: Buffer) -> int: ...
+    async def sock_recvfrom(self, sock: socket, bufsize: int) -> tuple[bytes, Any]: ...
+    async def sock_recvfrom_into(
+        self, sock: socket, buf: Buffer, nbytes: int = 0
+    ) -> tuple[int, Any]: ...
+    async def sock_sendall(self, sock: socket, data: Buffer) -> None: ...
+    async def sock_sendto(self, sock: socket, data: Buffer, address: Any) -> int: ...
     def _check_closed(self) -> None: ...
     def _write_to_self(self) -> None: ...
     def _add_callback(self, handle: asyncio.Handle, /) -> None: ...
@@ -1064,7 +1093,17 @@ def _set_handle_classes(
 class AsyncFuture(asyncio.Future[_T]): ...
 
 @disjoint_base
-class AsyncTask(asyncio.Task[_T]): ...
+class AsyncTask(asyncio.Task[_T]):
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, _T],
+        *,
+        loop: AbstractEventLoop | None = None,
+        name: object = None,
+        context: Context | None = None,
+        eager_start: bool = False,
+    ) -> None: ...
+    def get_context(self) -> Context: ...
 
 @disjoint_base
 class TaskGroup(asyncio.TaskGroup): ...

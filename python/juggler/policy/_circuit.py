@@ -62,7 +62,7 @@ class Circuit(Gate):
             raise ValueError("failures and trials must be 1 or more, reset more than 0")
         self._rules = failures, reset, trials
         self._on = on
-        self.per_key = per_key
+        self._per_key = per_key
         self._states = States(self._new_state)
 
     def __repr__(self) -> str:

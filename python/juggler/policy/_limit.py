@@ -35,7 +35,7 @@ class Limit(Gate):
         if most < 1:
             raise ValueError(f"most must be 1 or more, not {most!r}")
         self._most = most
-        self.per_key = per_key
+        self._per_key = per_key
         self._states = States(self._new_state)
 
     def __repr__(self) -> str:

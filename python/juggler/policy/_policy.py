@@ -149,7 +149,7 @@ MUST_WAIT = object()
 class Gate(Guard):
     """A guard that is entered and left, as each kind defines it by `_enter` and `_leave`."""
 
-    per_key: PerKey = None
+    _per_key: PerKey = None
     _key = 0
 
     def for_key(self, key: object) -> Self:
@@ -158,10 +158,10 @@ class Gate(Guard):
         Args:
             key: what ``per_key`` would have returned for a call.
         """
-        if self.per_key is None:
+        if self._per_key is None:
             return self
         keyed = copy.copy(self)
-        keyed.per_key, keyed._key = None, hash(key)
+        keyed._per_key, keyed._key = None, hash(key)
         return keyed
 
     def __enter__(self) -> None:
@@ -211,10 +211,10 @@ class Gate(Guard):
 
     def _place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Which state a call concerns."""
-        return self._key if self.per_key is None else hash(self.per_key(*args, **kwargs))
+        return self._key if self._per_key is None else hash(self._per_key(*args, **kwargs))
 
     def _no_call(self) -> Any:
-        if self.per_key is not None:
+        if self._per_key is not None:
             raise TypeError(f"{self!r} has a state for each key: enter its for_key(key)")
         return self._place((), {})
 

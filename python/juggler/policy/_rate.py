@@ -52,7 +52,7 @@ class Rate(Gate):
         self._text = text
         self._burst = burst
         self._cost = cost
-        self.per_key = per_key
+        self._per_key = per_key
         self._states = States(self._new_state)
 
     def __repr__(self) -> str:
