@@ -1,7 +1,10 @@
 """Many waits on one thread: stands in for the standard library's ``asyncio``.
 
-Native: the event loop with its handles and timers. Everything else, whatever the running version
-has, is the standard library's own object, and runs on the native loop unchanged.
+Native: the event loop with its handles and timers, `Future`, `Task`, `TaskGroup`, `create_task`,
+`gather`, `sleep`, `wait`, locks and their like, queues, streams, transports of sockets. Everything
+else, whatever the running version has, is the standard library's own object, and runs on the native
+loop unchanged. `juggler run` and `install` put the loop in place; the classes come by import from
+here.
 
 Four ways in: ``from juggler import asyncio`` and go on as ever; ``juggler.asyncio.run(main())``;
 ``loop_factory=juggler.asyncio.new_event_loop`` for whatever takes one; `install` for a program that
@@ -20,6 +23,10 @@ Deviations:
 * While the loop runs in the main thread, it is the one whom signals wake (`signal.set_wakeup_fd`),
   unless somebody else is.
 * In the child of a fork the loop counts as not running.
+* A loop holds its tasks until they are done, so none is collected midway; that a pending task was
+  destroyed is therefore never reported.
+* `sleep` is a class, whose instances are coroutines.
+* A native transport passes `isinstance` for `asyncio.Transport`, but its class is no subclass.
 """
 
 from __future__ import annotations
