@@ -934,6 +934,7 @@ class StreamTransport:
         waiter: asyncio.Future[None] | None,
         extra: dict[str, Any],
         server: Any,
+        context: Context | None,
         /,
     ) -> Self: ...
     def _start(self) -> None: ...

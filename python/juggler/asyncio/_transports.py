@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
+    from contextvars import Context
     from typing import Any
 
 
@@ -61,6 +62,7 @@ class SocketTransports(ChildWatching):
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
+        context: Context | None = None,
     ) -> Any:
         self._ensure_fd_no_transport(sock)
         extra = {} if extra is None else extra
@@ -73,7 +75,9 @@ class SocketTransports(ChildWatching):
                     extra[name] = None
         _base_events._set_nodelay(sock)
         loop: Any = self
-        transport: Any = _juggler.StreamTransport(loop, sock, protocol, waiter, extra, server)
+        transport: Any = _juggler.StreamTransport(
+            loop, sock, protocol, waiter, extra, server, context
+        )
         if server is not None:
             server._attach(*_attached(transport))
         self._transports[sock.fileno()] = transport
@@ -87,8 +91,9 @@ class SocketTransports(ChildWatching):
         sslcontext: ssl.SSLContext | None = None,
         server: Any = None,
         backlog: int = 100,
-        *timeouts: float | None,
-        **named_timeouts: float | None,
+        handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: Context | None = None,
     ) -> None:
         loop: Any = self
         kind = sock.family, sock.type | socket.SOCK_NONBLOCK, sock.proto
@@ -101,8 +106,10 @@ class SocketTransports(ChildWatching):
                 raise
             if self._debug:
                 asyncio.log.logger.debug("%r got a new connection: %r", server, connection)
+            # Each connection has a copy of its own (3.15).
+            own = {} if context is None else {"context": context.copy()}
             if sslcontext is None:
-                self._serve(protocol_factory, connection, server)
+                self._serve(protocol_factory, connection, server, **own)
             else:
                 accept = self._accept_connection2(
                     protocol_factory,
@@ -110,10 +117,11 @@ class SocketTransports(ChildWatching):
                     {"peername": _peername(connection)},
                     sslcontext,
                     server,
-                    *timeouts,
-                    **named_timeouts,
+                    handshake_timeout,
+                    shutdown_timeout,
+                    **own,
                 )
-                self.create_task(accept)
+                self.create_task(accept, **own)
 
         def failed(error: OSError) -> None:
             if error.errno not in _OUT_OF_RESOURCES:
@@ -141,24 +149,25 @@ class SocketTransports(ChildWatching):
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         connection: socket.socket,
         server: Any,
+        context: Context | None = None,
     ) -> None:
         """Make protocol and transport for a connection that was accepted."""
         protocol = None
         try:
-            protocol = protocol_factory()
-            self._make_socket_transport(connection, protocol, server=server)
+            protocol = protocol_factory() if context is None else context.run(protocol_factory)
+            self._make_socket_transport(connection, protocol, server=server, context=context)
         except BaseException as error:
             connection.close()
             if isinstance(error, (SystemExit, KeyboardInterrupt)):
                 raise
             if self._debug:
-                context = {
+                report: dict[str, Any] = {
                     "message": "Error on transport creation for incoming connection",
                     "exception": error,
                 }
                 if protocol is not None:
-                    context["protocol"] = protocol
-                self.call_exception_handler(context)
+                    report["protocol"] = protocol
+                self.call_exception_handler(report)
 
 
 def _peername(connection: socket.socket) -> Any:

@@ -514,7 +514,7 @@ impl Stream {
     /// A transport of the connected `socket`, which is in the non-blocking mode, in `loop`. The protocol gets to know of it
     /// in the loop's next turn; then `waiter`, a future, is set.
     #[new]
-    #[pyo3(signature = (r#loop, socket, protocol, waiter, extra, server, /))]
+    #[pyo3(signature = (r#loop, socket, protocol, waiter, extra, server, context, /))]
     fn new(
         r#loop: &Bound<'_, PyAny>,
         socket: &Bound<'_, PyAny>,
@@ -522,6 +522,7 @@ impl Stream {
         waiter: Option<Bound<'_, PyAny>>,
         extra: &Bound<'_, PyDict>,
         server: Option<Bound<'_, PyAny>>,
+        context: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let py = r#loop.py();
         r#loop.cast::<Loop>()?;
@@ -544,7 +545,10 @@ impl Stream {
             ended: false,
             protocol_paused: false,
         };
-        let context = current_context(py).map_err(|raised| raised.fetch(py))?;
+        let context = match context {
+            Some(context) => context.into(),
+            None => current_context(py).map_err(|raised| raised.fetch(py))?,
+        };
         open_socket(socket)?;
         Ok(Self {
             fd,
