@@ -61,6 +61,9 @@ impl Round {
             if let Some(outcome) = self.outcome() {
                 return Ok(Some(outcome));
             }
+            if deadline == Deadline::PASSED {
+                return Ok(None);
+            }
             if gate.wait(&self.outcome, OPEN, deadline)? == Waited::TimedOut {
                 return Ok(self.outcome());
             }

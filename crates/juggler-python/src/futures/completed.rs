@@ -121,14 +121,17 @@ pub fn as_completed(fs: Bound<'_, PyAny>, timeout: Option<Bound<'_, PyAny>>) -> 
 
 impl Completed {
     /// Does what the standard library's generator does when it is collected.
+    #[allow(unsafe_code)]
     fn end(&self) {
         let stage = std::mem::replace(&mut *self.stage.lock(), Stage::Ended);
         if let Stage::Suspended(mut rest) = stage {
-            stdlib::finalize(|py| {
+            let leave = |py: Python<'_>| {
                 if let Err(error) = rest.leave(py) {
                     error.write_unraisable(py, None);
                 }
-            });
+            };
+            // SAFETY: objects are freed by attached threads.
+            unsafe { stdlib::finalize(leave) };
         }
     }
 

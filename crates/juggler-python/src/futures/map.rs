@@ -237,10 +237,12 @@ impl Results {
 
 impl Results {
     /// Does what the standard library's generator does when it is collected.
+    #[allow(unsafe_code)]
     fn end(&self) {
         let stage = std::mem::replace(&mut *self.stage.lock(), Stage::Ended);
         if let Stage::Suspended(rest) = stage {
-            stdlib::finalize(|py| rest.abandon(py));
+            // SAFETY: objects are freed by attached threads.
+            unsafe { stdlib::finalize(|py| rest.abandon(py)) };
         }
     }
 }

@@ -69,10 +69,13 @@ pub fn log<'py>(
     Ok(())
 }
 
-/// Runs `end` in a destructor, in which an exception may be on its way that is none of `end`'s business.
-pub fn finalize(end: impl FnOnce(Python<'_>)) {
-    // PyO3's way to attach panics while the interpreter ends, which is when what is left over goes.
-    // SAFETY: objects are freed by attached threads.
+/// Runs `end` in a destructor, in which an exception may be on its way that is none of `end`'s business. Also while the
+/// interpreter ends, which is when what is left over goes, and PyO3's way to attach panics.
+///
+/// # Safety
+/// The thread is attached.
+pub unsafe fn finalize(end: impl FnOnce(Python<'_>)) {
+    // SAFETY: the caller's promise.
     let py = unsafe { Python::assume_attached() };
     let pending = PyErr::take(py);
     end(py);

@@ -34,6 +34,19 @@ use std::sync::atomic::{AtomicI64, Ordering};
 /// The methods by which an open queue reaches its items.
 const HOOKS: [&str; 4] = ["_init", "_qsize", "_put", "_get"];
 
+/// Whether `class` has another of `hooks` than `base`, on which it is based.
+pub fn overrides(class: &Bound<'_, PyType>, base: &Bound<'_, PyType>, hooks: &[&str]) -> PyResult<bool> {
+    if class.is(base) {
+        return Ok(false);
+    }
+    for hook in hooks {
+        if !class.getattr(hook)?.is(&base.getattr(hook)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The parts of an open queue.
 struct Parts {
     mutex: Obj,
@@ -216,15 +229,7 @@ impl Queue {
             Order::Lifo => py.get_type::<LifoQueue>(),
             Order::Priority => py.get_type::<PriorityQueue>(),
         };
-        if class.is(&base) {
-            return Ok(false);
-        }
-        for hook in HOOKS {
-            if !class.getattr(hook)?.is(&base.getattr(hook)?) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        overrides(&class, &base, &HOOKS)
     }
 
     /// Moves the items out of the engine and makes the parts, once.

@@ -6,6 +6,7 @@ use super::super::reference::Ref;
 use super::items::{self, Order};
 use super::{Get, HOOKS, Join, LifoQueue, PriorityQueue, Put, Queue};
 use crate::obj::Obj;
+use crate::queue::overrides;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::intern;
@@ -42,15 +43,7 @@ impl Queue {
             Order::Lifo => py.get_type::<LifoQueue>(),
             Order::Priority => py.get_type::<PriorityQueue>(),
         };
-        if class.is(&base) {
-            return Ok(false);
-        }
-        for hook in HOOKS {
-            if !class.getattr(hook)?.is(&base.getattr(hook)?) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        overrides(&class, &base, &HOOKS)
     }
 
     fn container<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
