@@ -64,7 +64,7 @@ impl Engine {
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(DISK_THREADS)
+            .max_blocking_threads(2 * DISK_THREADS)
             .thread_name("juggler-disk")
             .build()
             .map_err(failed)?;

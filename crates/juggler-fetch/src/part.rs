@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// From this size on, room is made sure of before the first byte; below, looking costs more than failing.
-const WORTH_RESERVING: u64 = 1 << 20;
+const WORTH_RESERVING: u64 = 4 << 20;
 
 /// From this size on, bytes go to the disk past the page cache: the copies there would cost more than all the rest, and push
 /// out what others need.
