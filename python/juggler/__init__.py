@@ -8,7 +8,8 @@ Three ways in:
   modules by name.
 * `juggler.policy` has retries, rates, limits and deadlines for functions and coroutine functions.
 
-Besides, `fetch` downloads files.
+Besides, `map` calls a function with each item of a list, many at once, on what it measures to be
+best: threads, processes, an event loop; `Pool` keeps its workers. `fetch` downloads files.
 
 Importing this package loads nothing else: each module comes with its first use.
 """
@@ -16,21 +17,30 @@ Importing this package loads nothing else: each module comes with its first use.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from juggler import asyncio, downloads, futures, multiprocessing, policy, queue, threading
+    from juggler._map import Choice, Pool, Results, last_choice, map, starmap
+    from juggler._progress import Progress
     from juggler._substitution import install, uninstall
     from juggler.downloads import fetch
 
     __version__: str
 
 __all__ = [
+    "Choice",
+    "Pool",
+    "Progress",
+    "Results",
     "__version__",
     "asyncio",
     "downloads",
     "fetch",
     "futures",
     "install",
+    "last_choice",
+    "map",
     "multiprocessing",
     "policy",
     "queue",
+    "starmap",
     "threading",
     "uninstall",
 ]
@@ -39,8 +49,15 @@ _MODULES = frozenset(
     {"asyncio", "downloads", "futures", "multiprocessing", "policy", "queue", "threading"}
 )
 _FUNCTIONS = {
+    "Choice": "juggler._map",
+    "Pool": "juggler._map",
+    "Progress": "juggler._progress",
+    "Results": "juggler._map",
     "fetch": "juggler.downloads",
     "install": "juggler._substitution",
+    "last_choice": "juggler._map",
+    "map": "juggler._map",
+    "starmap": "juggler._map",
     "uninstall": "juggler._substitution",
 }
 
