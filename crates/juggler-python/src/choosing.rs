@@ -33,6 +33,8 @@ struct Watched {
     told: bool,
     /// Whether there is a thread that looks.
     sampled: bool,
+    /// Processor time of that thread, in nanoseconds.
+    looking: u64,
 }
 
 /// A span of calls, and the clocks when it began.
@@ -84,7 +86,7 @@ impl Probe {
             let spawned = std::thread::Builder::new().name("juggler-probe".into()).stack_size(64 * 1024);
             watched.told = spawned.spawn(move || sample(&shared)).is_ok();
         }
-        let began = Times::before(thread, &files);
+        let began = Times::before(thread, &files, watched.looking);
         watched.window = Some(Window { state, thread, files, began });
     }
 
@@ -92,16 +94,17 @@ impl Probe {
     fn end(&self) {
         let mut watched = self.watched.lock();
         if let Some(window) = watched.window.take() {
-            watched.sum = watched.sum.plus(window.so_far());
+            watched.sum = watched.sum.plus(window.so_far(watched.looking));
         }
     }
 
     /// What was seen, also of a call that goes on: nanoseconds that passed, that the thread ran, that it waited for a
-    /// processor, and of processor time that the process had; page faults; looks, and how many of them found that it
+    /// processor, and of processor time that the process had, this watching left out; page faults; looks, and how many of them found that it
     /// held the GIL, or `None` if that can't be told.
     fn read(&self) -> (u64, u64, u64, u64, u64, u64, Option<u64>) {
         let watched = self.watched.lock();
-        let sum = watched.window.as_ref().map_or(watched.sum, |window| watched.sum.plus(window.so_far()));
+        let looking = watched.looking;
+        let sum = watched.window.as_ref().map_or(watched.sum, |window| watched.sum.plus(window.so_far(looking)));
         let held = watched.told.then_some(watched.held);
         (sum.wall, sum.running, sum.queued, sum.process, sum.faults, watched.looks, held)
     }
@@ -117,31 +120,32 @@ fn sample(watched: &Weak<Guarded<Watched>>) {
             watched.looks += 1;
             watched.held += u64::from(held);
         }
+        watched.looking = nanos(libc::CLOCK_THREAD_CPUTIME_ID);
         drop(watched);
         std::thread::sleep(INTERVAL);
     }
 }
 
 impl Window {
-    fn so_far(&self) -> Times {
-        Times::after(self.thread, &self.files).since(self.began)
+    fn so_far(&self, looking: u64) -> Times {
+        Times::after(self.thread, &self.files, looking).since(self.began)
     }
 }
 
 impl Times {
     /// The clocks before a span. What takes longest to read comes first: so little of the reading is counted.
-    fn before(thread: libc::pid_t, files: &Files) -> Self {
+    fn before(thread: libc::pid_t, files: &Files, looking: u64) -> Self {
         let (queued, faults) = files.numbers();
-        let process = nanos(libc::CLOCK_PROCESS_CPUTIME_ID);
+        let process = nanos(libc::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(looking);
         let running = nanos(clock_of(thread));
         Self { wall: nanos(libc::CLOCK_MONOTONIC), running, queued, process, faults }
     }
 
     /// The clocks after a span, the other way round.
-    fn after(thread: libc::pid_t, files: &Files) -> Self {
+    fn after(thread: libc::pid_t, files: &Files, looking: u64) -> Self {
         let wall = nanos(libc::CLOCK_MONOTONIC);
         let running = nanos(clock_of(thread));
-        let process = nanos(libc::CLOCK_PROCESS_CPUTIME_ID);
+        let process = nanos(libc::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(looking);
         let (queued, faults) = files.numbers();
         Self { wall, running, queued, process, faults }
     }

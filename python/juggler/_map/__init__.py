@@ -183,13 +183,14 @@ def map(
             raise TypeError("limit is the pool's: Pool(limit=...)")
         on._check()
         resources, memory, owns = on._workers, on._memory, False
-        on, limit = on._on, on._limit
+        model, limit = on._on, on._limit
     else:
         resources, memory, owns = Workers(), Memory(), True
+        model = on
     checked = check(
         fn,
         items,
-        on=on,
+        on=model,
         limit=limit,
         buffer=buffer,
         ordered=ordered,

@@ -11,10 +11,12 @@ WORTH = 1.15
 """What more than one worker must promise, to be worth it."""
 DISAPPOINTING = 0.6
 """Below this share of what was promised, another model is tried."""
-START = 0.15
-"""Seconds that a pool of processes takes to start, until one has been measured."""
+START = [0.3]
+"""Seconds that a pool of processes takes to start; each that was started tells how long it took."""
 DISPATCH = {"threads": 8e-6, "processes": 30e-6}
 """Seconds that handing over a part costs, there and back; measured in `benches/python/map.py`."""
+HANDLING = 0.5e-6
+"""Seconds that taking an item and handing out its result cost."""
 CHUNK = 0.004
 """How long a chunk of short calls should take, in seconds."""
 PER_CORE = 4
@@ -30,7 +32,7 @@ class Facts:
         seconds: how long a call takes, by itself.
         running: the share of that in which it computes; waits for a processor are left out.
         gil: the share in which it holds the GIL; None if that can't be told.
-        threads: how many threads compute during a call, its own included.
+        busy: how many processors a call keeps busy, with threads of its own.
         faults: page faults in a second.
         queued: how long a thread that wants to compute waits for a processor, as a share: how busy
             the machine is with other things.
@@ -44,7 +46,7 @@ class Facts:
     seconds: float
     running: float
     gil: float | None
-    threads: float = 1.0
+    busy: float = 0.0
     faults: float = 0.0
     queued: float = 0.0
     pickle: float | None = None
@@ -93,8 +95,8 @@ def describe(facts: Facts) -> str:
     text = f"a call takes {duration(facts.seconds)}, computes {facts.running:.0%} of it"
     if facts.gil is not None:
         text += f", holds the GIL {facts.gil:.0%}"
-    if facts.threads > 1.3:
-        text += f", uses {facts.threads:.1f} threads of its own"
+    if uses_threads(facts):
+        text += f", keeps {facts.busy:.1f} processors busy"
     if facts.pickle is not None:
         text += f", takes {duration(facts.pickle)} to pickle"
     return text
@@ -108,10 +110,15 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e9:.0f} ns"
 
 
+def uses_threads(facts: Facts) -> bool:
+    """Whether calls compute in threads of their own."""
+    return facts.busy > 1.5 * facts.running and facts.busy > 0.3
+
+
 def most(facts: Facts, cores: int, limit: int) -> float:
     """The factor that the processors allow: all of them compute, or all calls are under way."""
-    free = cores / max(1.0, facts.threads)
-    return max(1.0, min(float(limit), free / max(facts.running, 1e-9)))
+    busy = facts.busy if uses_threads(facts) else facts.running
+    return max(1.0, min(float(limit), cores / max(busy, 1e-9)))
 
 
 def threads_promise(facts: Facts, cores: int, limit: int) -> float:
@@ -126,7 +133,9 @@ def processes_promise(facts: Facts, cores: int, limit: int) -> float:
     """By which factor processes are faster than one call after the other."""
     there = min(most(facts, cores, limit), processes_width(facts, cores, limit))
     each = (facts.pickle or 0.0) + DISPATCH["processes"] / chunk(facts)
-    return there * facts.seconds / (facts.seconds + each)
+    # One thread here has to do half of that for all of them.
+    fed = facts.seconds / (each / 2 + HANDLING)
+    return min(there * facts.seconds / (facts.seconds + each), fed)
 
 
 def processes_width(facts: Facts, cores: int, limit: int) -> int:
@@ -168,7 +177,7 @@ def choose(
         promises["processes"] = processes_promise(facts, cores, limit)
         total = {model: 1 / max(factor, 1e-9) for model, factor in promises.items()}
         if left is not None:
-            total["processes"] += START / max(left, 1e-9)
+            total["processes"] += START[0] / max(left, 1e-9)
             # One after the other is there, too.
             total["threads"] = min(total["threads"], 1.0)
         if total["processes"] < ENOUGH * min(total["threads"], 1.0):
@@ -198,7 +207,7 @@ def _why_serial(facts: Facts, promises: dict[str, float]) -> str:
         return "calls are so short that handing them over costs as much"
     if promises.get("processes", 0.0) > WORTH:
         return "calls hold the GIL, and to start processes would take longer than they save"
-    if facts.threads > 1.3:
+    if uses_threads(facts):
         return "a call uses the processors by itself"
     return "nothing else promises more"
 

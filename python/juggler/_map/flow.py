@@ -126,6 +126,7 @@ class Flow:
             return
         self.closed = True
         self.call.end()
+        self.options.retried.clear()  # which refers to this
         for part in list(self._parts):
             part.todo.clear()
             if part.future is not None:
@@ -325,9 +326,10 @@ class Flow:
                 part.todo.clear()
             self._adapt(len(items), took)
             if self._measuring is not None:
-                self._measuring.came(outcomes)
+                self._measuring.came(outcomes, took)
             if self._judge is not None:
                 self._judge.completed += len(outcomes)
+                self._judge.spent += took
         elif len(items) == 1:
             part.outcomes.append(Failure(error))
         else:
@@ -498,7 +500,7 @@ class Flow:
         self._memory.keep(self.call.function, choice, limit)
 
     def _measured_room(self) -> bool:
-        return self._held < (self.options.buffer or measuring.CALLS)
+        return self._held < (self.options.buffer or _LARGEST)
 
     def _reconsider(self) -> None:
         """Try something else if what was chosen does not keep its promise."""
@@ -548,6 +550,7 @@ class Judge:
 
     def __init__(self, seconds: float) -> None:
         self.completed = 0
+        self.spent = 0
         self.reason = ""
         self._seconds = seconds
         self._tried: list[tuple[str, float]] = []
@@ -562,6 +565,7 @@ class Judge:
         if self._began is None:
             if self.completed > self._counted:  # what starts slowly is not judged before
                 self._began, self._counted = now, self.completed
+                self.spent = 0
                 self._first = self._first or (now, self.completed)
             return False
         return not self._settled and now - self._began > 0.25 and self.completed > self._counted + 8
@@ -573,6 +577,8 @@ class Judge:
     def verdict(self, choice: Choice, cores: int, limit: int) -> Choice | None:
         """What to run on instead, if anything."""
         rate = self._rate()
+        assert self._began is not None
+        busy = self.spent / 1e9 / (perf_counter() - self._began) / choice.workers
         achieved = rate * self._seconds
         promised = choice.predicted.get(choice.model, 1.0)
         self._tried.append((choice.model, rate))
@@ -589,13 +595,17 @@ class Judge:
             )
             return self._other(choice, before, cores, limit)
         self._settled = achieved >= choosing.DISAPPOINTING * promised
+        if choice.model == "processes" and busy >= choosing.DISAPPOINTING:
+            # They compute all the time, and disturb each other in nothing that is ours: the machine
+            # has other things to do, for whatever would be chosen.
+            self._settled = True
         if self._settled:
             return None
         facts = choice.facts
         assert facts is not None
         other = "threads" if choice.model == "processes" else "processes"
         could = facts.obstacle is None and (facts.running > 0.25 or (facts.gil or 0.0) > 0.25)
-        if not could or facts.threads > 1.3:
+        if not could or choosing.uses_threads(facts):
             self._settled = True
             return None
         self.reason = f"{choice.model} achieved {achieved:.1f}x of {promised:.1f}x promised"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from time import perf_counter
+from time import perf_counter, thread_time_ns
 from typing import Any, NamedTuple
 
 from juggler._juggler import Probe
@@ -12,13 +12,16 @@ from juggler._map.choosing import Facts
 from juggler._map.travel import Traces, cost, writes_globals
 
 ENOUGH = 0.005
-"""Seconds of calls after which threads, or nothing, can be chosen."""
+"""Seconds after which something can be chosen if three calls have ended: the first may be unlike
+the others."""
 SURE = 0.03
-"""Seconds of calls after which processes can be, which are dear if that is wrong."""
+"""Seconds after which one call that has ended is enough."""
 PATIENCE = 0.05
 """Seconds after which something is chosen, whatever was seen."""
-CALLS = 4096
-"""So many short calls are enough."""
+SHORT = 20e-6
+"""Calls shorter than this, in seconds, are not worth to be handed over, whatever they do."""
+FEW = 64
+"""So many of these are enough."""
 LOOK = 0.002
 """Seconds between two looks at a call that goes on."""
 _SAMPLES = 3
@@ -35,10 +38,22 @@ class _Reading(NamedTuple):
     looks: int = 0
     held: int | None = 0
 
+    @property
+    def without_queue(self) -> int:
+        """Nanoseconds in which it ran or was blocked."""
+        return max(1, self.running, self.wall - self.queued)
+
     def since(self, other: _Reading) -> _Reading:
         held = None if self.held is None else self.held - (other.held or 0)
-        numbers = (now - before for now, before in zip(self[:6], other[:6], strict=True))
-        return _Reading(*numbers, held)
+        return _Reading(
+            self.wall - other.wall,
+            self.running - other.running,
+            self.queued - other.queued,
+            self.process - other.process,
+            self.faults - other.faults,
+            self.looks - other.looks,
+            held,
+        )
 
 
 class Measuring:
@@ -47,6 +62,7 @@ class Measuring:
     def __init__(self, function: Any) -> None:
         self.probe = Probe()
         self.began = perf_counter()
+        self._spent = thread_time_ns()
         self._function = function
         self._traces = Traces(function)
         self._items: list[Any] = []
@@ -55,15 +71,17 @@ class Measuring:
         self._first = _Reading()
         self._last = _Reading()
         self._calls = 0
+        self._shortest = float("inf")
 
     def send(self, items: list[Any], star: bool) -> None:
         """Some items are sent."""
         self._traces.add([one for item in items for one in item] if star else items)
         self._items += items[: _SAMPLES - len(self._items)]
 
-    def came(self, results: list[Any]) -> None:
-        """Their results came."""
+    def came(self, results: list[Any], took: int) -> None:
+        """Their results came; the calls took so many nanoseconds."""
         if results:
+            self._shortest = min(self._shortest, took / len(results))
             self._calls += len(results)
             self._last = _Reading(*self.probe.read())
             if self._first.wall == 0 and len(results) == 1:
@@ -77,15 +95,12 @@ class Measuring:
 
     def enough(self) -> bool:
         """Whether a choice can be made."""
-        seen = _Reading(*self.probe.read()).wall / 1e9
-        if self.seconds >= PATIENCE or self._calls >= CALLS or seen >= SURE:
-            # What takes so long to begin with is a slow source.
-            return self._calls > 0 or seen >= ENOUGH
-        if seen < ENOUGH:
-            return False
-        facts = self._facts()
-        waits = facts.running < 0.5 and (facts.gil or 0.0) < 0.5
-        return waits or self._calls >= 3
+        seen, calls = _Reading(*self.probe.read()).wall / 1e9, self._calls
+        if self.seconds >= PATIENCE:
+            return calls > 0 or seen >= ENOUGH
+        if calls >= FEW and seen < SHORT * calls:
+            return True
+        return (seen >= ENOUGH and calls >= 3) or (seen >= SURE and calls > 0)
 
     def facts(self, pickled: bool) -> Facts:
         """What was seen.
@@ -113,10 +128,13 @@ class Measuring:
         if calls >= 3 and self._first.wall:
             seen, last = seen.since(self._first), last.since(self._first)
             calls -= 1
-        span = max(1, seen.wall - seen.queued)
-        seconds = (last.wall - last.queued) / calls if calls else span
-        running = min(1.0, seen.running / span)
-        others = seen.process / max(1, seen.running) if running > 0.1 else 1.0
+        span = seen.without_queue
+        nanoseconds = last.without_queue / calls if calls else span
+        if nanoseconds < 100_000:
+            # Whatever came in between is much to such a call.
+            nanoseconds = min(nanoseconds, self._shortest)
+        # This thread looked now and then.
+        process = seen.process - (thread_time_ns() - self._spent)
         gil: float | None = None
         if not _has_gil():
             gil = 0.0
@@ -124,10 +142,10 @@ class Measuring:
             gil = seen.held / seen.looks
         return Facts(
             calls=self._calls,
-            seconds=max(seconds, 1) / 1e9,
-            running=running,
+            seconds=max(nanoseconds, 1) / 1e9,
+            running=min(1.0, seen.running / span),
             gil=gil,
-            threads=others if others > 1.3 else 1.0,
+            busy=max(0.0, process / span),
             faults=seen.faults * 1e9 / span,
             queued=seen.queued / max(1, seen.wall),
         )

@@ -8,11 +8,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Executor
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from juggler import futures
-from juggler._map import part
-from juggler._map.part import Awaited, Failure, Keywords
+from juggler._map import choosing, part
+from juggler._map.part import Awaited, Keywords
 
 if TYPE_CHECKING:
     from juggler._map.options import Options
@@ -171,6 +172,8 @@ class Processes(Model):
         self._call = call
         define = pool._engine.define_main
         # Once for all calls, with everything in it.
+        self._made = perf_counter()
+        self._is_new = not pool._staff.desks
         self._function, _ = pickling.dumps(
             call.bare(), threshold=1 << 62, define=define, what="fn", root="fn"
         )
@@ -182,7 +185,11 @@ class Processes(Model):
 
     def outcome(self, future: Any) -> tuple[list[Any], int]:
         """What `part.run` returned there."""
-        return part.unpack(future.result())
+        outcomes, took = part.unpack(future.result())
+        if self._is_new:
+            self._is_new = False
+            choosing.START[0] = max(0.0, perf_counter() - self._made - took / 1e9)
+        return outcomes, took
 
 
 class Away(Model):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from time import perf_counter_ns, thread_time_ns
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+from zlib import crc32
 
 _MARKS = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _SIZED = (list, dict, set, bytearray)
@@ -54,8 +55,9 @@ class Traces:
 
     def _look(self) -> Iterator[tuple[str, Any]]:
         function = self._function
-        if isinstance(function, MethodType):
-            yield "its object", _print(function.__self__)
+        its = getattr(function, "__self__", None)
+        if its is not None:
+            yield "its object", _print(its)
         plain = _plain(function)
         if not isinstance(plain, FunctionType):
             if not isinstance(plain, type) and hasattr(plain, "__dict__"):
@@ -90,6 +92,8 @@ def _print(value: Any) -> Any:
     """Something that differs when a value has visibly changed."""
     if isinstance(value, (ModuleType, type, FunctionType)):
         return id(value)
+    if isinstance(value, (bytearray, memoryview)) or hasattr(value, "__array_interface__"):
+        return id(value), _sum(value)
     if isinstance(value, dict):
         return id(value), len(value), [id(one) for one in list(value.values())[:64]]
     if isinstance(value, list):
@@ -100,6 +104,14 @@ def _print(value: Any) -> Any:
     if type(inside) is dict:
         return id(value), [(name, _shallow(one)) for name, one in list(inside.items())[:64]]
     return id(value)
+
+
+def _sum(value: Any) -> int | None:
+    """A checksum of the beginning of a buffer."""
+    try:
+        return crc32(memoryview(value).cast("B")[:65536])
+    except (TypeError, ValueError, BufferError):  # such as one with gaps
+        return None
 
 
 def _shallow(value: Any) -> Any:
