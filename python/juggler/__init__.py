@@ -17,8 +17,7 @@ Importing this package loads nothing else: each module comes with its first use.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from juggler import asyncio, downloads, futures, multiprocessing, policy, queue, threading
-    from juggler._map import Choice, Pool, Results, last_choice, map, starmap
-    from juggler._progress import Progress
+    from juggler._map import Choice, Pool, Progress, Results, last_choice, map, starmap
     from juggler._substitution import install, uninstall
     from juggler.downloads import fetch
 
@@ -51,7 +50,7 @@ _MODULES = frozenset(
 _FUNCTIONS = {
     "Choice": "juggler._map",
     "Pool": "juggler._map",
-    "Progress": "juggler._progress",
+    "Progress": "juggler._map",
     "Results": "juggler._map",
     "fetch": "juggler.downloads",
     "install": "juggler._substitution",

@@ -151,7 +151,7 @@ def test_a_sleep_waits_without_the_gil() -> None:
 def test_python_computes_with_the_gil() -> None:
     facts = measured(spin, [0.02] * 4)
     assert facts.running > 0.8
-    assert facts.gil is not None and facts.gil > 0.6 or not _has_gil()
+    assert (facts.gil is not None and facts.gil > 0.6) or not _has_gil()
     assert facts.pickle is not None and facts.obstacle is None
 
 
@@ -168,7 +168,7 @@ def test_a_sleep_in_c_holds_the_gil() -> None:
 
     facts = measured(ctypes.PyDLL(None).usleep, [10_000] * 4)
     assert facts.running < 0.3
-    assert facts.gil is not None and facts.gil > 0.7 or not _has_gil()
+    assert (facts.gil is not None and facts.gil > 0.7) or not _has_gil()
 
 
 def _has_gil() -> bool:

@@ -104,6 +104,20 @@ def test_what_is_ready_does_not_wait_for_a_slow_source() -> None:
     assert list(results) == [8, 10]
 
 
+@pytest.mark.parametrize("on", ["serial", "threads", "processes", "auto"])
+def test_a_map_of_a_map(on: Any) -> None:
+    inner = juggler.map(double, range(50), on=on)
+    assert list(juggler.map(double, inner, on=on)) == [4 * n for n in range(50)]
+
+
+def test_a_map_of_a_map_in_a_coroutine() -> None:
+    async def main() -> list[int]:
+        inner = juggler.map(double, range(50), on="threads")
+        return [result async for result in juggler.map(double, inner, on="threads")]
+
+    assert asyncio.run(main()) == [4 * n for n in range(50)]
+
+
 def test_an_asynchronous_input_in_a_plain_loop() -> None:
     async def count() -> AsyncIterator[int]:
         for number in range(20):
@@ -172,7 +186,8 @@ def test_a_broken_off_loop_leaves_nothing_behind() -> None:
 
     def note(number: int) -> int:
         begun.append(number)
-        return sleepy(0.01) and number
+        sleepy(0.01)
+        return number
 
     for _ in juggler.map(note, itertools.count(), on="threads", limit=2):
         break

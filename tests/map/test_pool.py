@@ -91,7 +91,12 @@ def test_shutdown_waits_for_the_calls() -> None:
 def test_shutdown_may_cancel_what_has_not_begun() -> None:
     gate, begun = threading.Event(), threading.Event()
     pool = juggler.Pool("threads", limit=1)
-    first = pool.submit(lambda: begun.set() or gate.wait(60))
+
+    def wait() -> bool:
+        begun.set()
+        return gate.wait(60)
+
+    first = pool.submit(wait)
     second = pool.submit(double, 1)
     assert begun.wait(60)
     pool.shutdown(wait=False, cancel_futures=True)
@@ -113,7 +118,7 @@ def test_map_takes_a_pool() -> None:
         with pytest.raises(TypeError, match="the pool's"):
             juggler.map(double, range(3), on=pool, limit=3)
         with pytest.raises(TypeError, match="the pool's"):
-            pool.map(double, range(3), limit=3)
+            pool.map(double, range(3), limit=3)  # type: ignore[call-overload]
 
 
 def test_two_maps_at_once() -> None:

@@ -1,4 +1,8 @@
-"""`juggler.map` and `juggler.starmap`: one iterator, whatever runs the calls."""
+"""Many calls at once: one iterator, whatever runs them.
+
+What is here is in ``juggler``: `juggler.map`, `juggler.starmap`, `juggler.Pool`,
+`juggler.last_choice`.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ from juggler._map.options import On, check
 from juggler._map.pool import Memory, Pool
 from juggler._map.results import Results
 from juggler._map.workers import Workers
+from juggler._progress import Progress
 
 if TYPE_CHECKING:
-    from juggler._progress import Progress
     from juggler.policy import Policy, Rate
 
-__all__ = ["Choice", "Facts", "Pool", "Results", "last_choice", "map", "starmap"]
+__all__ = ["Choice", "Facts", "Pool", "Progress", "Results", "last_choice", "map", "starmap"]
 
 T = TypeVar("T")
 R = TypeVar("R")

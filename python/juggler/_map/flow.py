@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import perf_counter
@@ -107,7 +107,8 @@ class Flow:
         """Begin, in the thread or task that will drive it."""
         self._is_async = is_async
         items = self.options.items
-        if not isinstance(items, AsyncIterable):
+        # Some are both, as another map is.
+        if not isinstance(items, AsyncIterable) or (not is_async and isinstance(items, Iterable)):
             self._source = Source(items)
         elif is_async:
             start = asyncio.get_running_loop().create_task
@@ -335,7 +336,7 @@ class Flow:
         else:
             made = getattr(error, "done", None)
             if isinstance(made, int):
-                # A worker died: so many calls it had made, whose results died with it, and then one.
+                # A worker died: with it the results of so many calls, and then one call.
                 part.todo.extendleft([items[made + 1 :], Failure(error), items[:made]])
                 part.todo = deque(one for one in part.todo if one != [])
             else:

@@ -143,9 +143,8 @@ def is_coroutine_function(function: Any) -> bool:
     """Whether a call of it makes a coroutine."""
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        type(function).__call__  # type: ignore[operator]
-    )
+    of_class: Any = type(function)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(of_class.__call__)
 
 
 def is_foreign(on: object) -> bool:

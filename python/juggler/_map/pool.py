@@ -15,7 +15,7 @@ from juggler._map.results import Results
 from juggler._map.workers import Workers, cores
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Executor, Future
 
     from juggler._map import MapOptions
     from juggler._map.options import On
@@ -71,7 +71,7 @@ class Pool:
             the loop, and one a processor in processes.
     """
 
-    def __init__(self, on: On | Any = "auto", *, limit: int | None = None) -> None:
+    def __init__(self, on: On | Executor = "auto", *, limit: int | None = None) -> None:
         options.check_model(on)
         if limit is not None:
             options.check_count("limit", limit)
@@ -191,9 +191,9 @@ class Pool:
         options.check_function(fn)
         self._check()
         if not isinstance(self._on, str):
-            return self._on.submit(fn, *args, **kwargs)  # type: ignore[no-any-return]
+            return self._on.submit(fn, *args, **kwargs)
         is_async = options.is_coroutine_function(fn)
-        model = self._on
+        model: str = self._on
         if model == "auto":
             known = self._memory.find(fn, self._limit or models.THREADS)
             model = "loop" if is_async else known.model if known else "threads"
