@@ -9,7 +9,8 @@ Three ways in:
 * `juggler.policy` has retries, rates, limits and deadlines for functions and coroutine functions.
 
 Besides, `map` calls a function with each item of a list, many at once, on what it measures to be
-best: threads, processes, an event loop; `Pool` keeps its workers. `fetch` downloads files.
+best: threads, processes, an event loop; `Pool` keeps its workers. `fetch` downloads files, and
+`shutdown` ends a program in order.
 
 Importing this package loads nothing else: each module comes with its first use.
 """
@@ -18,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from juggler import asyncio, downloads, futures, multiprocessing, policy, queue, threading
     from juggler._map import Choice, Pool, Progress, Results, last_choice, map, starmap
+    from juggler._shutdown import shutdown
     from juggler._substitution import install, uninstall
     from juggler.downloads import fetch
 
@@ -39,6 +41,7 @@ __all__ = [
     "multiprocessing",
     "policy",
     "queue",
+    "shutdown",
     "starmap",
     "threading",
     "uninstall",
@@ -56,6 +59,7 @@ _FUNCTIONS = {
     "install": "juggler._substitution",
     "last_choice": "juggler._map",
     "map": "juggler._map",
+    "shutdown": "juggler._shutdown",
     "starmap": "juggler._map",
     "uninstall": "juggler._substitution",
 }

@@ -3,28 +3,41 @@
 //! From 3.13 on the interpreter publishes where its state lies, for debuggers and profilers: a table of offsets at the
 //! beginning of `_PyRuntime` (`Include/internal/pycore_debug_offsets.h`). The places of the main interpreter's
 //! `gil.locked` and `gil.last_holder` are looked up once. Before, it can't be told whether anybody holds it, but whether a
-//! certain thread does: in 3.12 by a bit in the thread's state, in 3.11 by the runtime's one current state.
+//! certain thread does: in 3.12 by a bit in the thread's state, in 3.11 by the runtime's one current state. A
+//! free-threaded build has no GIL to wait for.
 #![allow(unsafe_code)]
 
 use pyo3::Python;
 #[cfg(all(Py_3_12, not(Py_3_13)))]
 use std::sync::atomic::AtomicU32;
-#[cfg(Py_3_13)]
+#[cfg(all(Py_3_13, not(Py_GIL_DISABLED)))]
 use std::sync::atomic::AtomicUsize;
+#[cfg(not(Py_GIL_DISABLED))]
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 /// The GIL's word, null where it can't be told.
+#[cfg(not(Py_GIL_DISABLED))]
 static LOCKED: AtomicPtr<AtomicI32> = AtomicPtr::new(std::ptr::null_mut());
 /// The state of the thread that holds the GIL, or held it last; null where it can't be told.
-#[cfg(Py_3_13)]
+#[cfg(all(Py_3_13, not(Py_GIL_DISABLED)))]
 static HOLDER: AtomicPtr<AtomicUsize> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Whether nobody holds the GIL at this moment; `None` if that can't be told.
+#[cfg(not(Py_GIL_DISABLED))]
 #[inline]
 pub fn is_free() -> Option<bool> {
     let locked = LOCKED.load(Ordering::Relaxed);
     // SAFETY: the word lies in the main interpreter's state, which lives as long as the process.
     unsafe { locked.as_ref() }.map(|locked| locked.load(Ordering::Relaxed) == 0)
+}
+
+/// Nobody holds what there is not. (A module that makes the interpreter bring the GIL back at run time makes the answer a
+/// guess, which costs a look in vain.)
+#[cfg(Py_GIL_DISABLED)]
+#[inline]
+#[allow(clippy::unnecessary_wraps)]
+pub fn is_free() -> Option<bool> {
+    Some(true)
 }
 
 /// Whether the interpreter has a GIL.
@@ -47,10 +60,12 @@ impl State {
 /// # Safety
 /// The thread of this state is alive.
 pub unsafe fn is_held_by(state: State) -> Option<bool> {
-    if !EXISTS {
-        return Some(false);
+    #[cfg(Py_GIL_DISABLED)]
+    {
+        let _ = state;
+        Some(false)
     }
-    #[cfg(Py_3_13)]
+    #[cfg(all(Py_3_13, not(Py_GIL_DISABLED)))]
     {
         let holder = HOLDER.load(Ordering::Relaxed);
         // SAFETY: the word lies beside `locked`.
