@@ -18,7 +18,18 @@ Importing this package loads nothing else: each module comes with its first use.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from juggler import asyncio, downloads, futures, multiprocessing, policy, queue, threading
-    from juggler._map import Choice, Pool, Progress, Results, last_choice, map, starmap
+    from juggler._map import (
+        Advice,
+        Choice,
+        Facts,
+        Pool,
+        Progress,
+        Results,
+        advise,
+        last_choice,
+        map,
+        starmap,
+    )
     from juggler._shutdown import shutdown
     from juggler._substitution import install, uninstall
     from juggler.downloads import fetch
@@ -26,11 +37,14 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Advice",
     "Choice",
+    "Facts",
     "Pool",
     "Progress",
     "Results",
     "__version__",
+    "advise",
     "asyncio",
     "downloads",
     "fetch",
@@ -51,10 +65,13 @@ _MODULES = frozenset(
     {"asyncio", "downloads", "futures", "multiprocessing", "policy", "queue", "threading"}
 )
 _FUNCTIONS = {
+    "Advice": "juggler._map",
     "Choice": "juggler._map",
+    "Facts": "juggler._map",
     "Pool": "juggler._map",
     "Progress": "juggler._map",
     "Results": "juggler._map",
+    "advise": "juggler._map",
     "fetch": "juggler.downloads",
     "install": "juggler._substitution",
     "last_choice": "juggler._map",

@@ -182,6 +182,18 @@ def test_one_interrupt_ends_a_program(
     assert len(begun) <= 7
 
 
+@pytest.mark.parametrize("name", EVERYWHERE)
+def test_a_shutdown_ends_the_input(name: str) -> None:
+    found = []
+    with running(name) as map_, juggler.shutdown(grace=30) as stop:
+        for result in map_(double, itertools.count(), buffer=20):
+            found.append(result)
+            if len(found) == 30:
+                stop.request()
+    assert found == [2 * n for n in range(len(found))]
+    assert 30 <= len(found) <= 51
+
+
 def test_a_program_that_ends_with_a_map_under_way_ends() -> None:
     program = """
 import itertools, time, juggler

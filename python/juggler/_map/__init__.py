@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
 
+from juggler._map.advice import Advice, advise
 from juggler._map.choosing import Choice, Facts
 from juggler._map.flow import last_choice
 from juggler._map.options import On, check
@@ -21,7 +22,18 @@ from juggler._progress import Progress
 if TYPE_CHECKING:
     from juggler.policy import Policy, Rate
 
-__all__ = ["Choice", "Facts", "Pool", "Progress", "Results", "last_choice", "map", "starmap"]
+__all__ = [
+    "Advice",
+    "Choice",
+    "Facts",
+    "Pool",
+    "Progress",
+    "Results",
+    "advise",
+    "last_choice",
+    "map",
+    "starmap",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")

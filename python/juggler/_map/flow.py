@@ -107,6 +107,11 @@ class Flow:
         """Begin, in the thread or task that will drive it."""
         self._is_async = is_async
         items = self.options.items
+        if (shutting := sys.modules.get("juggler._shutdown")) and shutting.active:
+            # The program's orderly end is the end of the input.
+            is_both = isinstance(items, AsyncIterable) and isinstance(items, Iterable)
+            plain = (item for item in items) if is_both and not is_async else items
+            items = shutting.active[-1].intake(plain)
         # Some are both, as another map is.
         if not isinstance(items, AsyncIterable) or (not is_async and isinstance(items, Iterable)):
             self._source = Source(items)
