@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 from juggler import _juggler, cli
-from juggler.cli import fetch, run
+from juggler.cli import advise, fetch, run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Our module -> the page of the standard library's that it stands in for, where there is one.
@@ -195,7 +195,12 @@ def sentence(module: ModuleType) -> str:
 
 def command_line_page() -> str:
     """The help of the command and of each subcommand."""
-    helps = {"juggler": cli.main, "juggler run": run.main, "juggler fetch": fetch.main}
+    helps = {
+        "juggler": cli.main,
+        "juggler run": run.main,
+        "juggler advise": advise.main,
+        "juggler fetch": fetch.main,
+    }
     parts = [BEGIN + "# The command line", "What each command prints with `--help`."]
     for name, main_of in helps.items():
         with contextlib.redirect_stdout(io.StringIO()) as printed:

@@ -75,10 +75,15 @@ def advise(
         ValueError: there were no items.
     """
     options.check_function(fn, items)
+    is_async = options.is_coroutine_function(fn)
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    if options.is_coroutine_function(fn):
+    return of(name, None if is_async else _measure(fn, items, seconds), limit)
+
+
+def of(name: str, facts: Facts | None, limit: int = models.THREADS) -> Advice:
+    """What to say of a function: of a coroutine function, if there are no facts."""
+    if facts is None:
         return Advice(name, "is a coroutine function", "loop", {}, "", None)
-    facts = _measure(fn, items, seconds)
     here = workers.cores()
     gains = {}
     for cores in sorted({2, 4, here}):

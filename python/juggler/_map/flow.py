@@ -106,7 +106,7 @@ class Flow:
     def start(self, is_async: bool) -> None:
         """Begin, in the thread or task that will drive it."""
         self._is_async = is_async
-        items = self.options.items
+        items: Any = self.options.items
         if (shutting := sys.modules.get("juggler._shutdown")) and shutting.active:
             # The program's orderly end is the end of the input.
             is_both = isinstance(items, AsyncIterable) and isinstance(items, Iterable)
