@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as stdlib
+import concurrent.futures.thread
 import functools
 import inspect
 import runpy
@@ -201,6 +202,14 @@ def _is_library(path: str) -> bool:
 _OTHERS = frozenset({"concurrent", "juggler", "multiprocessing", "threading", "asyncio"})
 
 
+def _await_threads() -> None:
+    """As at the end of a program: wait for its threads, but for those of pools, which idle."""
+    pools = {*futures._workers, *stdlib.thread._threads_queues}
+    for thread in threading.enumerate():
+        if thread not in pools and thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+
+
 def run(path: str, arguments: list[str]) -> tuple[list[Subject], BaseException | None]:
     """Run a program under measurement: what it handed over, and what ended it if anything did."""
     watch = Watch()
@@ -211,6 +220,7 @@ def run(path: str, arguments: list[str]) -> tuple[list[Subject], BaseException |
     try:
         with watch.running():
             runpy.run_path(path, run_name="__main__")
+            _await_threads()
     except BaseException as error:
         ended = error
     finally:
