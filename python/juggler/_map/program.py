@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as stdlib
-import concurrent.futures.thread
 import functools
 import inspect
 import runpy
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import thread as stdlib_thread
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter_ns
@@ -204,7 +204,7 @@ _OTHERS = frozenset({"concurrent", "juggler", "multiprocessing", "threading", "a
 
 def _await_threads() -> None:
     """As at the end of a program: wait for its threads, but for those of pools, which idle."""
-    pools = {*futures._workers, *stdlib.thread._threads_queues}
+    pools = {*futures._workers, *stdlib_thread._threads_queues}
     for thread in threading.enumerate():
         if thread not in pools and thread is not threading.main_thread() and not thread.daemon:
             thread.join()
