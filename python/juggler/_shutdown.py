@@ -13,16 +13,13 @@ from concurrent.futures import Executor
 from types import FrameType, TracebackType
 from typing import Any, TypeVar, overload
 
-from juggler import threading
+from juggler import _works, threading
 
 T = TypeVar("T")
 
 _log = logging.getLogger("juggler.shutdown")
 _CANCELLED = 1.0
 """Seconds for a pool to end after it was cancelled."""
-
-active: list[shutdown] = []
-"""Those whose blocks run, the innermost last: `juggler.map` and pipelines end their input by it."""
 
 
 class shutdown:  # noqa: N801 - used like a function, as contextlib's and asyncio's are
@@ -217,7 +214,6 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         for number in self._signals:
             self._before[number] = signal.signal(number, self._handle)
         self._supervisor.start()
-        active.append(self)
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
@@ -252,9 +248,9 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         return ours
 
     def _leave(self) -> None:
-        active.remove(self)
         self._steps.put(False)
         self._supervisor.join()
+        _works.resume_intake()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -278,6 +274,7 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         if going:
             name = self.signal.name if self.signal else "asked to end"
             _log.info("%s: nothing more is taken in; up to %g s for what runs", name, self.grace)
+            _works.end_intake()
         while going:
             self._stop_intake()
             try:
@@ -297,6 +294,8 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         self.expired = True
         if self._loop is not None:
             self._in_loop(self._cancel_tasks)()
+        for work in _works.under_way():
+            work.stop()
         for pool in reversed(self._pools):
             pool.shutdown(wait=False, cancel_futures=True)
             if (terminate := getattr(pool, "terminate_workers", None)) is not None:
