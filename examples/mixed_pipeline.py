@@ -82,7 +82,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fetch pages and compute, in one pipeline.")
     parser.add_argument("--pages", type=int, default=400, help="how many to fetch (400)")
     parser.add_argument("--at-once", type=int, default=16, help="how many at once (16)")
-    parser.add_argument("--latency", type=float, default=0.02, help="the server's, in seconds (0.02)")
+    parser.add_argument(
+        "--latency", type=float, default=0.02, help="the server's, in seconds (0.02)"
+    )
     parser.add_argument("--progress", action="store_true", help="show how far each stage is")
     options = parser.parse_args()
 

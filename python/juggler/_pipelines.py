@@ -45,9 +45,8 @@ _TICK = 0.5
 
 
 class StageOptions(TypedDict, total=False):
-    """What a stage that makes calls takes, as `juggler.map` does, and its ``name``."""
+    """What a stage that makes calls takes as `juggler.map` does."""
 
-    name: str | None
     on: On | Executor | Pool
     limit: int | None
     ordered: bool
@@ -80,11 +79,19 @@ class Pipeline(Generic[T_co]):
 
     @overload
     def map(
-        self, fn: Callable[..., Coroutine[Any, Any, R]], **options: Unpack[StageOptions]
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        *,
+        name: str | None = ...,
+        **options: Unpack[StageOptions],
     ) -> Pipeline[R]: ...
     @overload
-    def map(self, fn: Callable[..., R], **options: Unpack[StageOptions]) -> Pipeline[R]: ...
-    def map(self, fn: Callable[..., Any], *, name: str | None = None, **options: Any) -> Pipeline[Any]:
+    def map(
+        self, fn: Callable[..., R], *, name: str | None = ..., **options: Unpack[StageOptions]
+    ) -> Pipeline[R]: ...
+    def map(
+        self, fn: Callable[..., Any], *, name: str | None = None, **options: Any
+    ) -> Pipeline[Any]:
         """Call a function with each item, and go on with the results.
 
         Args:
@@ -210,7 +217,9 @@ def pipeline(source: Iterable[T] | AsyncIterable[T]) -> Pipeline[T]:
         try:
             iter(source)
         except TypeError:
-            raise TypeError(f"source must be iterable, or asynchronously so, not {source!r}") from None
+            raise TypeError(
+                f"source must be iterable, or asynchronously so, not {source!r}"
+            ) from None
     return Pipeline(source, ())
 
 
@@ -239,9 +248,7 @@ class StageReport:
 
 
 class Joint(Source):
-    """What waits between two stages: one thread puts in, another pulls out.
-
-    """
+    """What waits between two stages: one thread puts in, another pulls out."""
 
     def __init__(self, most: int) -> None:
         super().__init__(())
@@ -359,13 +366,17 @@ class _Work:
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Have nothing more begin, and end; from any thread."""
 
 
 class _Calls(_Stage):
     def __init__(
-        self, fn: Callable[..., Any], name: str | None, options: dict[str, Any], spread: bool = False
+        self,
+        fn: Callable[..., Any],
+        name: str | None,
+        options: dict[str, Any],
+        spread: bool = False,
     ) -> None:
         for misplaced in {"buffer", "progress"} & options.keys():
             raise TypeError(f"{misplaced} is no option of a stage but of run() and stream()")
@@ -384,7 +395,7 @@ class _CallsWork(_Work):
     def __init__(self, results: Results[Any], spread: bool) -> None:
         self._results = results
         self._spread = spread
-        self.stop = results.stop  # type: ignore[method-assign]
+        self.close = results.close  # type: ignore[method-assign]
 
     @property
     def failed(self) -> int:  # type: ignore[override]
@@ -424,7 +435,7 @@ class _BatchesWork(_Work):
         self._before = before
         self._size = size
         self._within = within
-        self.stop = before.close  # type: ignore[method-assign]
+        self.close = before.close  # type: ignore[method-assign]
 
     def __iter__(self) -> Iterator[Any]:
         items: list[Any] = []
@@ -539,7 +550,7 @@ class Stream(Iterator[T_co], AsyncIterator[T_co], Generic[T_co]):
         """Have nothing more begin. Calls that have begun in threads end by themselves."""
         if self._state != "closed":
             self._state = "closed"
-            self._under_way.stop()
+            self._under_way.close()
             if self._display is not None:
                 self._show(last=True)
                 self._display.close()
@@ -645,18 +656,14 @@ class _UnderWay:
         self.joints[0].end()
         self._cancel_source()
 
-    def stop(self) -> None:
+    def close(self, at_once: bool = False) -> None:
         """Have nothing more begin."""
         for pump in self._pumps:
-            pump.work.stop()
+            pump.work.close()
         for joint in self.joints:
             joint.close()
         self._cancel_source()
         dismiss(self)
-
-    def close(self, at_once: bool = False) -> None:
-        """Have nothing more begin; the stages' maps are closed by themselves."""
-        self.stop()
 
     def join(self) -> None:
         """Wait until the stages have ended; not for a source that nobody can interrupt."""

@@ -112,6 +112,7 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         if not self._requested.is_set():
             self._deadline = time.monotonic() + self.grace
             self._requested.set()
+            _works.end_intake()
             self._steps.put(True)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -209,7 +210,7 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         if self._before:
             raise RuntimeError("a shutdown can be entered once")
         if threading.current_thread() is not threading.main_thread():
-            raise ValueError("juggler.shutdown handles signals, so it works in the main thread only")
+            raise ValueError("juggler.shutdown handles signals, so only in the main thread")
         self._pid = os.getpid()
         for number in self._signals:
             self._before[number] = signal.signal(number, self._handle)
@@ -274,7 +275,6 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         if going:
             name = self.signal.name if self.signal else "asked to end"
             _log.info("%s: nothing more is taken in; up to %g s for what runs", name, self.grace)
-            _works.end_intake()
         while going:
             self._stop_intake()
             try:
@@ -295,7 +295,7 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         if self._loop is not None:
             self._in_loop(self._cancel_tasks)()
         for work in _works.under_way():
-            work.stop()
+            work.close()
         for pool in reversed(self._pools):
             pool.shutdown(wait=False, cancel_futures=True)
             if (terminate := getattr(pool, "terminate_workers", None)) is not None:

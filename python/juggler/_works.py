@@ -12,11 +12,8 @@ class Work(Protocol):
     def end_intake(self) -> None:
         """Take no more in, and finish what was taken; from any thread."""
 
-    def stop(self) -> None:
-        """Have nothing more begin; from any thread."""
-
     def close(self, at_once: bool = False) -> None:
-        """Let go of everything, before the program ends."""
+        """Have nothing more begin, and let go of what has begun if `at_once`; from any thread."""
 
 
 _under_way: weakref.WeakSet[Work] = weakref.WeakSet()
@@ -41,7 +38,7 @@ def under_way() -> list[Work]:
 
 
 def end_intake() -> None:
-    """The program is told to end: nothing more is taken in, by what is under way and what begins."""
+    """The program is told to end: what is under way, or begins, takes nothing more in."""
     global _takes_in
     _takes_in = False
     for work in under_way():

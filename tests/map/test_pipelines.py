@@ -241,7 +241,11 @@ def test_calls_that_run_are_waited_for_by_with() -> None:
         ended.append(number)
         return number
 
-    with juggler.pipeline(range(4)).map(slow, on="threads", limit=4, ordered=False).stream() as stream:
+    with (
+        juggler.pipeline(range(4))
+        .map(slow, on="threads", limit=4, ordered=False)
+        .stream() as stream
+    ):
         next(stream)
     assert len(ended) == 4
 
