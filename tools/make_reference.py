@@ -122,6 +122,7 @@ def members(owner: type, ours: Mapping[str, object]) -> Iterator[tuple[str, obje
         for name, member in defined.items()
         if not name.startswith("_")
         and not isinstance(member, int)
+        and not inspect.ismemberdescriptor(member)  # slots, which the class describes
         and not any(is_told_of(base, name, member) for base in described)
     }
     yield from sorted(found.items(), key=lambda item: (not callable(item[1]), item[0]))

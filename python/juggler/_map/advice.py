@@ -24,9 +24,8 @@ class Advice:
 
     Attributes:
         function: its name.
-        kind: what it does: ``"waits"``, ``"waits, holding the GIL"``, ``"computes, holding the
-            GIL"``, ``"computes without the GIL"``, ``"is bound by page faults"``, or ``"is a
-            coroutine function"``.
+        kind: what it does, as the predicate of a sentence: it waits, with the GIL or without it; it
+            computes, likewise; it is bound by page faults; it is a coroutine function.
         model: what it should run on, on this machine.
         gains: by which factor that is faster than one call after the other, by the number of
             processors: for 2, 4, and as many as there are here.
