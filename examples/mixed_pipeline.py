@@ -1,8 +1,8 @@
 """Fetch pages, compute something about each, and add it all up: waiting and computing at once.
 
-Most programs that take long do both: they wait for something far away, and they compute. Threads are
-right for the waiting and cannot share the computing; processes are right for the computing and too
-dear to wait in. A pipeline gives each stage what fits it, and all stages work at the same time.
+Most programs that take long do both: they wait for something far away, and they compute. Threads
+are right for the waiting and cannot share the computing; processes are right for the computing and
+too dear to wait in. A pipeline gives each stage what fits it, and all stages work at the same time.
 
     python mixed_pipeline.py
     python mixed_pipeline.py --progress

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from juggler._progress import Display, Setting
     from juggler.policy import Policy, Rate
 
+__all__ = ["Pipeline", "StageReport", "Stream", "pipeline"]
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
@@ -182,7 +184,9 @@ class Pipeline(Generic[T_co]):
 
 
 def pipeline(source: Iterable[T] | AsyncIterable[T]) -> Pipeline[T]:
-    """Begin a pipeline: stages on different models, joined by bounded queues. ::
+    """Begin a pipeline: stages on different models, joined by bounded queues.
+
+    ::
 
         counts = (
             juggler.pipeline(urls)
@@ -491,9 +495,9 @@ class _Pump:
 class Stream(Iterator[T_co], AsyncIterator[T_co], Generic[T_co]):
     """What comes out of a pipeline: for ``for`` or, in a coroutine, for ``async for``.
 
-    It begins with the first item that is asked for, or with ``with``. It is closed by its last item,
-    by an error, by `close`, at the end of ``with``, and when nothing refers to it any more. One
-    thread or task at a time may iterate.
+    It begins with the first item that is asked for, or with ``with``. It is closed by its last
+    item, by an error, by `close`, at the end of ``with``, and when nothing refers to it any more.
+    One thread or task at a time may iterate.
     """
 
     def __init__(

@@ -15,6 +15,8 @@ from typing import Any, TypeVar, overload
 
 from juggler import _works, threading
 
+__all__ = ["shutdown"]
+
 T = TypeVar("T")
 
 _log = logging.getLogger("juggler.shutdown")
@@ -23,7 +25,9 @@ _CANCELLED = 1.0
 
 
 class shutdown:  # noqa: N801 - used like a function, as contextlib's and asyncio's are
-    """Ends the block in order when the program is told to end. ::
+    """Ends the block in order when the program is told to end.
+
+    ::
 
         with juggler.shutdown(grace=10) as stop:
             pool = stop.add(futures.ThreadPoolExecutor())
