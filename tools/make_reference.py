@@ -37,6 +37,8 @@ STAND_INS = {
     "multiprocessing.connection": "multiprocessing",
     "multiprocessing.managers": "multiprocessing",
     "_map": None,
+    "_pipelines": None,
+    "_shutdown": None,
     "downloads": None,
     "joblib": None,
     "policy": None,

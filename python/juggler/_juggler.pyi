@@ -77,6 +77,7 @@ __all__ = [
     "PolicyLimit",
     "PolicyRate",
     "PriorityQueue",
+    "Probe",
     "ProcessPool",
     "ProcessPoolEngine",
     "ProcessQueue",
