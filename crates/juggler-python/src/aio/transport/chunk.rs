@@ -24,6 +24,11 @@ impl Bytes {
         crate::aio::callback::owned(object).map(Self)
     }
 
+    /// Another reference to the same.
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self(self.0.clone_ref(py))
+    }
+
     /// The object.
     pub fn into_obj(self) -> Obj {
         self.0
@@ -47,14 +52,16 @@ impl AsRef<[u8]> for Bytes {
 }
 
 /// What was passed to be written.
-pub enum Chunk {
+pub enum Chunk<'a> {
     /// Never changes, so it can be kept.
     Bytes(Bytes),
     /// May be changed by the program as soon as the call returns: what is kept must be copied.
     Borrowed(Buffer),
+    /// Belongs to the caller, likewise.
+    Slice(&'a [u8]),
 }
 
-impl Chunk {
+impl Chunk<'_> {
     /// What `object` holds.
     ///
     /// # Errors
@@ -90,16 +97,37 @@ impl Chunk {
         match self {
             Self::Bytes(bytes) => Ok((bytes, written)),
             Self::Borrowed(buffer) => Ok((Bytes::copy(py, &buffer.bytes()[written..])?, 0)),
+            Self::Slice(bytes) => Ok((Bytes::copy(py, &bytes[written..])?, 0)),
         }
     }
 }
 
-impl AsRef<[u8]> for Chunk {
+impl AsRef<[u8]> for Chunk<'_> {
     #[inline]
     fn as_ref(&self) -> &[u8] {
         match self {
             Self::Bytes(bytes) => bytes.as_ref(),
             Self::Borrowed(buffer) => buffer.bytes(),
+            Self::Slice(bytes) => bytes,
         }
     }
+}
+
+/// What is to be kept of each item; those without bytes are left out.
+///
+/// # Errors
+/// `TypeError` if one can't be written; what the iterable raises.
+pub fn chunks_of(list: &Bound<'_, PyAny>) -> PyResult<Vec<Bytes>> {
+    let py = list.py();
+    let mut chunks = Vec::new();
+    for item in list.try_iter()? {
+        let item = item?;
+        let keep = || {
+            let chunk = Chunk::new(py, item.as_ptr())?;
+            if chunk.as_ref().is_empty() { Ok(None) } else { chunk.keep(py, 0).map(Some) }
+        };
+        let kept = keep().map_err(|raised: Raised| raised.fetch(py))?;
+        chunks.extend(kept.map(|(bytes, _)| bytes));
+    }
+    Ok(chunks)
 }

@@ -1,0 +1,213 @@
+"""Servers that send back what comes, and child processes: CPU time of the server per round trip.
+
+The client is another process, the same for all (`echo_client.py`). The clock begins when the
+connection is made, its handshake included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from harness.contenders import Contender
+from harness.measure import Bench, Effort, bench
+
+GROUP = "event loop: network"
+
+_CLIENT = Path(__file__).with_name("echo_client.py")
+_CERTIFICATE = Path(__file__).parents[3] / "tests/loop/localhost.pem"
+_SIZES = {"1 KiB": 1024, "64 KiB": 64 * 1024}
+_clock = time.process_time
+
+Sample = Callable[[], float]
+
+
+class _Run:
+    """What a server measures of one connection."""
+
+    def __init__(self, loop: Any) -> None:
+        self.ended: asyncio.Future[float] = loop.create_future()
+        self.began = 0.0
+
+    def begin(self) -> None:
+        """The connection is made."""
+        self.began = _clock()
+
+    def end(self) -> None:
+        """It is lost."""
+        if not self.ended.done():
+            self.ended.set_result(_clock() - self.began)
+
+
+class _Echo(asyncio.Protocol, asyncio.DatagramProtocol):
+    """Sends back what comes."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._run.begin()
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if data:
+            self._transport.sendto(data, addr)
+        else:
+            self._run.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._run.end()
+
+
+Serve = Callable[[Contender, Any, _Run, "ssl.SSLContext | None"], Coroutine[Any, Any, Any]]
+"""Starts a server; what comes of it tells the address of `sockets[0]`, and can be closed."""
+
+
+async def _protocol(
+    contender: Contender, loop: Any, run: _Run, context: ssl.SSLContext | None
+) -> Any:
+    return await loop.create_server(lambda: _Echo(run), "127.0.0.1", 0, ssl=context)
+
+
+async def _streams(
+    contender: Contender, loop: Any, run: _Run, context: ssl.SSLContext | None
+) -> Any:
+    async def serve(reader: Any, writer: Any) -> None:
+        run.begin()
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+        run.end()
+
+    return await contender.classes["start_server"](serve, "127.0.0.1", 0, ssl=context)
+
+
+class _Listener:
+    """A socket that is listened at without a server."""
+
+    def __init__(self, kind: socket.SocketKind, closing: Callable[[], object]) -> None:
+        self.sockets = [socket.socket(type=kind)]
+        self.sockets[0].setblocking(False)
+        self.sockets[0].bind(("127.0.0.1", 0))
+        self._closing = closing
+
+    def close(self) -> None:
+        """End it."""
+        self._closing()
+        self.sockets[0].close()
+
+
+async def _sockets(
+    contender: Contender, loop: Any, run: _Run, context: ssl.SSLContext | None
+) -> Any:
+    async def serve() -> None:
+        connection, _ = await loop.sock_accept(listener.sockets[0])
+        with connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            run.begin()
+            while data := await loop.sock_recv(connection, 65536):
+                await loop.sock_sendall(connection, data)
+        run.end()
+
+    listener = _Listener(socket.SOCK_STREAM, lambda: task.cancel())
+    listener.sockets[0].listen()
+    task = loop.create_task(serve())
+    return listener
+
+
+async def _datagrams(
+    contender: Contender, loop: Any, run: _Run, context: ssl.SSLContext | None
+) -> Any:
+    listener = _Listener(socket.SOCK_DGRAM, lambda: transport.close())
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Echo(run), sock=listener.sockets[0])
+    return listener
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_CERTIFICATE)
+    return context
+
+
+def _row(name: str, serve: Serve, kind: str, size: int, trips: int, *needs: str) -> Bench:
+    def prepare(contender: Contender, effort: Effort) -> Sample:
+        loop = contender.classes["new_event_loop"]()
+        count = effort.count(trips)
+        client = subprocess.Popen(
+            [sys.executable, _CLIENT, kind, str(size), str(count)], stdin=subprocess.PIPE, text=True
+        )
+        context = _server_context() if kind == "tls" else None
+        orders = client.stdin
+        assert orders is not None
+
+        async def connection() -> float:
+            run = _Run(loop)
+            server = await serve(contender, loop, run, context)
+            address = server.sockets[0].getsockname()
+            print(json.dumps(address), file=orders, flush=True)
+            try:
+                return await run.ended / count
+            finally:
+                server.close()
+
+        return lambda: loop.run_until_complete(connection())  # type: ignore[no-any-return]
+
+    return bench(GROUP, name, ["new_event_loop", *needs], prepare)
+
+
+def _spawning(contender: Contender, effort: Effort) -> Sample:
+    loop = contender.classes["new_event_loop"]()
+    count = effort.count(40)
+    spawn: Callable[..., Awaitable[Any]] = contender.classes["create_subprocess_exec"]
+
+    async def children() -> None:
+        for _ in repeat(None, count):
+            child = await spawn("/bin/true")
+            await child.wait()
+
+    def sample() -> float:
+        asyncio.set_event_loop(loop)  # its child watcher is the policy's before 3.12
+        began = _clock()
+        loop.run_until_complete(children())
+        return (_clock() - began) / count
+
+    return sample
+
+
+ROWS = [
+    *(
+        _row(f"TCP echo, protocol, {name}", _protocol, "tcp", size, 1_000)
+        for name, size in _SIZES.items()
+    ),
+    *(
+        _row(f"TCP echo, streams, {name}", _streams, "tcp", size, 1_000, "start_server")
+        for name, size in _SIZES.items()
+    ),
+    *(
+        _row(f"TLS echo, protocol, {name}", _protocol, "tls", size, 1_000)
+        for name, size in _SIZES.items()
+    ),
+    *(
+        _row(f"TLS echo, streams, {name}", _streams, "tls", size, 1_000, "start_server")
+        for name, size in _SIZES.items()
+    ),
+    *(
+        _row(f"TCP echo, sock_recv and sock_sendall, {name}", _sockets, "tcp", size, 1_000)
+        for name, size in _SIZES.items()
+    ),
+    _row("UDP echo, protocol, 1 KiB", _datagrams, "udp", 1024, 1_000),
+    bench(GROUP, "a child process", ["new_event_loop", "create_subprocess_exec"], _spawning),
+]
