@@ -30,6 +30,8 @@ PARTS = (
     "locks",
     "queues",
     "streams",
+    "ssl",
+    "sslproto",
 )
 
 

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::openssl::Outcome;
-use super::transport::{Stage, Tls, this_of};
+use super::transport::{Stage, Tls, as_tls};
 use crate::aio::entry::{Entry, Kind};
 use crate::aio::streams::{StreamReader, after_end};
 use crate::aio::transport::chunk::{Bytes, Chunk};
@@ -19,9 +19,7 @@ use pyo3::prelude::*;
 static PROCEED: Kind = Kind { run: proceed, is_cancelled: |_| false };
 
 fn proceed(py: Python<'_>, object: Obj) -> Result<(), Raised> {
-    let bound = object.into_bound(py);
-    // SAFETY: entries of this kind are such.
-    let this = this_of(unsafe { bound.cast_unchecked() });
+    let Some(this) = as_tls(py, &object) else { return Ok(()) };
     let proceeded = in_context(&this.context, || this.proceed());
     proceeded.or_else(|raised| this.report("Exception while TLS went on after a pause", raised))
 }
@@ -106,9 +104,9 @@ impl This<'_, '_, Tls> {
                 reader.notify()?;
             }
             Sink::Tls(outer) => {
-                let outer = outer.bind(py);
-                // SAFETY: it was found to be one when the protocol was set.
-                this_of(unsafe { outer.cast_unchecked() }).receive(data)?;
+                if let Some(outer) = as_tls(py, outer) {
+                    outer.receive(data)?;
+                }
             }
             Sink::Protocol | Sink::Buffered => {
                 let data = Bytes::copy(py, data)?.into_obj();

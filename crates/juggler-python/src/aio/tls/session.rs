@@ -104,7 +104,7 @@ impl Session {
         }
         match self.object.bind(py).call_method1(intern!(py, "read"), (to.len(),)) {
             Ok(bytes) => {
-                let bytes: &[u8] = bytes.extract().map_err(|error| Raised::from_err(py, error.into()))?;
+                let bytes = bytes.cast::<PyBytes>().map_err(|error| Raised::from_err(py, error.into()))?.as_bytes();
                 let count = bytes.len().min(to.len());
                 to[..count].copy_from_slice(&bytes[..count]);
                 Ok(if count == 0 { Outcome::End } else { Outcome::Some(count) })

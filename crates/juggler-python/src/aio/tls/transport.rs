@@ -414,7 +414,8 @@ impl Tls {
     }
 
     /// For CPython's tests: puts `data` where it waits to be encrypted.
-    fn _test__append_write_backlog(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    #[pyo3(name = "_test__append_write_backlog")]
+    fn append_to_backlog(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let kept = Chunk::new(py, data.as_ptr()).and_then(|chunk| chunk.keep(py, 0));
         let (bytes, _) = kept.map_err(|raised| raised.fetch(py))?;
