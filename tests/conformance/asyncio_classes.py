@@ -31,7 +31,6 @@ PARTS = (
     "queues",
     "streams",
     "ssl",
-    "sslproto",
 )
 
 

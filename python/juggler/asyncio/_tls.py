@@ -140,12 +140,13 @@ class TLS(_juggler.TlsTransport):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell the program's protocol, if it knows of the connection, and let everything go."""
-        if self._stage != _HANDSHAKE and self._is_told:
-            self._is_told = False
-            self._loop.call_soon(self._app_protocol.connection_lost, exc)
+        protocol = self._app_protocol if self._is_told and self._stage != _HANDSHAKE else None
+        self._is_told = False
         self._forget()
         self._wake(exc)
         self._stop_timer()
+        if protocol is not None:
+            protocol.connection_lost(exc)
 
     def eof_received(self) -> bool | None:
         """Finish: the other side sends no more, whether it has said so by TLS or not."""
@@ -420,6 +421,7 @@ async def start(
         transport.close()
         for handle in handles:
             handle.cancel()
+        waiter = None  # whose exception refers to this frame
         raise
     return tls
 
