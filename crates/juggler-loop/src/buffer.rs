@@ -188,9 +188,11 @@ impl Scratch {
         Self(SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SCRATCH]))
     }
 
-    /// Makes it larger.
-    pub fn grow(&mut self) {
-        self.0.resize(self.0.len() * 2, 0);
+    /// Sees to it that there is room for `size` bytes.
+    pub fn reserve(&mut self, size: usize) {
+        if self.0.len() < size {
+            self.0.resize(size, 0);
+        }
     }
 }
 

@@ -2,12 +2,13 @@
 #![allow(unsafe_code)]
 
 use crate::aio::stdlib::Import;
-use juggler_loop::buffer::{ReadBuffer, SCRATCH};
+use juggler_loop::buffer::{ReadBuffer, SCRATCH, Scratch};
 use juggler_sync::guarded::Guarded;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
@@ -130,8 +131,38 @@ impl Library {
 struct Wires {
     /// Has come, and was not read yet.
     incoming: ReadBuffer,
+    /// Came just now, after that: where it was received, and which part is left.
+    fresh: Option<(Scratch, Range<usize>)>,
     /// Was written, and is not sent yet.
     outgoing: Vec<u8>,
+}
+
+impl Wires {
+    fn waiting(&self) -> usize {
+        self.incoming.len() + self.fresh.as_ref().map_or(0, |(_, rest)| rest.len())
+    }
+
+    /// Moves what has come to `to`, as much as there is room for. Returns how much.
+    fn take(&mut self, to: &mut [u8]) -> usize {
+        if !self.incoming.is_empty() {
+            let count = self.incoming.len().min(to.len());
+            to[..count].copy_from_slice(&self.incoming.as_slice()[..count]);
+            self.incoming.consume(count);
+            return count;
+        }
+        let Some((place, rest)) = &mut self.fresh else { return 0 };
+        let count = rest.len().min(to.len());
+        to[..count].copy_from_slice(&place[rest.start..rest.start + count]);
+        rest.start += count;
+        count
+    }
+
+    /// Keeps what is left of what came just now. Returns where it was.
+    fn settle(&mut self) -> Option<Scratch> {
+        let (place, rest) = self.fresh.take()?;
+        self.incoming.extend(&place[rest]);
+        Some(place)
+    }
 }
 
 /// The wires of a BIO of ours.
@@ -150,14 +181,12 @@ unsafe extern "C" fn read(bio: Pointer, to: *mut u8, length: c_int) -> c_int {
     // SAFETY: a BIO of ours, and a place of that length.
     unsafe {
         (library.BIO_clear_flags)(bio, FLAGS_OF_RETRY);
-        let mut wires = wires_of(library, bio).lock();
-        let count = wires.incoming.len().min(usize::try_from(length).unwrap_or(0));
+        let to = std::slice::from_raw_parts_mut(to, usize::try_from(length).unwrap_or(0));
+        let count = wires_of(library, bio).lock().take(to);
         if count == 0 {
             (library.BIO_set_flags)(bio, FLAG_READ | FLAG_SHOULD_RETRY);
             return -1;
         }
-        std::ptr::copy_nonoverlapping(wires.incoming.as_slice().as_ptr(), to, count);
-        wires.incoming.consume(count);
         count as c_int
     }
 }
@@ -280,12 +309,31 @@ impl Native {
 
     /// Puts what has come where OpenSSL reads.
     pub fn feed(&self, bytes: &[u8]) {
-        self.wires().lock().incoming.extend(bytes);
+        let mut wires = self.wires().lock();
+        let place = wires.settle();
+        wires.incoming.extend(bytes);
+        drop(wires);
+        drop(place);
+    }
+
+    /// The same for the first `count` bytes of `place`, which are not copied: [`settle`](Self::settle) in the end.
+    pub fn lend(&self, place: Scratch, count: usize) {
+        let mut wires = self.wires().lock();
+        let before = wires.settle();
+        wires.fresh = Some((place, 0..count));
+        drop(wires);
+        drop(before);
+    }
+
+    /// Copies what was not read of what was lent.
+    pub fn settle(&self) {
+        let place = self.wires().lock().settle();
+        drop(place);
     }
 
     /// How much has come, and was not read yet.
     pub fn waiting(&self) -> usize {
-        self.wires().lock().incoming.len()
+        self.wires().lock().waiting()
     }
 
     /// How much is to be sent.

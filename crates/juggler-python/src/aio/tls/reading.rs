@@ -5,7 +5,7 @@ use super::openssl::Outcome;
 use super::transport::{Stage, Tls, as_tls};
 use crate::aio::entry::{Entry, Kind};
 use crate::aio::streams::{StreamReader, after_end};
-use crate::aio::transport::chunk::{Bytes, Chunk};
+use crate::aio::transport::chunk::{Bytes, Chunk, NewBytes};
 use crate::aio::transport::sink::{Sink, get_buffer, integer};
 use crate::aio::transport::stream::as_stream;
 use crate::aio::transport::{call_method, in_context};
@@ -14,6 +14,9 @@ use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use juggler_loop::buffer::Scratch;
 use pyo3::intern;
 use pyo3::prelude::*;
+
+/// What a record holds at most: so much may have been decrypted before, and not been asked for.
+const PLAIN_RECORD: usize = 16 * 1024;
 
 /// Goes on with what has come, in a turn of its own.
 static PROCEED: Kind = Kind { run: proceed, is_cancelled: |_| false };
@@ -32,6 +35,17 @@ impl This<'_, '_, Tls> {
     pub fn receive(self, bytes: &[u8]) -> Result<(), Raised> {
         self.session.feed(self.py(), bytes)?;
         self.proceed()
+    }
+
+    /// The same for the first `count` bytes of `place`.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn receive_lent(self, place: Scratch, count: usize) -> Result<(), Raised> {
+        self.session.lend(self.py(), place, count)?;
+        let proceeded = self.proceed();
+        self.session.settle();
+        proceeded
     }
 
     /// Does with what has come what belongs to the stage.
@@ -77,35 +91,34 @@ impl This<'_, '_, Tls> {
     /// Gives all that can be decrypted to `sink`, at once. Says whether it was the end.
     fn read_all(self, sink: &Sink) -> Result<bool, Raised> {
         let py = self.py();
-        let mut place = Scratch::take();
-        let mut count = 0;
-        let ended = loop {
-            if count == place.len() {
-                place.grow();
+        let waiting = self.session.waiting(py)?;
+        // Much is decrypted to where it is to be, instead of being copied there.
+        if matches!(sink, Sink::Protocol) && waiting > PLAIN_RECORD {
+            let mut data = NewBytes::new(waiting + PLAIN_RECORD)?;
+            let (count, ended) = self.decrypt(data.place())?;
+            if count > 0 {
+                let data = data.finish(count)?;
+                drop(self.tell(intern!(py, "data_received"), Some(data.as_ptr()))?);
             }
-            match self.call(|session| session.read(py, &mut place[count..]))? {
-                Outcome::Some(more) => count += more,
-                Outcome::Again => break false,
-                Outcome::End => break true,
-            }
-        };
-        let data = &place[..count];
-        if data.is_empty() {
             return Ok(ended);
         }
+        let mut place = Scratch::take();
+        place.reserve(waiting + PLAIN_RECORD);
+        let (count, ended) = self.decrypt(&mut place)?;
+        let data = &place[..count];
         match sink {
+            _ if data.is_empty() => {}
             Sink::Reader(reader) => {
                 // SAFETY: it is a reader, and lives as long as the reference.
                 let reader: This<'_, '_, StreamReader> = unsafe { This::new(py, reader.as_ptr()) };
                 if !reader.put(data) {
                     return Err(after_end(py));
                 }
-                drop(place);
                 reader.notify()?;
             }
             Sink::Tls(outer) => {
                 if let Some(outer) = as_tls(py, outer) {
-                    outer.receive(data)?;
+                    outer.receive_lent(place, count)?;
                 }
             }
             Sink::Protocol | Sink::Buffered => {
@@ -117,6 +130,22 @@ impl This<'_, '_, Tls> {
         Ok(ended)
     }
 
+    /// Decrypts all that has come, or as much as `place` has room for: the rest has its turn later. Says how much it was, and
+    /// whether the end came after it.
+    fn decrypt(self, place: &mut [u8]) -> Result<(usize, bool), Raised> {
+        let py = self.py();
+        let mut count = 0;
+        while count < place.len() {
+            match self.call(|session| session.read(py, &mut place[count..]))? {
+                Outcome::Some(more) => count += more,
+                Outcome::Again => return Ok((count, false)),
+                Outcome::End => return Ok((count, true)),
+            }
+        }
+        self.proceed_later();
+        Ok((count, false))
+    }
+
     /// Decrypts into the protocol's own buffer. Says whether it was the end.
     fn read_into_protocol(self) -> Result<bool, Raised> {
         let py = self.py();
@@ -124,18 +153,7 @@ impl This<'_, '_, Tls> {
         let buffer = get_buffer(py, &protocol, self.session.waiting(py)? as isize)?;
         // SAFETY: the buffer is held, can be written to, and is as long as it says. Nothing else is done with it meanwhile.
         let place = unsafe { std::slice::from_raw_parts_mut(buffer.start(), buffer.bytes().len()) };
-        let mut count = 0;
-        let ended = loop {
-            if count == place.len() {
-                self.proceed_later();
-                break false;
-            }
-            match self.call(|session| session.read(py, &mut place[count..]))? {
-                Outcome::Some(more) => count += more,
-                Outcome::Again => break false,
-                Outcome::End => break true,
-            }
-        };
+        let (count, ended) = self.decrypt(place)?;
         drop(buffer);
         if count > 0 {
             let count = integer(count as isize)?;

@@ -5,6 +5,7 @@ use super::openssl::{Native, Outcome};
 use crate::aio::stdlib::Import;
 use crate::obj::Obj;
 use crate::raw::Raised;
+use juggler_loop::buffer::Scratch;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -55,6 +56,27 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// The same for the first `count` bytes of `place`; [`settle`](Self::settle) in the end.
+    ///
+    /// # Errors
+    /// What the memory BIO raises.
+    pub fn lend(&self, py: Python<'_>, place: Scratch, count: usize) -> Result<(), Raised> {
+        match &self.native {
+            Some(native) => {
+                native.lend(place, count);
+                Ok(())
+            }
+            None => self.feed(py, &place[..count]),
+        }
+    }
+
+    /// Keeps what was not read of what was lent.
+    pub fn settle(&self) {
+        if let Some(native) = &self.native {
+            native.settle();
+        }
     }
 
     /// How much has come, and was not read yet.

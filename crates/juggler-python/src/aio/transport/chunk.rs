@@ -51,6 +51,50 @@ impl AsRef<[u8]> for Bytes {
     }
 }
 
+unsafe extern "C" {
+    // Documented and exported by every CPython; PyO3 does not declare it.
+    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::os::raw::c_int;
+}
+
+/// A bytes object that is being filled.
+pub struct NewBytes(Obj);
+
+impl NewBytes {
+    /// With room for `size` bytes.
+    ///
+    /// # Errors
+    /// `MemoryError`
+    pub fn new(size: usize) -> Result<Self, Raised> {
+        // SAFETY: who calls is attached; what is in it is written before anybody sees it.
+        let object = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), size as ffi::Py_ssize_t) };
+        crate::aio::callback::owned(object).map(Self)
+    }
+
+    /// Where it is filled.
+    pub fn place(&mut self) -> &mut [u8] {
+        // SAFETY: nobody else has the object, and so much memory is its. What is in there are any bytes.
+        unsafe {
+            let start = ffi::PyBytes_AsString(self.0.as_ptr()).cast::<u8>();
+            std::slice::from_raw_parts_mut(start, ffi::PyBytes_Size(self.0.as_ptr()).unsigned_abs())
+        }
+    }
+
+    /// The object, with as many bytes as were filled in.
+    ///
+    /// # Errors
+    /// `MemoryError`
+    pub fn finish(self, count: usize) -> Result<Obj, Raised> {
+        let mut object = self.0.into_ptr();
+        // SAFETY: the only reference to a bytes object; it is gone if this fails.
+        unsafe {
+            if _PyBytes_Resize(&raw mut object, count as ffi::Py_ssize_t) < 0 {
+                return Err(Raised);
+            }
+            Ok(Obj::from_owned(object))
+        }
+    }
+}
+
 /// What was passed to be written.
 pub enum Chunk<'a> {
     /// Never changes, so it can be kept.

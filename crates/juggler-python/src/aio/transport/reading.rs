@@ -107,7 +107,7 @@ fn read_into_tls(this: This<'_, '_, Stream>, tls: &Obj) -> Result<(), Raised> {
     let received = Received::new(net::receive(this.fd, &mut place), |count| count);
     let Some(count) = this.received(received)? else { return Ok(()) };
     let Some(tls) = as_tls(py, tls) else { return Ok(()) };
-    let told = tls.receive(&place[..count]);
+    let told = tls.receive_lent(place, count);
     told.or_else(|raised| this.fail_raised(raised, "Fatal error: protocol.buffer_updated() call failed."))
 }
 
