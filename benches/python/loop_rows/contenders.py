@@ -23,7 +23,8 @@ def _peer(name: str) -> Contender:
 def _classes(module: ModuleType, new_event_loop: Callable[[], object]) -> dict[str, Any]:
     """What the rows use: a loop, and what of `module` runs on it."""
     names = ("create_subprocess_exec", "start_server")
-    return {"new_event_loop": new_event_loop, **{name: getattr(module, name) for name in names}}
+    own = {"new_event_loop": new_event_loop, "serve": None}
+    return {**own, **{name: getattr(module, name) for name in names}}
 
 
 def contenders() -> list[Contender]:
@@ -39,4 +40,6 @@ def contenders() -> list[Contender]:
         ),
         _peer("uvloop"),
         _peer("rloop"),
+        # No loop: what the system calls, and OpenSSL, cost in any case.
+        Contender("blocking", "a socket of this interpreter's", {"serve": None}, informative=True),
     ]

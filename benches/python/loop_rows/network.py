@@ -1,7 +1,8 @@
 """Servers that send back what comes, and child processes: CPU time of the server per round trip.
 
 The client is another process, the same for all (`echo_client.py`). The clock begins when the
-connection is made, its handshake included.
+connection is made, its handshake included. "blocking" is no loop but a socket that waits in `recv`:
+what it costs is the system's and OpenSSL's work, which no loop can save.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from harness.contenders import Contender
 from harness.measure import Bench, Effort, bench
@@ -142,9 +143,22 @@ def _server_context() -> ssl.SSLContext:
     return context
 
 
-def _row(name: str, serve: Serve, kind: str, size: int, trips: int, *needs: str) -> Bench:
+def _blocking(kind: str, context: ssl.SSLContext | None, orders: TextIO) -> float:
+    """What the fastest server costs: one that waits in `recv`."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(json.dumps(listener.getsockname()), file=orders, flush=True)
+        plain, _ = listener.accept()
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    place = memoryview(bytearray(256 * 1024))
+    with context.wrap_socket(plain, server_side=True) if context else plain as connection:
+        began = _clock()
+        while count := connection.recv_into(place):
+            connection.sendall(place[:count])
+        return _clock() - began
+
+
+def _row(name: str, serve: Serve, kind: str, size: int, trips: int, need: str) -> Bench:
     def prepare(contender: Contender, effort: Effort) -> Sample:
-        loop = contender.classes["new_event_loop"]()
         count = effort.count(trips)
         client = subprocess.Popen(
             [sys.executable, _CLIENT, kind, str(size), str(count)], stdin=subprocess.PIPE, text=True
@@ -152,6 +166,9 @@ def _row(name: str, serve: Serve, kind: str, size: int, trips: int, *needs: str)
         context = _server_context() if kind == "tls" else None
         orders = client.stdin
         assert orders is not None
+        if contender.name == "blocking":
+            return lambda: _blocking(kind, context, orders) / count
+        loop = contender.classes["new_event_loop"]()
 
         async def connection() -> float:
             run = _Run(loop)
@@ -165,7 +182,7 @@ def _row(name: str, serve: Serve, kind: str, size: int, trips: int, *needs: str)
 
         return lambda: loop.run_until_complete(connection())  # type: ignore[no-any-return]
 
-    return bench(GROUP, name, ["new_event_loop", *needs], prepare)
+    return bench(GROUP, name, [need], prepare)
 
 
 def _spawning(contender: Contender, effort: Effort) -> Sample:
@@ -189,7 +206,7 @@ def _spawning(contender: Contender, effort: Effort) -> Sample:
 
 ROWS = [
     *(
-        _row(f"TCP echo, protocol, {name}", _protocol, "tcp", size, 1_000)
+        _row(f"TCP echo, protocol, {name}", _protocol, "tcp", size, 1_000, "serve")
         for name, size in _SIZES.items()
     ),
     *(
@@ -197,7 +214,7 @@ ROWS = [
         for name, size in _SIZES.items()
     ),
     *(
-        _row(f"TLS echo, protocol, {name}", _protocol, "tls", size, 1_000)
+        _row(f"TLS echo, protocol, {name}", _protocol, "tls", size, 1_000, "serve")
         for name, size in _SIZES.items()
     ),
     *(
@@ -205,9 +222,9 @@ ROWS = [
         for name, size in _SIZES.items()
     ),
     *(
-        _row(f"TCP echo, sock_recv and sock_sendall, {name}", _sockets, "tcp", size, 1_000)
+        _row(f"TCP echo, sock_recv and sock_sendall, {name}", _sockets, "tcp", size, 1_000, "serve")
         for name, size in _SIZES.items()
     ),
-    _row("UDP echo, protocol, 1 KiB", _datagrams, "udp", 1024, 1_000),
+    _row("UDP echo, protocol, 1 KiB", _datagrams, "udp", 1024, 1_000, "new_event_loop"),
     bench(GROUP, "a child process", ["new_event_loop", "create_subprocess_exec"], _spawning),
 ]
