@@ -469,8 +469,8 @@ def test_a_wrong_name_is_refused(any_loop: Loop) -> None:
 @pytest.mark.parametrize("name", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
 def test_timeouts_are_positive(any_loop: Loop, name: str) -> None:
     async def main() -> None:
+        options: Any = {name: 0}
         with pair() as (one, _), pytest.raises(ValueError, match="positive number"):
-            options: Any = {name: 0}
             await any_loop.create_connection(
                 asyncio.Protocol, sock=one, ssl=client_context(), server_hostname="x", **options
             )
@@ -498,9 +498,7 @@ def test_start_tls(any_loop: Loop, layers: int) -> None:
         client: Any
         server: Any
         client, ours = await any_loop.create_connection(lambda: Recorder(any_loop), sock=one)
-        server, theirs = await any_loop.connect_accepted_socket(
-            lambda: Recorder(any_loop), other
-        )
+        server, theirs = await any_loop.connect_accepted_socket(lambda: Recorder(any_loop), other)
         for _ in range(layers):
             client, server = await upgraded(any_loop, client, server)
         assert ours.events == theirs.events == ["made"]
@@ -657,7 +655,7 @@ def test_streams(make: Callable[[], Loop], module: Any) -> None:
     loop.close()
 
 
-# -------------------------------------------------------------------- bytes are neither lost nor reordered
+# -------------------------------------------------------------------- random steps
 
 SIZES = st.integers(1, 70_000)
 STEPS = st.lists(
@@ -759,9 +757,7 @@ def faulty_peer(
             )
             other, _ = await asyncio.to_thread(listener.accept)
             other.settimeout(10)
-            secure = await asyncio.to_thread(
-                server_context().wrap_socket, other, server_side=True
-            )
+            secure = await asyncio.to_thread(server_context().wrap_socket, other, server_side=True)
             with secure:
                 await connecting
                 await peer(secure)
@@ -824,9 +820,7 @@ def test_a_peer_that_does_not_answer_the_end(any_loop: Loop) -> None:
                 )
             )
             other, _ = await asyncio.to_thread(listener.accept)
-            secure = await asyncio.to_thread(
-                server_context().wrap_socket, other, server_side=True
-            )
+            secure = await asyncio.to_thread(server_context().wrap_socket, other, server_side=True)
             with secure:
                 transport, _ = await connecting
                 transport.close()
@@ -910,8 +904,7 @@ def test_connections_leave_nothing(any_loop: Loop) -> None:
         transport.write(b"data")
         await until(lambda: theirs.data)
         await ended(ours, theirs)
-        left = [context, transport, ours, theirs]
-        return [weakref.ref(object) for object in left]
+        return [weakref.ref(part) for part in (context, transport, ours, theirs)]
 
     async def main() -> None:
         await once()

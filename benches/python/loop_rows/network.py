@@ -1,13 +1,15 @@
 """Servers that send back what comes, and child processes: CPU time of the server per round trip.
 
-The client is another process, the same for all (`echo_client.py`). The clock begins when the
-connection is made, its handshake included. "blocking" is no loop but a socket that waits in `recv`:
-what it costs is the system's and OpenSSL's work, which no loop can save.
+The client is another process, the same for all (`echo_client.py`), with several connections that
+are all in use, so that the server hardly ever sleeps. The clock begins when they are made.
+"blocking" is no loop but a socket that waits in `recv`: what it costs is the system's and OpenSSL's
+work, most of which no loop can save.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import ssl
@@ -17,10 +19,11 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from itertools import repeat
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from harness.contenders import Contender
 from harness.measure import Bench, Effort, bench
+from loop_rows.echo_client import CONNECTIONS
 
 GROUP = "event loop: network"
 
@@ -33,20 +36,24 @@ Sample = Callable[[], float]
 
 
 class _Run:
-    """What a server measures of one connection."""
+    """What a server measures: from when all connections are made until they are lost."""
 
-    def __init__(self, loop: Any) -> None:
+    def __init__(self, loop: Any, connections: int) -> None:
         self.ended: asyncio.Future[float] = loop.create_future()
-        self.began = 0.0
+        self._to_begin = self._to_end = connections
+        self._began = 0.0
 
     def begin(self) -> None:
-        """The connection is made."""
-        self.began = _clock()
+        """A connection is made."""
+        self._to_begin -= 1
+        if not self._to_begin:
+            self._began = _clock()
 
     def end(self) -> None:
-        """It is lost."""
-        if not self.ended.done():
-            self.ended.set_result(_clock() - self.began)
+        """A connection is lost."""
+        self._to_end -= 1
+        if not self._to_end:
+            self.ended.set_result(_clock() - self._began)
 
 
 class _Echo(asyncio.Protocol, asyncio.DatagramProtocol):
@@ -114,8 +121,7 @@ class _Listener:
 async def _sockets(
     contender: Contender, loop: Any, run: _Run, context: ssl.SSLContext | None
 ) -> Any:
-    async def serve() -> None:
-        connection, _ = await loop.sock_accept(listener.sockets[0])
+    async def serve(connection: socket.socket) -> None:
         with connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             run.begin()
@@ -123,9 +129,14 @@ async def _sockets(
                 await loop.sock_sendall(connection, data)
         run.end()
 
-    listener = _Listener(socket.SOCK_STREAM, lambda: task.cancel())
-    listener.sockets[0].listen()
-    task = loop.create_task(serve())
+    async def accept() -> None:
+        for _ in range(CONNECTIONS):
+            connection, _ = await loop.sock_accept(listener.sockets[0])
+            tasks.append(loop.create_task(serve(connection)))
+
+    listener = _Listener(socket.SOCK_STREAM, lambda: [task.cancel() for task in tasks])
+    listener.sockets[0].listen(CONNECTIONS)
+    tasks = [loop.create_task(accept())]
     return listener
 
 
@@ -143,23 +154,33 @@ def _server_context() -> ssl.SSLContext:
     return context
 
 
-def _blocking(kind: str, context: ssl.SSLContext | None, orders: TextIO) -> float:
-    """What the fastest server costs: one that waits in `recv`."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        print(json.dumps(listener.getsockname()), file=orders, flush=True)
-        plain, _ = listener.accept()
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _blocking(kind: str, context: ssl.SSLContext | None, orders: IO[str]) -> float:
+    """What the fastest server costs: one that waits in `recv`, and knows whose turn it is."""
     place = memoryview(bytearray(256 * 1024))
-    with context.wrap_socket(plain, server_side=True) if context else plain as connection:
+    with (
+        contextlib.ExitStack() as stack,
+        socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS) as listener,
+    ):
+        print(json.dumps(listener.getsockname()), file=orders, flush=True)
+        left = []
+        for _ in range(CONNECTIONS):
+            plain, _ = listener.accept()
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            secure = context.wrap_socket(plain, server_side=True) if context else plain
+            left.append(stack.enter_context(secure))
         began = _clock()
-        while count := connection.recv_into(place):
-            connection.sendall(place[:count])
+        while left:
+            for connection in list(left):
+                if count := connection.recv_into(place):
+                    connection.sendall(place[:count])
+                else:
+                    left.remove(connection)
         return _clock() - began
 
 
 def _row(name: str, serve: Serve, kind: str, size: int, trips: int, need: str) -> Bench:
     def prepare(contender: Contender, effort: Effort) -> Sample:
-        count = effort.count(trips)
+        count = effort.count(trips // CONNECTIONS) * CONNECTIONS
         client = subprocess.Popen(
             [sys.executable, _CLIENT, kind, str(size), str(count)], stdin=subprocess.PIPE, text=True
         )
@@ -171,7 +192,7 @@ def _row(name: str, serve: Serve, kind: str, size: int, trips: int, need: str) -
         loop = contender.classes["new_event_loop"]()
 
         async def connection() -> float:
-            run = _Run(loop)
+            run = _Run(loop, 1 if kind == "udp" else CONNECTIONS)
             server = await serve(contender, loop, run, context)
             address = server.sockets[0].getsockname()
             print(json.dumps(address), file=orders, flush=True)
@@ -180,7 +201,7 @@ def _row(name: str, serve: Serve, kind: str, size: int, trips: int, need: str) -
             finally:
                 server.close()
 
-        return lambda: loop.run_until_complete(connection())  # type: ignore[no-any-return]
+        return lambda: loop.run_until_complete(connection())
 
     return bench(GROUP, name, [need], prepare)
 
@@ -206,25 +227,25 @@ def _spawning(contender: Contender, effort: Effort) -> Sample:
 
 ROWS = [
     *(
-        _row(f"TCP echo, protocol, {name}", _protocol, "tcp", size, 1_000, "serve")
+        _row(f"TCP echo, protocol, {name}", _protocol, "tcp", size, 3_200, "serve")
         for name, size in _SIZES.items()
     ),
     *(
-        _row(f"TCP echo, streams, {name}", _streams, "tcp", size, 1_000, "start_server")
+        _row(f"TCP echo, streams, {name}", _streams, "tcp", size, 3_200, "start_server")
         for name, size in _SIZES.items()
     ),
     *(
-        _row(f"TLS echo, protocol, {name}", _protocol, "tls", size, 1_000, "serve")
+        _row(f"TLS echo, protocol, {name}", _protocol, "tls", size, 3_200, "serve")
         for name, size in _SIZES.items()
     ),
     *(
-        _row(f"TLS echo, streams, {name}", _streams, "tls", size, 1_000, "start_server")
+        _row(f"TLS echo, streams, {name}", _streams, "tls", size, 3_200, "start_server")
         for name, size in _SIZES.items()
     ),
     *(
-        _row(f"TCP echo, sock_recv and sock_sendall, {name}", _sockets, "tcp", size, 1_000, "serve")
+        _row(f"TCP echo, sock_recv and sock_sendall, {name}", _sockets, "tcp", size, 3_200, "serve")
         for name, size in _SIZES.items()
     ),
-    _row("UDP echo, protocol, 1 KiB", _datagrams, "udp", 1024, 1_000, "new_event_loop"),
+    _row("UDP echo, protocol, 1 KiB", _datagrams, "udp", 1024, 3_200, "new_event_loop"),
     bench(GROUP, "a child process", ["new_event_loop", "create_subprocess_exec"], _spawning),
 ]

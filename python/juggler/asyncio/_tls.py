@@ -71,7 +71,7 @@ class TLS(_juggler.TlsTransport):
         self._timer: asyncio.TimerHandle | None = None
         self._extra: dict[str, Any] = {"sslcontext": sslobject.context}
 
-    __class__ = property(lambda self: SSLTransport)  # type: ignore[assignment]
+    __class__ = property(lambda self: SSLTransport)
 
     @property
     def _ssl_protocol(self) -> TLS:
@@ -83,7 +83,8 @@ class TLS(_juggler.TlsTransport):
 
     def __del__(self) -> None:
         if not self._closed:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            message = f"unclosed transport {self!r}"
+            warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
 
     # ------------------------------------------------------------ for the program
 
@@ -301,9 +302,7 @@ class TLS(_juggler.TlsTransport):
             self._timer.cancel()
             self._timer = None
 
-    def _fatal_error(
-        self, exc: BaseException, message: str = "Fatal error on transport"
-    ) -> None:
+    def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
         below = self._transport
         if below is not None:
             _force_close(below, exc)
@@ -337,14 +336,14 @@ def make(
     loop: Any,
     protocol: asyncio.BaseProtocol,
     context: ssl.SSLContext | None,
-    waiter: asyncio.Future[None],
+    waiter: asyncio.Future[None] | None,
     *,
     server_side: bool,
     server_hostname: str | None,
     handshake_timeout: float | None,
     shutdown_timeout: float | None,
     is_told: bool = False,
-) -> TLS:
+) -> Any:
     """Make TLS for `protocol`: a transport that is to become the protocol of the one below.
 
     Raises:

@@ -113,9 +113,7 @@ class SocketTransports(ChildWatching):
             shutdown_timeout=ssl_shutdown_timeout,
         )
         try:
-            self._make_socket_transport(
-                rawsock, tls, extra=extra, server=server, context=context
-            )
+            self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
         except BaseException:
             tls._closed = True  # there is nothing to be closed
             raise

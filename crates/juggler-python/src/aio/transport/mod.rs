@@ -74,7 +74,11 @@ pub fn in_context(context: &Obj, body: impl FnOnce() -> Result<(), Raised>) -> R
 /// # Errors
 /// What it raises.
 #[inline]
-pub fn call_method(object: &Obj, name: &Bound<'_, PyString>, argument: Option<*mut ffi::PyObject>) -> Result<Obj, Raised> {
+pub fn call_method(
+    object: &Obj,
+    name: &Bound<'_, PyString>,
+    argument: Option<*mut ffi::PyObject>,
+) -> Result<Obj, Raised> {
     let arguments = [object.as_ptr(), argument.unwrap_or(std::ptr::null_mut())];
     let count = 1 + usize::from(argument.is_some());
     // SAFETY: `count` live arguments, the first of which is the receiver; whoever calls is attached.
