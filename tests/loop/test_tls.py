@@ -866,6 +866,31 @@ def test_a_peer_that_goes_in_the_handshake(any_loop: Loop) -> None:
     any_loop.run_until_complete(main())
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_cancelled_after_some_turns(turns: int) -> None:
+    # The standard library's goes on with the handshake if it has not begun with it.
+    loop = new_event_loop()
+
+    async def main() -> None:
+        with pair() as (one, _), contexts(loop) as told:
+            connecting = asyncio.ensure_future(
+                loop.create_connection(
+                    asyncio.Protocol, sock=one, ssl=client_context(), server_hostname="localhost"
+                )
+            )
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
+            if turns:
+                await until(lambda: one.fileno() == -1)
+        assert told == []
+
+    loop.run_until_complete(main())
+    loop.close()
+
+
 def test_cancelled_in_the_handshake(any_loop: Loop) -> None:
     async def main() -> None:
         with pair() as (one, _):

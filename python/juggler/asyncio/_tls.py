@@ -131,6 +131,9 @@ class TLS(_juggler.TlsTransport):
 
     def connection_made(self, transport: Any) -> None:
         """Begin with the handshake."""
+        if self._closed:  # who wanted the connection has gone already
+            _force_close(transport, None)
+            return
         self._transport = transport
         if self._loop.get_debug():
             logger.debug("%r starts SSL handshake", self)

@@ -69,7 +69,7 @@ library! {
     SSL_write_ex(Pointer, *const u8, usize, *mut usize) -> c_int;
     SSL_get_error(Pointer, c_int) -> c_int;
     SSL_get_shutdown(Pointer) -> c_int;
-    SSL_pending(Pointer) -> c_int;
+    SSL_has_pending(Pointer) -> c_int;
     SSL_get_rbio(Pointer) -> Pointer;
     SSL_get_wbio(Pointer) -> Pointer;
     SSL_set0_rbio(Pointer, Pointer);
@@ -360,7 +360,7 @@ impl Native {
         let (ssl, mut count) = (self.ssl.as_ptr(), 0);
         // SAFETY: a live `SSL *`, used by one thread at a time, and a place of that length.
         unsafe {
-            if self.waiting() == 0 && (self.library.SSL_pending)(ssl) == 0 {
+            if self.waiting() == 0 && (self.library.SSL_has_pending)(ssl) == 0 {
                 return Some(Outcome::Again);
             }
             let result = guarded(|| {
