@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 
 from harness.command import main
-from loop_rows import scheduling
+from loop_rows import network, scheduling
 from loop_rows.contenders import contenders
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__ or "", [*scheduling.ROWS], contenders()))
+    sys.exit(main(__doc__ or "", [*scheduling.ROWS, *network.ROWS], contenders()))

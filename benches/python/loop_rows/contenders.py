@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 from harness.contenders import Contender, version
 
@@ -14,17 +17,29 @@ def _peer(name: str) -> Contender:
         module = importlib.import_module(name)
     except ImportError:
         return Contender(name, "not installed", {})
-    return Contender(name, version(name), {"new_event_loop": module.new_event_loop})
+    return Contender(name, version(name), _classes(asyncio, module.new_event_loop))
+
+
+def _classes(module: ModuleType, new_event_loop: Callable[[], object]) -> dict[str, Any]:
+    """What the rows use: a loop, and what of `module` runs on it."""
+    names = ("create_subprocess_exec", "start_server")
+    own = {"new_event_loop": new_event_loop, "serve": None}
+    return {**own, **{name: getattr(module, name) for name in names}}
 
 
 def contenders() -> list[Contender]:
     """The standard library's loop, which every ratio refers to, juggler's and the peers'."""
-    from juggler.asyncio import new_event_loop
+    import juggler.asyncio
 
-    stock = {"new_event_loop": asyncio.SelectorEventLoop}
     return [
-        Contender("asyncio", "this interpreter's", stock),
-        Contender("juggler", version("juggler"), {"new_event_loop": new_event_loop}),
+        Contender("asyncio", "this interpreter's", _classes(asyncio, asyncio.SelectorEventLoop)),
+        Contender(
+            "juggler",
+            version("juggler"),
+            _classes(juggler.asyncio, juggler.asyncio.new_event_loop),
+        ),
         _peer("uvloop"),
         _peer("rloop"),
+        # No loop: what the system calls, and OpenSSL, cost in any case.
+        Contender("blocking", "a socket of this interpreter's", {"serve": None}, informative=True),
     ]

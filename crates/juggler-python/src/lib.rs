@@ -53,6 +53,8 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::streams::{StreamReader, StreamWriter, set_stream_protocol_class};
     #[pymodule_export]
+    use super::aio::tls::Tls;
+    #[pymodule_export]
     use super::aio::transport::accept::Acceptor;
     #[pymodule_export]
     use super::aio::transport::stream::{Stream, set_transport_class};

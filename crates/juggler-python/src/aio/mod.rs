@@ -23,6 +23,7 @@
 //! | [`stdlib`] | what is taken from the standard library |
 //! | [`sockets`] | `sock_recv` and its siblings |
 //! | [`transport`] | connected and listening sockets |
+//! | [`tls`] | TLS over a transport |
 //! | [`streams`] | `StreamReader` and `StreamWriter` |
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
@@ -52,6 +53,7 @@ pub mod task;
 mod task_methods;
 #[cfg(Py_3_14)]
 mod threadsafe;
+pub mod tls;
 pub mod transport;
 mod turn;
 pub mod wait;
@@ -66,6 +68,7 @@ pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sockets::add_methods(py)?;
     streams::finish(py)?;
     transport::finish(py)?;
+    tls::finish(py)?;
     creating::finish_class(py)?;
     future_methods::finish_class(py)?;
     task_methods::finish_class(py)?;
