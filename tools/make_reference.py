@@ -29,6 +29,7 @@ STAND_INS = {
     "threading": "threading",
     "queue": "queue",
     "futures": "concurrent.futures",
+    "asyncio": "asyncio",
     "multiprocessing": "multiprocessing",
     "multiprocessing.pool": "multiprocessing",
     "multiprocessing.queues": "multiprocessing",

@@ -1,9 +1,12 @@
+import sys
+
 # Whatever the running version has; what follows takes the place of some of it.
 from asyncio import *  # noqa: F403
 
 from juggler.asyncio._event_loop import EventLoop as EventLoop  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio._handles import Handle as Handle  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio._handles import TimerHandle as TimerHandle  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio._named_loops import SelectorEventLoop as SelectorEventLoop  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio._running import EventLoopPolicy as EventLoopPolicy  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio._running import Runner as Runner  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio._running import get_event_loop as get_event_loop  # type: ignore[assignment, unused-ignore]
@@ -32,3 +35,6 @@ from juggler.asyncio.tasks import create_task as create_task  # type: ignore[ass
 from juggler.asyncio.tasks import gather as gather  # type: ignore[assignment, no-redef, unused-ignore]
 from juggler.asyncio.tasks import sleep as sleep  # type: ignore[assignment, no-redef, unused-ignore]
 from juggler.asyncio.tasks import wait as wait  # type: ignore[assignment, unused-ignore]
+
+if sys.version_info >= (3, 12):
+    from juggler.asyncio.tasks import eager_task_factory as eager_task_factory  # type: ignore[assignment, unused-ignore]

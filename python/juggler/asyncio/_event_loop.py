@@ -13,6 +13,7 @@ from asyncio import base_events
 from asyncio.log import logger
 
 from juggler import _juggler
+from juggler.asyncio import tasks
 from juggler.asyncio._transports import SocketTransports
 
 TYPE_CHECKING = False
@@ -176,6 +177,18 @@ class EventLoop(SocketTransports):
             self._ssock.close()
             self._csock.close()
             self._ssock = self._csock = None
+
+    # ------------------------------------------------------------ tasks
+
+    if sys.version_info >= (3, 12):
+
+        def set_task_factory(self, factory: Any) -> None:
+            """Have `factory` make the loop's tasks; None: the loop itself.
+
+            With ``asyncio.eager_task_factory`` they are native, too.
+            """
+            stock = factory is tasks.stock_eager_task_factory
+            super().set_task_factory(tasks.eager_task_factory if stock else factory)
 
     # ------------------------------------------------------------ executors
 

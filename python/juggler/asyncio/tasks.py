@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Task", "create_task", "gather", "sleep", "wait"]
 
+if sys.version_info >= (3, 12):
+    stock_eager_task_factory = asyncio.eager_task_factory
+    eager_task_factory = asyncio.create_eager_task_factory(Task)
+    __all__ += ["eager_task_factory"]
+
 
 class _ScheduledTasks(weakref.WeakSet["asyncio.Task[Any]"]):
     """The tasks that the standard library's `all_tasks` does not know by itself."""
