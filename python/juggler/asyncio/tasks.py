@@ -27,6 +27,12 @@ __all__ = ["Task", "create_task", "gather", "sleep", "wait"]
 if sys.version_info >= (3, 12):
     stock_eager_task_factory = asyncio.eager_task_factory
     eager_task_factory = asyncio.create_eager_task_factory(Task)
+    eager_task_factory.__module__ = __name__
+    eager_task_factory.__name__ = eager_task_factory.__qualname__ = "eager_task_factory"
+    eager_task_factory.__doc__ = """Make a task that takes its first step at once.
+
+    Stands in for `asyncio.eager_task_factory`: ``loop.set_task_factory(eager_task_factory)``.
+    """
     __all__ += ["eager_task_factory"]
 
 

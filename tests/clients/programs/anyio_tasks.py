@@ -5,6 +5,7 @@ import sys
 import threading
 
 import anyio
+import anyio.abc
 import anyio.from_thread
 import anyio.to_thread
 from whose import assert_ours
@@ -62,15 +63,15 @@ async def channels() -> None:
     send, receive = anyio.create_memory_object_stream[int](5)
     received: list[int] = []
 
-    async def produce(start: int) -> None:
-        async with send.clone() as own:
+    async def produce(own: anyio.abc.ObjectSendStream[int], start: int) -> None:
+        async with own:
             for number in range(start, start + 100):
                 await own.send(number)
 
     async with receive, anyio.create_task_group() as group:
         async with send:
             for start in (0, 100, 200):
-                group.start_soon(produce, start)
+                group.start_soon(produce, send.clone(), start)
         received += [number async for number in receive]
     assert sorted(received) == list(range(300))
 

@@ -15,7 +15,7 @@ LARGE = bytes(range(256)) * 4096
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    released = threading.Event()
+    released: threading.Event
 
     def do_GET(self) -> None:
         if self.path == "/slow":
@@ -46,6 +46,7 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def server() -> Iterator[str]:
     """Serve for as long as the block runs; gives the address."""
+    Handler.released = threading.Event()
     with Server(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -12,8 +12,8 @@ async def commands(redis: Redis) -> None:
     large = bytes(range(256)) * 4096
     await redis.set("large", large)
     assert await redis.get("large") == large
-    await asyncio.gather(*(redis.incrby("sum", number) for number in range(1000)))
-    assert int(await redis.get("sum")) == sum(range(1000))
+    await asyncio.gather(*(redis.incrby("sum", number) for number in range(50)))
+    assert int(await redis.get("sum")) == sum(range(50))
     async with redis.pipeline(transaction=True) as pipe:
         for number in range(100):
             pipe.hset("squares", str(number), number**2)

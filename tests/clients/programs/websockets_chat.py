@@ -17,6 +17,7 @@ async def host(guests: set[ServerConnection], guest: ServerConnection) -> None:
         async for message in guest:
             if message == "leave":
                 await guest.close(4000, "as you wish")
+                return
             elif isinstance(message, bytes):
                 await guest.send(message[::-1])
             else:
