@@ -32,6 +32,8 @@ SAME = {"SelectEventLoopTests", "PollEventLoopTests"}
 def part(name: str, asyncio: ModuleType) -> list[TestClass]:
     """The classes of one of the `PARTS`; those that make a loop get one by `new_event_loop`."""
     module: Any = importlib.import_module(f"test.test_asyncio.test_{name}")
+    if name == "events":  # whose tests make handles, as else only a loop does
+        module.asyncio.Handle, module.asyncio.TimerHandle = asyncio.Handle, asyncio.TimerHandle
     covered = getattr(module, "EventLoopTestsMixin", ())
     classes = []
     for cls in vars(module).values():

@@ -41,13 +41,14 @@ class _Watched:
     def __init__(self, loop: EventLoop) -> None:
         self._loop = weakref.ref(loop)
 
-    def get_key(self, descriptor: int) -> selectors.SelectorKey:
+    def get_key(self, file: Any) -> selectors.SelectorKey:
+        descriptor = file if isinstance(file, int) else file.fileno()
         loop = self._loop()
         read, write = loop._watched(descriptor) if loop else (False, False)
         if not read and not write:
-            raise KeyError(f"{descriptor} is not watched")
+            raise KeyError(f"{file!r} is not watched")
         events = read * selectors.EVENT_READ | write * selectors.EVENT_WRITE
-        return selectors.SelectorKey(descriptor, descriptor, events, None)
+        return selectors.SelectorKey(file, descriptor, events, None)
 
     def close(self) -> None:
         """Nothing: the loop closes its descriptors."""
