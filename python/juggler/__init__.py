@@ -8,7 +8,7 @@ Three ways in:
   modules by name.
 * `juggler.policy` has retries, rates, limits and deadlines for functions and coroutine functions.
 
-Besides, `fetch` downloads files.
+Besides, `fetch` downloads files, and `shutdown` ends a program in order.
 
 Importing this package loads nothing else: each module comes with its first use.
 """
@@ -16,6 +16,7 @@ Importing this package loads nothing else: each module comes with its first use.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from juggler import asyncio, downloads, futures, multiprocessing, policy, queue, threading
+    from juggler._shutdown import shutdown
     from juggler._substitution import install, uninstall
     from juggler.downloads import fetch
 
@@ -31,6 +32,7 @@ __all__ = [
     "multiprocessing",
     "policy",
     "queue",
+    "shutdown",
     "threading",
     "uninstall",
 ]
@@ -41,6 +43,7 @@ _MODULES = frozenset(
 _FUNCTIONS = {
     "fetch": "juggler.downloads",
     "install": "juggler._substitution",
+    "shutdown": "juggler._shutdown",
     "uninstall": "juggler._substitution",
 }
 

@@ -2,20 +2,32 @@
 //!
 //! From 3.13 on the interpreter publishes where its state lies, for debuggers and profilers: a table of offsets at the
 //! beginning of `_PyRuntime` (`Include/internal/pycore_debug_offsets.h`). The place of the main interpreter's
-//! `gil.locked` is looked up once.
+//! `gil.locked` is looked up once. A free-threaded build has no GIL to wait for.
 #![allow(unsafe_code)]
 
+#[cfg(not(Py_GIL_DISABLED))]
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 /// The GIL's word, null where it can't be told.
+#[cfg(not(Py_GIL_DISABLED))]
 static LOCKED: AtomicPtr<AtomicI32> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Whether nobody holds the GIL at this moment; `None` if that can't be told.
+#[cfg(not(Py_GIL_DISABLED))]
 #[inline]
 pub fn is_free() -> Option<bool> {
     let locked = LOCKED.load(Ordering::Relaxed);
     // SAFETY: the word lies in the main interpreter's state, which lives as long as the process.
     unsafe { locked.as_ref() }.map(|locked| locked.load(Ordering::Relaxed) == 0)
+}
+
+/// Nobody holds what there is not. (A module that makes the interpreter bring the GIL back at run time makes the answer a
+/// guess, which costs a look in vain.)
+#[cfg(Py_GIL_DISABLED)]
+#[inline]
+#[allow(clippy::unnecessary_wraps)]
+pub fn is_free() -> Option<bool> {
+    Some(true)
 }
 
 /// Looks up the place of the GIL's word. The thread is attached.
