@@ -97,7 +97,7 @@ import inspect
 differing = [name for name in asyncio.__all__ if getattr(ours, name) is not STOCK[name]]
 policy = ["Handle", "Runner", "TimerHandle", "get_event_loop", "new_event_loop", "run"]
 names = sorted(set(differing) - set(policy))
-assert {"Future", "Task", "Lock", "Queue", "StreamReader", "TaskGroup", "sleep"} <= set(names)
+assert {"Future", "Task", "Lock", "Queue", "StreamReader", "sleep"} <= set(names)
 def check():
     for name in names:
         of_loops = name.endswith("EventLoop")
