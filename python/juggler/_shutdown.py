@@ -212,7 +212,9 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         if self._before:
             raise RuntimeError("a shutdown can be entered once")
         if threading.current_thread() is not threading.main_thread():
-            raise ValueError("juggler.shutdown handles signals, so it works in the main thread only")
+            raise ValueError(
+                "juggler.shutdown handles signals, so it works in the main thread only"
+            )
         self._pid = os.getpid()
         for number in self._signals:
             self._before[number] = signal.signal(number, self._handle)

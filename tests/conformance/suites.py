@@ -257,7 +257,9 @@ SUITES |= {
 }
 
 SUITES |= {
-    f"asyncio-{part}": Suite("asyncio-classes", (f"test.test_asyncio.test_{part}",), loop_part(part))
+    f"asyncio-{part}": Suite(
+        "asyncio-classes", (f"test.test_asyncio.test_{part}",), loop_part(part)
+    )
     for part in loops.PARTS
 }
 

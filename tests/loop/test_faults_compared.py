@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -44,7 +44,7 @@ def observed(make_loop: Callable[[], Loop], program: Program, error: type[BaseEx
         raise error("on purpose")
 
     def tell(_: Loop, context: dict[str, Any]) -> None:
-        # That nobody has looked at a task's exception is told when the task is freed, sooner or later.
+        # That nobody has seen a task's exception is told when the task is freed, sooner or later.
         if "never retrieved" not in context["message"]:
             seen.append(described(context))
 
@@ -65,9 +65,17 @@ def observed(make_loop: Callable[[], Loop], program: Program, error: type[BaseEx
         for _ in range(5):
             turn(asyncio.sleep(0))
         loop.close()
-        del loop, task
-        gc.collect()
+        del task
     return seen
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Have the garbage of a fault go before the next test, and with it the warnings."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 class Telling(asyncio.Protocol, asyncio.DatagramProtocol, asyncio.SubprocessProtocol):

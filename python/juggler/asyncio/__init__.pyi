@@ -1,5 +1,3 @@
-import sys
-
 # Whatever the running version has; what follows takes the place of some of it.
 from asyncio import *  # noqa: F403
 
@@ -32,9 +30,7 @@ from juggler.asyncio.queues import QueueShutDown as QueueShutDown  # type: ignor
 from juggler.asyncio.taskgroups import TaskGroup as TaskGroup  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import Task as Task  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import create_task as create_task  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import eager_task_factory as eager_task_factory  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import gather as gather  # type: ignore[assignment, no-redef, unused-ignore]
 from juggler.asyncio.tasks import sleep as sleep  # type: ignore[assignment, no-redef, unused-ignore]
 from juggler.asyncio.tasks import wait as wait  # type: ignore[assignment, unused-ignore]
-
-if sys.version_info >= (3, 12):
-    from juggler.asyncio.tasks import eager_task_factory as eager_task_factory  # type: ignore[assignment, unused-ignore]

@@ -181,15 +181,14 @@ class EventLoop(SocketTransports):
 
     # ------------------------------------------------------------ tasks
 
-    if sys.version_info >= (3, 12):
+    def set_task_factory(self, factory: Any) -> None:
+        """Have `factory` make the loop's tasks; None: the loop itself.
 
-        def set_task_factory(self, factory: Any) -> None:
-            """Have `factory` make the loop's tasks; None: the loop itself.
-
-            With ``asyncio.eager_task_factory`` they are native, too.
-            """
-            stock = factory is tasks.stock_eager_task_factory
-            super().set_task_factory(tasks.eager_task_factory if stock else factory)
+        With ``asyncio.eager_task_factory`` they are native, too.
+        """
+        if factory is not None and factory is tasks.stdlib_eager_task_factory:
+            factory = tasks.eager_task_factory
+        super().set_task_factory(factory)
 
     # ------------------------------------------------------------ executors
 

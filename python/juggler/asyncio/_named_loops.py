@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventLoop", "SelectorEventLoop"]
 
-_Stock: Any = unix_events._UnixSelectorEventLoop  # type: ignore[attr-defined]
+_Stock: Any = unix_events._UnixSelectorEventLoop
 
 
 class _Usual(type):

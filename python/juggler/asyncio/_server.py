@@ -20,7 +20,7 @@ if sys.version_info >= (3, 13):
 
 else:
 
-    class Server(_Base):
+    class Server(_Base):  # type: ignore[misc]
         """A server of TCP or Unix connections, with what 3.13's has.
 
         Stands in for `asyncio.Server`, and is a subclass of it.

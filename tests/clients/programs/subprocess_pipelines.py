@@ -59,7 +59,9 @@ async def ends() -> None:
     except TimeoutError:
         sleeper.terminate()
     assert await sleeper.wait() == -signal.SIGTERM
-    shell = await create_subprocess_shell("echo out; echo err >&2; exit 3", stdout=PIPE, stderr=PIPE)
+    shell = await create_subprocess_shell(
+        "echo out; echo err >&2; exit 3", stdout=PIPE, stderr=PIPE
+    )
     assert await shell.communicate() == (b"out\n", b"err\n")
     assert shell.returncode == 3
     try:
