@@ -151,7 +151,7 @@ reference: build ## write docs/reference anew from the docstrings
 
 # ---------------------------------------------------------------- benchmarks
 
-.PHONY: bench-threads bench-processes bench-loop bench-venv
+.PHONY: bench-threads bench-processes bench-loop bench-fetch bench-venv
 bench-threads: bench-venv ## threads, queues, futures: ratios against the standard library and the peers
 	$(BENCH_VENV)/bin/python benches/python/threads.py $(ARGS)
 
@@ -160,6 +160,10 @@ bench-processes: bench-venv ## process pools and channels: ratios likewise
 
 bench-loop: bench-venv ## the event loop: ratios likewise
 	$(BENCH_VENV)/bin/python benches/python/loop.py $(ARGS)
+
+bench-fetch: bench-venv ## the downloader: ratios against wget2, curl, aria2c and aiohttp, from a local nginx
+	for program in nginx wget2 aria2c; do tools/get-program $$program; done
+	$(BENCH_VENV)/bin/python benches/python/fetch.py $(ARGS)
 
 bench-venv: setup
 	$(if $(filter $(BENCH_BROUGHT)/%,$(BENCH_PYTHON)),tools/get-python $(BENCH_VERSION))
