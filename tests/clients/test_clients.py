@@ -71,6 +71,13 @@ def test_redis(run: Run, redis_socket: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @in_every_way
+def test_asyncpg(run: Run, postgres_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("asyncpg", reason="asyncpg has no release for this Python")
+    monkeypatch.setenv("PGHOST", postgres_folder)
+    run("asyncpg_queries")
+
+
+@in_every_way
 def test_subprocess_pipelines(run: Run) -> None:
     run("subprocess_pipelines")
 
