@@ -1,12 +1,16 @@
 """Peers that stop half-way, read nothing or send without end; ten thousand of them; forks."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import socket
 import struct
 import subprocess
 import sys
 import threading
+from asyncio import constants
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -172,6 +176,55 @@ def test_ten_thousand_connections_opened_and_dropped() -> None:
         await writer.wait_closed()
         server.close()
 
+    run(main())
+
+
+def test_a_server_without_descriptors_waits_for_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    pause = 0.05
+    monkeypatch.setattr(constants, "ACCEPT_RETRY_DELAY", pause)
+    told: list[float] = []
+    greeted = 0
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal greeted
+        greeted += 1
+        writer.write(b"hello")
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (greet(reader, writer) if freed.is_set() else freed.wait())
+        writer.close()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(loop.time()))
+        server = await start_server(hold, "127.0.0.1", 0)
+        clients = [socket.socket() for _ in range(50)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (clients[-1].fileno() + 10, hard))
+        try:
+            for client in clients:
+                client.setblocking(False)
+                client.connect_ex(server.sockets[0].getsockname())
+            while len(told) < 4:
+                await asyncio.sleep(0.01)
+            # One try after each pause, and nothing in between.
+            assert all(later - earlier >= pause * 0.9 for earlier, later in pairwise(told))
+            assert greeted == 0
+            freed.set()  # those that were accepted go, and the others come
+            for client in clients:
+                answer = await loop.sock_recv(client, 5)
+                assert answer in (b"", b"hello")
+                client.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert 0 < greeted < 50
+        server.close()
+        await server.wait_closed()
+
+    freed = asyncio.Event()
     run(main())
 
 
