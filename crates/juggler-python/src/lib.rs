@@ -6,6 +6,7 @@
 
 mod aio;
 mod barrier;
+mod choosing;
 mod condition;
 mod event;
 mod fetch;
@@ -59,6 +60,8 @@ mod _juggler {
     use super::aio::wait::Watch;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
+    #[pymodule_export]
+    use super::choosing::Probe;
     #[pymodule_export]
     use super::condition::{Condition, ConditionStatistics};
     #[pymodule_export]
