@@ -13,6 +13,7 @@ from asyncio import base_events
 from asyncio.log import logger
 
 from juggler import _juggler
+from juggler.asyncio import tasks
 from juggler.asyncio._transports import SocketTransports
 
 TYPE_CHECKING = False
@@ -40,13 +41,14 @@ class _Watched:
     def __init__(self, loop: EventLoop) -> None:
         self._loop = weakref.ref(loop)
 
-    def get_key(self, descriptor: int) -> selectors.SelectorKey:
+    def get_key(self, file: Any) -> selectors.SelectorKey:
+        descriptor = file if isinstance(file, int) else file.fileno()
         loop = self._loop()
         read, write = loop._watched(descriptor) if loop else (False, False)
         if not read and not write:
-            raise KeyError(f"{descriptor} is not watched")
+            raise KeyError(f"{file!r} is not watched")
         events = read * selectors.EVENT_READ | write * selectors.EVENT_WRITE
-        return selectors.SelectorKey(descriptor, descriptor, events, None)
+        return selectors.SelectorKey(file, descriptor, events, None)
 
     def close(self) -> None:
         """Nothing: the loop closes its descriptors."""
@@ -176,6 +178,17 @@ class EventLoop(SocketTransports):
             self._ssock.close()
             self._csock.close()
             self._ssock = self._csock = None
+
+    # ------------------------------------------------------------ tasks
+
+    def set_task_factory(self, factory: Any) -> None:
+        """Have `factory` make the loop's tasks; None: the loop itself.
+
+        With ``asyncio.eager_task_factory`` they are native, too.
+        """
+        if factory is not None and factory is tasks.stdlib_eager_task_factory:
+            factory = tasks.eager_task_factory
+        super().set_task_factory(factory)
 
     # ------------------------------------------------------------ executors
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from asyncio import events, unix_events
 
+from juggler import _substitution
 from juggler.asyncio._event_loop import EventLoop
 
 TYPE_CHECKING = False
@@ -107,26 +108,30 @@ def get_event_loop() -> asyncio.AbstractEventLoop:
     return found
 
 
-# The policy that `install` has replaced, in a list while it is.
+# The policy of the program's own that `install` has replaced, in a list while it is.
 _replaced: list[Any] = []
 
 
 def install() -> None:
-    """Have the standard library's functions make juggler's event loops.
+    """Put juggler in place of the standard library's ``asyncio``, and of nothing else.
 
-    From then on, ``asyncio.run(main())`` runs on juggler. Replaces the policy; loops that exist
-    stay what they are. It is idempotent and does not nest: one `uninstall` undoes any number of
-    calls.
+    From then on, ``asyncio.run(main())`` runs on juggler, and ``asyncio.Task``, ``asyncio.Lock``,
+    ``asyncio.sleep`` and their like are juggler's, in every module that has them. It does for this
+    module what `juggler.install` does for all, and replaces a policy of the program's own as well.
+    Loops and other objects that exist stay what they are. It is idempotent and does not nest: one
+    `uninstall` undoes any number of calls.
     """
-    if not _replaced:
-        # Not the one that would be made if somebody asked for it.
-        _replaced.append(events._event_loop_policy)  # type: ignore[attr-defined]
+    _substitution.put_in_place(_substitution.ASYNCIO)
+    policy = get_policy()
+    if not _replaced and not isinstance(policy, EventLoopPolicy):
+        _replaced.append(policy)
         _set_policy(EventLoopPolicy())
 
 
 def uninstall() -> None:
-    """Undo `install`, unless the program has set another policy since."""
+    """Undo `install`; a policy that the program has set since stays."""
     if _replaced:
         before = _replaced.pop()
         if type(get_policy()) is EventLoopPolicy:
             _set_policy(before)
+    _substitution.take_out(_substitution.ASYNCIO)

@@ -22,7 +22,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-__all__ = ["Task", "create_task", "gather", "sleep", "wait"]
+__all__ = ["Task", "create_task", "eager_task_factory", "gather", "sleep", "wait"]
+
+stdlib_eager_task_factory: Any = getattr(asyncio, "eager_task_factory", None)
+
+
+def eager_task_factory(
+    loop: asyncio.AbstractEventLoop, coro: Any, *, eager_start: bool = True, **kwargs: Any
+) -> Task[Any]:
+    """Make a task that takes its first step at once, and is done if it never has to wait.
+
+    Stands in for `asyncio.eager_task_factory`, on every version:
+    ``loop.set_task_factory(eager_task_factory)``. What such a step raises or changes comes before
+    whatever the caller does next.
+
+    Args:
+        loop: the loop.
+        coro: the coroutine.
+        eager_start: False makes a task that waits for its turn.
+        **kwargs: further arguments for `Task`.
+    """
+    return Task(coro, loop=loop, eager_start=eager_start, **kwargs)
 
 
 class _ScheduledTasks(weakref.WeakSet["asyncio.Task[Any]"]):

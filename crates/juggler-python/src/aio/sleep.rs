@@ -234,16 +234,6 @@ impl Sleep {
         self.end(py).map_err(|raised| raised.fetch(py))
     }
 
-    /// What the coroutine waits for.
-    #[getter]
-    fn cr_await<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        let awaited = self.fields.with(py, |fields| match &fields.stage {
-            Stage::Asleep { future, .. } => Some(future.clone_ref(py)),
-            _ => None,
-        });
-        awaited.map(|future| future.into_bound(py))
-    }
-
     #[getter(__name__)]
     fn name(&self) -> &'static str {
         "sleep"
