@@ -104,6 +104,7 @@ __all__ = [
     "TaskGroup",
     "ThreadPoolExecutor",
     "ThreadPoolExecutorStatistics",
+    "Timeout",
     "_Watch",
     "_close_pools",
     "_close_process_pools",
@@ -127,11 +128,13 @@ __all__ = [
     "end_with_parent",
     "gather",
     "sleep",
+    "timeout",
     "trace_join",
     "trace_report",
     "trace_start",
     "trace_stop",
     "wait",
+    "wait_for",
 ]
 
 _T = TypeVar("_T")
@@ -1016,6 +1019,7 @@ def _set_stream_protocol_class(class_: _T, /) -> _T: ...
 @disjoint_base
 class Loop:
     def __new__(cls) -> Self: ...
+    _checks: bool
     _debug: bool
     _closed: bool
     _stopping: bool
@@ -1125,6 +1129,14 @@ class sleep(Coroutine[Any, None, _T]):  # noqa: N801
     def __qualname__(self) -> str: ...
     @property
     def cr_await(self) -> asyncio.Future[_T] | None: ...
+
+@final
+class Timeout(asyncio.Timeout):
+    def __new__(cls, when: float | None) -> Self: ...
+    def _on_timeout(self) -> None: ...
+
+timeout = asyncio.timeout
+wait_for = asyncio.wait_for
 
 @final
 class _Watch:

@@ -19,10 +19,28 @@ from juggler._juggler import create_task, gather, sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
     from typing import Any
 
-__all__ = ["Task", "create_task", "gather", "sleep", "wait"]
+__all__ = [
+    "Task",
+    "create_eager_task_factory",
+    "create_task",
+    "eager_task_factory",
+    "gather",
+    "sleep",
+    "wait",
+    "wait_for",
+]
+
+
+_stdlib_wait_for = asyncio.wait_for
+
+if sys.version_info >= (3, 12):
+    wait_for = _juggler.wait_for
+else:
+    # It makes a task of a coroutine, which programs can tell.
+    wait_for = asyncio.wait_for
 
 
 class _ScheduledTasks(weakref.WeakSet["asyncio.Task[Any]"]):
@@ -97,6 +115,33 @@ async def wait(
 def _release(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def create_eager_task_factory(
+    custom_task_constructor: Callable[..., asyncio.Task[Any]],
+) -> Callable[..., asyncio.Task[Any]]:
+    """Make a task factory whose tasks run at once, until they wait for something.
+
+    Stands in for `asyncio.create_eager_task_factory`, which came with 3.12.
+
+    Args:
+        custom_task_constructor: what makes a task, by the signature of `Task`.
+    """
+
+    def factory(
+        loop: asyncio.AbstractEventLoop,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        eager_start: bool = True,
+        **kwargs: Any,
+    ) -> asyncio.Task[Any]:
+        return custom_task_constructor(coro, loop=loop, eager_start=eager_start, **kwargs)
+
+    return factory
+
+
+eager_task_factory = create_eager_task_factory(Task)
+"""For ``loop.set_task_factory``: a task runs at once, until it waits for something."""
 
 
 def _pass_for_coroutine_function(cls: Any) -> None:
