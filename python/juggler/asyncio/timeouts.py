@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncio.timeouts import Timeout as _StdlibTimeout  # noqa: F401  # what chains errors since 3.13
+
 from juggler._juggler import Timeout, timeout
 
 __all__ = ["Timeout", "timeout", "timeout_at"]

@@ -13,11 +13,13 @@ use crate::obj::Obj;
 use crate::raw::{self, Raised, This};
 use pyo3::PyClass;
 use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError, PyStopIteration, PyTypeError};
+use pyo3::call::PyCallArgs;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyString, PyTuple};
 
 /// What an object gives when it is sent to.
 pub enum Sent {
@@ -258,5 +260,50 @@ impl FutureIter {
 
     fn __clear__(&self, py: Python<'_>) {
         self.close(py);
+    }
+}
+
+/// What `coroutine.__await__()` gives of a native one: a coroutine itself is no iterator.
+#[pyclass(frozen, module = "juggler.asyncio", name = "coroutine_wrapper")]
+pub struct Wrapper {
+    coroutine: Obj,
+}
+
+impl Wrapper {
+    /// For `coroutine`.
+    pub fn new(coroutine: Bound<'_, PyAny>) -> Self {
+        Self { coroutine: coroutine.into() }
+    }
+
+    fn call<'py>(&self, method: &Bound<'py, PyString>, args: impl PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.coroutine.bind(method.py()).call_method1(method, args)
+    }
+}
+
+#[pymethods]
+impl Wrapper {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.call(intern!(py, "send"), (py.None(),))
+    }
+
+    fn send<'py>(&self, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.call(intern!(value.py(), "send"), (value,))
+    }
+
+    #[pyo3(signature = (*args))]
+    fn throw<'py>(&self, args: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        self.call(intern!(args.py(), "throw"), args)
+    }
+
+    fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.call(intern!(py, "close"), ())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.coroutine.visit(&visit)
     }
 }

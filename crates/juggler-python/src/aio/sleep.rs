@@ -198,8 +198,8 @@ impl Sleep {
         Self::new(delay.into(), result.map_or_else(future::none, Obj::from))
     }
 
-    fn __await__(slf: Bound<'_, Self>) -> SleepIter {
-        SleepIter { sleep: slf.unbind() }
+    fn __await__(slf: Bound<'_, Self>) -> awaiting::Wrapper {
+        awaiting::Wrapper::new(slf.into_any())
     }
 
     /// Go on with the coroutine.
@@ -274,46 +274,6 @@ impl Sleep {
             (fields.delay.take(), fields.result.take(), std::mem::replace(&mut fields.stage, Stage::Over))
         });
         drop(stale);
-    }
-}
-
-/// What `__await__` gives by its name: a coroutine itself is no iterator.
-#[pyclass(frozen, module = "juggler.asyncio", name = "coroutine_wrapper")]
-pub struct SleepIter {
-    sleep: Py<Sleep>,
-}
-
-#[pymethods]
-impl SleepIter {
-    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
-    }
-
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let none = py.None();
-        self.sleep.get().py_send(py, none.bind(py))
-    }
-
-    fn send<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.sleep.get().py_send(value.py(), value)
-    }
-
-    #[pyo3(signature = (kind, value=None, traceback=None, /))]
-    fn throw<'py>(
-        &self,
-        kind: Bound<'py, PyAny>,
-        value: Option<Bound<'py, PyAny>>,
-        traceback: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.sleep.get().throw(kind, value, traceback)
-    }
-
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.sleep.get().close(py)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.sleep)
     }
 }
 

@@ -223,7 +223,7 @@ fn turn(py: Python<'_>, error: &Obj) -> PyResult<()> {
     }
     #[cfg(Py_3_13)]
     {
-        static TIMEOUT: Import = Import::new("asyncio.timeouts", "Timeout");
+        static TIMEOUT: Import = Import::new("juggler.asyncio.timeouts", "_StdlibTimeout");
         let insert = TIMEOUT.get(py)?.getattr(intern!(py, "_insert_timeout_error"))?;
         insert.call1((error.to_owned(),))?;
         if error.is_instance(&py.import("builtins")?.getattr("ExceptionGroup")?)? {

@@ -388,8 +388,8 @@ impl Coroutine {
         self.state.with(py, |state| matches!(state, State::Running(_)))
     }
 
-    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
+    fn __await__(slf: Bound<'_, Self>) -> awaiting::Wrapper {
+        awaiting::Wrapper::new(slf.into_any())
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {
