@@ -95,15 +95,15 @@ def _prepare(contender: Contender, effort: Effort) -> Callable[[], Sequence[Sequ
         computing.start()
         try:
             alone = computing.per_unit(lambda: time.sleep(0.1))
-            # fmt: off
-            with theirs, subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE
-            ) as client:
-                theirs.close()
+            client = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            theirs.close()
+            # Ours is closed first: a client whose server has failed ends by that.
+            with client, ours:
                 beside = computing.per_unit(lambda: loop.run_until_complete(_serve(ours)))
                 assert client.stdout is not None
                 requests = int(client.stdout.read())
-            # fmt: on
         finally:
             computing.over = True
             computing.join()

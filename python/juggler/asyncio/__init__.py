@@ -68,6 +68,7 @@ from juggler.asyncio.streams import (
 from juggler.asyncio.taskgroups import TaskGroup
 from juggler.asyncio.tasks import (
     Task,
+    as_completed,
     create_eager_task_factory,
     create_task,
     eager_task_factory,

@@ -29,6 +29,7 @@ from juggler.asyncio.queues import QueueFull as QueueFull  # type: ignore[assign
 from juggler.asyncio.queues import QueueShutDown as QueueShutDown  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.taskgroups import TaskGroup as TaskGroup  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import Task as Task  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import as_completed as as_completed  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import create_eager_task_factory as create_eager_task_factory  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import create_task as create_task  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import eager_task_factory as eager_task_factory  # type: ignore[assignment, unused-ignore]
