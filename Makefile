@@ -21,7 +21,7 @@ ARGS ?=
 LOCKED := $(if $(CI),--locked)
 ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc -p juggler-loop -p juggler-policy -p juggler-fetch
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
-PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property policy fetch process loop typing examples))
+PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property policy map fetch process loop typing examples))
 TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
 # What has a stub, and the modules that promise their names to type checkers.
 STUBBED := juggler._juggler juggler.threading juggler.queue juggler.futures juggler.multiprocessing juggler.policy juggler.downloads
@@ -151,7 +151,7 @@ reference: build ## write docs/reference anew from the docstrings
 
 # ---------------------------------------------------------------- benchmarks
 
-.PHONY: bench-threads bench-processes bench-loop bench-venv
+.PHONY: bench-threads bench-processes bench-loop bench-fetch bench-map bench-venv
 bench-threads: bench-venv ## threads, queues, futures: ratios against the standard library and the peers
 	$(BENCH_VENV)/bin/python benches/python/threads.py $(ARGS)
 
@@ -160,6 +160,13 @@ bench-processes: bench-venv ## process pools and channels: ratios likewise
 
 bench-loop: bench-venv ## the event loop: ratios likewise
 	$(BENCH_VENV)/bin/python benches/python/loop.py $(ARGS)
+
+bench-fetch: bench-venv ## the downloader: ratios against wget2, curl, aria2c and aiohttp, from a local nginx
+	for program in nginx wget2 aria2c; do tools/get-program $$program; done
+	$(BENCH_VENV)/bin/python benches/python/fetch.py $(ARGS)
+
+bench-map: bench-venv ## `juggler.map` choosing by itself against every fixed choice
+	$(BENCH_VENV)/bin/python benches/python/map.py $(ARGS)
 
 bench-venv: setup
 	$(if $(filter $(BENCH_BROUGHT)/%,$(BENCH_PYTHON)),tools/get-python $(BENCH_VERSION))

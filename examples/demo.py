@@ -71,6 +71,7 @@ PROGRAMS = (
     Program("failing_member.py", "TaskGroup", ("--orders=500",)),
     Program("graceful_shutdown.py", "signals, streams", ("--jobs=500",)),
     Program("rate_limited_client.py", "policies, web", ("--orders=60",)),
+    Program("word_counts.py", "map, two models", ("--documents=40",)),
     Program("shared_counter.py", "shared memory", ("--rounds=1000",)),
     Program("process_chain.py", "process queues", ("--items=500",)),
 )

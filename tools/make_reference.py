@@ -36,6 +36,7 @@ STAND_INS = {
     "multiprocessing.sharedctypes": "multiprocessing",
     "multiprocessing.connection": "multiprocessing",
     "multiprocessing.managers": "multiprocessing",
+    "_map": None,
     "downloads": None,
     "joblib": None,
     "policy": None,
@@ -57,11 +58,12 @@ def main(folder: Path) -> None:
 def pages() -> dict[str, str]:
     """The text of each page, by the name of its file."""
     modules = {name: importlib.import_module(f"juggler.{name}") for name in STAND_INS}
-    written = {f"{name}.md": module_page(module) for name, module in modules.items()}
+    written = {f"{name.strip('_')}.md": module_page(module) for name, module in modules.items()}
     written["command-line.md"] = command_line_page()
     index = ["# Reference", ""]
     for name, module in modules.items():
-        index.append(f"* [`juggler.{name}`]({name}.md): {sentence(module)}")
+        page = name.strip("_")
+        index.append(f"* [`juggler.{page}`]({page}.md): {sentence(module)}")
     index.append("* [The command line](command-line.md): the commands and their options.")
     index += ["", "The terms are explained in the [glossary](../glossary.md).", ""]
     return {"index.md": BEGIN + "\n".join(index), **written}
@@ -73,7 +75,7 @@ def module_page(module: ModuleType) -> str:
     stdlib = STAND_INS[module.__name__.partition(".")[2]]
     links = ", ".join(f"[`{name}`](#{name.lower()})" for name in ours)
     parts = [
-        BEGIN + f"# `{module.__name__}`",
+        BEGIN + f"# `{module.__name__.replace('._', '.')}`",
         *prose(inspect.getdoc(module) or ""),
         f"On this page: {links}.",
     ]

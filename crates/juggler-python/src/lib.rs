@@ -6,6 +6,7 @@
 
 mod aio;
 mod barrier;
+mod choosing;
 mod condition;
 mod event;
 mod fetch;
@@ -63,6 +64,8 @@ mod _juggler {
     use super::aio::wait_for::wait_for;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
+    #[pymodule_export]
+    use super::choosing::Probe;
     #[pymodule_export]
     use super::condition::{Condition, ConditionStatistics};
     #[pymodule_export]
