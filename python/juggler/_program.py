@@ -32,6 +32,7 @@ def begin(*, detect: bool, report: "str | None", report_file: "str | None") -> N
 
     if detect or report:
         _import_hooks.around_import("juggler._juggler", start_trace)
+
     def record_checks(execute: "Callable[[], None]") -> None:
         execute()
         sys.modules["juggler.asyncio._checks"].record()

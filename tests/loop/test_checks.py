@@ -54,10 +54,8 @@ def _line_of(text: str) -> int:
 
 
 async def _goes_on() -> None:
-    try:
+    with contextlib.suppress(asyncio.CancelledError):
         await _park()  # swallowed, and on
-    except asyncio.CancelledError:
-        pass
     await _park()
 
 
@@ -164,10 +162,8 @@ async def _awaits_another_cancelled() -> None:
     other = asyncio.create_task(_park())
     await asyncio.sleep(0)
     other.cancel()
-    try:
+    with contextlib.suppress(asyncio.CancelledError):
         await other
-    except asyncio.CancelledError:
-        pass
     await asyncio.sleep(0)
 
 
@@ -257,9 +253,9 @@ asyncio.run(main())
 def test_the_report_has_what_the_checks_found(tmp_path: Path, form: str) -> None:
     program, report = tmp_path / "program.py", tmp_path / "report"
     program.write_text(PROGRAM, encoding="utf-8")
+    command = [sys.executable, "-m", "juggler", "run", f"--report={form}", "--report-file", report]
     done = subprocess.run(
-        [sys.executable, "-m", "juggler", "run", f"--report={form}", "--report-file", report]
-        + [program],
+        [*command, program],
         capture_output=True,
         text=True,
         timeout=60,

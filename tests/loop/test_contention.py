@@ -110,8 +110,7 @@ def test_a_loop_alone_changes_nothing() -> None:
 def test_two_loops_beside_each_other_leave_it_as_it_was() -> None:
     with _computing():
         threads = [
-            threading.Thread(target=juggler.asyncio.run, args=(_sleeps(50),))
-            for _ in range(2)
+            threading.Thread(target=juggler.asyncio.run, args=(_sleeps(50),)) for _ in range(2)
         ]
         for thread in threads:
             thread.start()

@@ -96,7 +96,10 @@ def _prepare(contender: Contender, effort: Effort) -> Callable[[], Sequence[Sequ
         try:
             alone = computing.per_unit(lambda: time.sleep(0.1))
             client = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                command,
+                pass_fds=[theirs.fileno()],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             )
             theirs.close()
             # Ours is closed first: a client whose server has failed ends by that.

@@ -3,8 +3,8 @@
 Native: the event loop with its handles and timers, `Future`, `Task`, `TaskGroup`, `create_task`,
 `gather`, `sleep`, `timeout`, `wait`, `wait_for`, locks and their like, queues, streams, transports
 of sockets. Everything else, whatever the running version has, is the standard library's own object,
-and runs on the native loop unchanged. `juggler run` and `install` put the loop in place; the classes come by import from
-here.
+and runs on the native loop unchanged. `juggler run` and `install` put the loop in place; the
+classes come by import from here.
 
 Four ways in: ``from juggler import asyncio`` and go on as ever; ``juggler.asyncio.run(main())``;
 ``loop_factory=juggler.asyncio.new_event_loop`` for whatever takes one; `install` for a program that

@@ -9,7 +9,6 @@ import warnings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from types import CodeType
     from typing import Any
 
@@ -94,14 +93,14 @@ def tell_swallowed(
 _warned: dict[Any, Any] = {}
 
 
-def _warn_unawaited_coroutine(coroutine: Coroutine[Any, Any, Any]) -> None:
+def _warn_unawaited_coroutine(coroutine: Any) -> None:
     """Warn of a coroutine that was never awaited; called by the interpreter.
 
     Stands in for a private function of the module `warnings`, which does not say where the
     function is if it does not know where it was called.
     """
-    code: CodeType = coroutine.cr_code  # type: ignore[attr-defined]
-    origin = coroutine.cr_origin  # type: ignore[attr-defined]
+    code: CodeType = coroutine.cr_code
+    origin = coroutine.cr_origin
     text = f"coroutine '{coroutine.__qualname__}' was never awaited"
     site = f"{code.co_filename}:{code.co_firstlineno}"
     if origin is None:

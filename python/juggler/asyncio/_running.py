@@ -107,8 +107,9 @@ def run(
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("asyncio.run() cannot be called from a running event loop")
-    options = {"native_tasks": native_tasks, "checks": checks}
-    with Runner(debug=debug, loop_factory=loop_factory, **options) as runner:
+    with Runner(
+        debug=debug, loop_factory=loop_factory, native_tasks=native_tasks, checks=checks
+    ) as runner:
         return runner.run(main)  # type: ignore[arg-type, unused-ignore]
 
 

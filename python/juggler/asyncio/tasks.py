@@ -48,13 +48,13 @@ else:
 if sys.version_info >= (3, 13):
     _StdlibIterator: Any = asyncio.tasks._AsCompletedIterator  # type: ignore[attr-defined]
 
-    class _AsCompleted(_StdlibIterator):
+    class _AsCompleted(_StdlibIterator):  # type: ignore[misc]
         """The running version's, over a native queue."""
 
         def __init__(self, fs: Iterable[Awaitable[Any]], timeout: float | None) -> None:
             super().__init__(fs, timeout)
             # Nothing was put there yet: what is done already tells so in the loop's next turn.
-            self._done = Queue()
+            self._done: Any = Queue()
 
     def as_completed(fs: Iterable[Awaitable[Any]], *, timeout: float | None = None) -> Any:
         """Iterate over awaitables as they are done; as `asyncio.as_completed`.

@@ -167,7 +167,8 @@ fn run(this: This<'_, '_, Task>, event_loop: &Obj, error: Option<Obj>) -> Result
         Some(error) => {
             let cancels = this.own.with(py, |own| own.cancels);
             let sent = throw(py, &coroutine, &error, &mut result);
-            if sent != ffi::PySendResult::PYGEN_ERROR && event_loop::ours(py, event_loop).is_some_and(|it| it.checks()) {
+            if sent != ffi::PySendResult::PYGEN_ERROR && event_loop::ours(py, event_loop).is_some_and(|it| it.checks())
+            {
                 swallowed::survived(this, &error, cancels, sent == ffi::PySendResult::PYGEN_RETURN);
             }
             sent

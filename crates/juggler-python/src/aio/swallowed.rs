@@ -41,7 +41,8 @@ fn note(this: This<'_, '_, Task>, error: &Obj, cancels: u32, returned: bool) -> 
     // SAFETY: a live object. Ours is the only reference to it if there is one.
     let is_forgotten = unsafe { ffi::Py_REFCNT(object.as_ptr()) } == 1;
     if !(is_forgotten && tell(this, &place, returned)?) {
-        let stale = as_future(this).fields.with(py, |fields| fields.rare().cancellation.replace(place.into_any().into()));
+        let stale =
+            as_future(this).fields.with(py, |fields| fields.rare().cancellation.replace(place.into_any().into()));
         drop(stale);
     }
     Ok(())

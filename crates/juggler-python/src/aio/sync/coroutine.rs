@@ -132,7 +132,12 @@ impl Coroutine {
         }
     }
 
-    fn begin_to_await(&self, py: Python<'_>, mut operation: Any, awaited: Result<Awaited, Raised>) -> Result<Sent, Raised> {
+    fn begin_to_await(
+        &self,
+        py: Python<'_>,
+        mut operation: Any,
+        awaited: Result<Awaited, Raised>,
+    ) -> Result<Sent, Raised> {
         match awaited {
             Ok(awaited) => {
                 // SAFETY: `None` always exists.
