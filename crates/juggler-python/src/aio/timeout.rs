@@ -427,7 +427,7 @@ fn aexit(this: This<'_, '_, Timeout>, args: Args<'_>) -> RawResult {
 
 methods! { add_methods for Timeout {
     "__aenter__" => noargs aenter, "($self, /)\n--\n\nBegin: the running task has until `when`.";
-    "__aexit__" => keywords aexit, "($self, exc_type, exc_val, exc_tb, /)\n--\n\n\
+    "__aexit__" => keywords aexit, "($self, /, exc_type, exc_val, exc_tb)\n--\n\n\
         End; raises TimeoutError in place of the CancelledError that came of it.";
 } }
 
