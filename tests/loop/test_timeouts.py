@@ -66,10 +66,14 @@ def test_it_can_be_put_off_and_called_off(some_loop: Any) -> None:
         assert repr(limit) == "<Timeout [finished]>"
         with pytest.raises(RuntimeError, match="Cannot change state of finished Timeout"):
             limit.reschedule(1)
-        with pytest.raises(TimeoutError):
+
+        async def brought_forward() -> None:
             async with timeout(60) as limit:
                 limit.reschedule(some_loop.time())
                 await _forever()
+
+        with pytest.raises(TimeoutError):
+            await brought_forward()
 
     some_loop.run_until_complete(main())
 
@@ -131,7 +135,7 @@ def test_wait_for_takes_whatever_can_be_awaited(some_loop: Any) -> None:
         assert await wait_for(juggler.asyncio.sleep(0, "sleep"), 10) == "sleep"
         if sys.version_info >= (3, 12):
             assert await wait_for(_Awaitable("awaitable"), 10) == "awaitable"
-            with pytest.raises(TypeError, match="can't be used in 'await' expression|await"):
+            with pytest.raises(TypeError, match="await"):
                 await wait_for(1, 10)  # type: ignore[arg-type]
 
     some_loop.run_until_complete(main())
