@@ -8,7 +8,9 @@ Three ways in:
   modules by name.
 * `juggler.policy` has retries, rates, limits and deadlines for functions and coroutine functions.
 
-Besides, `fetch` downloads files, and `shutdown` ends a program in order.
+Besides, `map` calls a function with each item of a list, many at once, on what it measures to be
+best: threads, processes, an event loop; `Pool` keeps its workers. `pipeline` joins such stages.
+`fetch` downloads files, and `shutdown` ends a program in order.
 
 Importing this package loads nothing else: each module comes with its first use.
 """
@@ -16,6 +18,19 @@ Importing this package loads nothing else: each module comes with its first use.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from juggler import asyncio, downloads, futures, multiprocessing, policy, queue, threading
+    from juggler._map import (
+        Advice,
+        Choice,
+        Facts,
+        Pool,
+        Progress,
+        Results,
+        advise,
+        last_choice,
+        map,
+        starmap,
+    )
+    from juggler._pipelines import Pipeline, StageReport, Stream, pipeline
     from juggler._shutdown import shutdown
     from juggler._substitution import install, uninstall
     from juggler.downloads import fetch
@@ -23,16 +38,30 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Advice",
+    "Choice",
+    "Facts",
+    "Pipeline",
+    "Pool",
+    "Progress",
+    "Results",
+    "StageReport",
+    "Stream",
     "__version__",
+    "advise",
     "asyncio",
     "downloads",
     "fetch",
     "futures",
     "install",
+    "last_choice",
+    "map",
     "multiprocessing",
+    "pipeline",
     "policy",
     "queue",
     "shutdown",
+    "starmap",
     "threading",
     "uninstall",
 ]
@@ -41,9 +70,23 @@ _MODULES = frozenset(
     {"asyncio", "downloads", "futures", "multiprocessing", "policy", "queue", "threading"}
 )
 _FUNCTIONS = {
+    "Advice": "juggler._map",
+    "Choice": "juggler._map",
+    "Facts": "juggler._map",
+    "Pipeline": "juggler._pipelines",
+    "Pool": "juggler._map",
+    "Progress": "juggler._map",
+    "Results": "juggler._map",
+    "StageReport": "juggler._pipelines",
+    "Stream": "juggler._pipelines",
+    "advise": "juggler._map",
     "fetch": "juggler.downloads",
     "install": "juggler._substitution",
+    "last_choice": "juggler._map",
+    "map": "juggler._map",
+    "pipeline": "juggler._pipelines",
     "shutdown": "juggler._shutdown",
+    "starmap": "juggler._map",
     "uninstall": "juggler._substitution",
 }
 

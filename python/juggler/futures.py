@@ -156,9 +156,26 @@ _juggler._set_future_class(Future)
 _workers: _weakref.WeakSet[_threading.Thread] = _weakref.WeakSet()
 
 
+class _Starting(_threading.local):
+    """How this thread starts workers.
+
+    Attributes:
+        daemons: as daemons; the program's end joins them all the same, unless whoever had them
+            started takes them out of `_workers`.
+    """
+
+    daemons = False
+
+
+_starting = _Starting()
+
+
 def _start_worker(worker: Callable[[], None], name: str, threads: set[_threading.Thread]) -> None:
-    thread = _threading.Thread(name=name, target=worker)
+    thread = _threading.Thread(name=name, target=worker, daemon=_starting.daemons or None)
     thread.start()
+    if _starting.daemons:
+        # What it starts itself shall not be daemons for that.
+        thread._daemonic = False  # type: ignore[attr-defined]
     threads.add(thread)
     _workers.add(thread)
 

@@ -220,15 +220,16 @@ def test_another_thread_may_reap_the_workers(make_pool: Any) -> None:
             reaper.join()
 
 
-def test_callbacks_of_a_dead_workers_call_may_wait(make_pool: Any) -> None:
-    pool = make_pool()
+def test_callbacks_of_a_dead_workers_call_may_wait(make_pool: Any, tmp_path: Path) -> None:
+    pool, marker = make_pool(), tmp_path / "added"
     started, go_on = threading.Event(), threading.Event()
 
     def callback(_future: Any) -> None:
         started.set()
         assert go_on.wait(LONG)
 
-    pool.submit(calls.exit_now, 1).add_done_callback(callback)
+    pool.submit(calls.exit_when, str(marker)).add_done_callback(callback)
+    marker.touch()
     assert started.wait(LONG)
     pool.start()
     assert pool.submit(abs, -1).result(LONG) == 1

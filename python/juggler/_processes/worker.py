@@ -130,15 +130,20 @@ def run_chunk(function: Callable[..., Any], items: list[Any], star: bool) -> Chu
 _functions: dict[bytes, Any] = {}
 
 
-def run_pickled_chunk(function: bytes, items: list[Any], star: bool) -> Chunk:
-    """`run_chunk` of a function that can only be sent by value; the last few are kept."""
-    if function not in _functions:
+def function_of(data: bytes) -> Any:
+    """The function of a message; the last few are kept."""
+    if data not in _functions:
         from juggler._processes import pickling
 
         if len(_functions) > 16:
             _functions.clear()
-        _functions[function] = pickling.loads(function)
-    return run_chunk(_functions[function], items, star)
+        _functions[data] = pickling.loads(data)
+    return _functions[data]
+
+
+def run_pickled_chunk(function: bytes, items: list[Any], star: bool) -> Chunk:
+    """`run_chunk` of a function that can only be sent by value."""
+    return run_chunk(function_of(function), items, star)
 
 
 class Apart:

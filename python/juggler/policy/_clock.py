@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextvars import ContextVar
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -43,6 +44,52 @@ class ThreadWaiter:
         """Wake it."""
         self.event.set()
         return True
+
+
+class Stopped(BaseException):
+    """A `Stop` ended this wait; no policy tries again."""
+
+
+class Stop:
+    """Ends the waits of policies, in all threads that run under it."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._waiting: set[Event] = set()
+
+    def stop(self) -> None:
+        """End all waits, also those to come, with `Stopped`."""
+        self.stopped = True
+        for event in list(self._waiting):
+            event.set()
+
+    @contextlib.contextmanager
+    def over(self) -> Iterator[None]:
+        """What this thread does meanwhile is under it."""
+        before = _stop.set(self)
+        try:
+            yield
+        finally:
+            _stop.reset(before)
+
+    def check(self) -> None:
+        """Raise if it has come."""
+        if self.stopped:
+            raise Stopped
+
+    @contextlib.contextmanager
+    def ends(self, event: Event) -> Iterator[None]:
+        """While this thread waits for an event."""
+        self._waiting.add(event)
+        try:
+            self.check()
+            yield
+            self.check()
+        finally:
+            self._waiting.discard(event)
+
+
+_stop: ContextVar[Stop | None] = ContextVar("juggler.policy.stop", default=None)
 
 
 class TaskWaiter:
@@ -136,6 +183,13 @@ class Clock:
 
     def _wait(self, waiter: Any, until: int | None) -> bool:
         """Wait until woken, or until a time; whether it was woken."""
+        stop = _stop.get()
+        if stop is None:
+            return self._wait_on(waiter, until)
+        with stop.ends(waiter.event):
+            return self._wait_on(waiter, until)
+
+    def _wait_on(self, waiter: Any, until: int | None) -> bool:
         if until is None:
             return bool(waiter.event.wait())
         while not waiter.event.wait((until - self.time_ns()) / SECOND):

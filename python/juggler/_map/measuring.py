@@ -1,0 +1,161 @@
+"""The first calls of a map under measurement."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from time import perf_counter, thread_time_ns
+from typing import Any, NamedTuple
+
+from juggler._juggler import Probe
+from juggler._map.choosing import Facts
+from juggler._map.travel import Traces, cost, writes_globals
+
+ENOUGH = 0.005
+"""Seconds after which something can be chosen if three calls have ended: the first may be unlike
+the others."""
+SURE = 0.03
+"""Seconds after which one call that has ended is enough."""
+PATIENCE = 0.05
+"""Seconds after which something is chosen, whatever was seen."""
+SHORT = 20e-6
+"""Calls shorter than this, in seconds, are not worth to be handed over, whatever they do."""
+FEW = 64
+"""So many of these are enough."""
+LOOK = 0.002
+"""Seconds between two looks at a call that goes on."""
+_SAMPLES = 3
+
+
+class _Reading(NamedTuple):
+    """What `Probe.read` returns: nanoseconds and counts."""
+
+    wall: int = 0
+    running: int = 0
+    queued: int = 0
+    process: int = 0
+    faults: int = 0
+    looks: int = 0
+    held: int | None = 0
+
+    @property
+    def without_queue(self) -> int:
+        """Nanoseconds in which it ran or was blocked."""
+        return max(1, self.running, self.wall - self.queued)
+
+    def since(self, other: _Reading) -> _Reading:
+        held = None if self.held is None else self.held - (other.held or 0)
+        return _Reading(
+            self.wall - other.wall,
+            self.running - other.running,
+            self.queued - other.queued,
+            self.process - other.process,
+            self.faults - other.faults,
+            self.looks - other.looks,
+            held,
+        )
+
+
+class Measuring:
+    """What is seen of the first calls of a function, one after the other."""
+
+    def __init__(self, function: Any) -> None:
+        self.probe = Probe()
+        self.began = perf_counter()
+        self._spent = thread_time_ns()
+        self._function = function
+        self._traces = Traces(function)
+        self._items: list[Any] = []
+        self._results: list[Any] = []
+        # After the first call, which may be unlike the others, and after the last that ended.
+        self._first = _Reading()
+        self._last = _Reading()
+        self._calls = 0
+        self._shortest = float("inf")
+
+    def send(self, items: list[Any], star: bool) -> None:
+        """Some items are sent."""
+        self._traces.add([one for item in items for one in item] if star else items)
+        self._items += items[: _SAMPLES - len(self._items)]
+
+    def came(self, results: list[Any], took: int) -> None:
+        """Their results came; the calls took so many nanoseconds."""
+        if results:
+            self._shortest = min(self._shortest, took / len(results))
+            self._calls += len(results)
+            self._last = _Reading(*self.probe.read())
+            if self._first.wall == 0 and len(results) == 1:
+                self._first = self._last
+            self._results += results[: _SAMPLES - len(self._results)]
+
+    @property
+    def calls(self) -> int:
+        """How many calls have ended."""
+        return self._calls
+
+    @property
+    def seconds(self) -> float:
+        """How long this has taken."""
+        return perf_counter() - self.began
+
+    def enough(self) -> bool:
+        """Whether a choice can be made."""
+        seen, calls = _Reading(*self.probe.read()).wall / 1e9, self._calls
+        if self.seconds >= PATIENCE:
+            return calls > 0 or seen >= ENOUGH
+        if calls >= FEW and seen < SHORT * calls:
+            return True
+        return (seen >= ENOUGH and calls >= 3) or (seen >= SURE and calls > 0)
+
+    def facts(self, pickled: bool) -> Facts:
+        """What was seen.
+
+        Args:
+            pickled: whether to find out what it costs to send items to processes, and whether
+                that can be.
+        """
+        facts = self._facts()
+        pickle: float | None = None
+        obstacle: str | None = None
+        if pickled:
+            obstacle = writes_globals(self._function) or self._traces.changed()
+            if obstacle is None:
+                answer = cost(self._function, self._items, self._results)
+                if isinstance(answer, str):
+                    obstacle = answer
+                else:
+                    pickle = answer
+        return replace(facts, pickle=pickle, obstacle=obstacle, measuring=self.seconds)
+
+    def _facts(self) -> Facts:
+        seen = _Reading(*self.probe.read())
+        last, calls = self._last, self._calls
+        if calls >= 3 and self._first.wall:
+            seen, last = seen.since(self._first), last.since(self._first)
+            calls -= 1
+        span = seen.without_queue
+        nanoseconds = last.without_queue / calls if calls else span
+        if nanoseconds < 100_000:
+            # Whatever came in between is much to such a call.
+            nanoseconds = min(nanoseconds, self._shortest)
+        # This thread looked now and then.
+        process = seen.process - (thread_time_ns() - self._spent)
+        gil: float | None = None
+        if not _has_gil():
+            gil = 0.0
+        elif seen.held is not None and seen.looks >= 5:
+            gil = seen.held / seen.looks
+        return Facts(
+            calls=self._calls,
+            seconds=max(nanoseconds, 1) / 1e9,
+            running=min(1.0, seen.running / span),
+            gil=gil,
+            busy=max(0.0, process / span),
+            faults=seen.faults * 1e9 / span,
+            queued=seen.queued / max(1, seen.wall),
+        )
+
+
+def _has_gil() -> bool:
+    enabled = getattr(sys, "_is_gil_enabled", None)
+    return True if enabled is None else bool(enabled())

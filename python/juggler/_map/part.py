@@ -1,0 +1,131 @@
+"""A part of a map: some items that go to a worker together, and what runs them there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from juggler import _juggler
+
+
+class Failure:
+    """What a call raised, in the place of its result."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class Part:
+    """Some items on their way.
+
+    Attributes:
+        first: the number of its first item.
+        todo: what is yet to run, in lists of items that go together, and failures in between.
+        outcomes: results and failures so far, in the order of the items.
+        future: that of the list that runs.
+        whole: whether everything is there.
+    """
+
+    __slots__ = ("first", "future", "outcomes", "size", "todo", "whole")
+
+    def __init__(self, items: list[Any], first: int) -> None:
+        self.first = first
+        self.size = len(items)
+        self.todo: deque[list[Any] | Failure] = deque([items])
+        self.outcomes: list[Any] = []
+        self.future: Any = None
+        self.whole = False
+
+
+class Keywords:
+    """Calls a function with the keywords that an item is."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, item: dict[str, Any]) -> Any:
+        """One call."""
+        return self.function(**item)
+
+
+class Awaited:
+    """Calls a coroutine function, and runs the coroutine in an event loop of this thread."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """One call."""
+        from juggler import asyncio
+
+        return asyncio.run(self.function(*args, **kwargs))
+
+
+def run(
+    function: Callable[..., Any], items: list[Any], star: bool, stop: bool
+) -> tuple[list[Any], int]:
+    """Call the function with each item; the outcomes, and how many nanoseconds it took.
+
+    Args:
+        function: what to call.
+        items: tuples, if ``star``.
+        star: whether an item is all the arguments.
+        stop: whether to end with the first failure.
+    """
+    outcomes, error, took = _juggler._run_chunk(function, items, star)
+    while error is not None:
+        outcomes.append(Failure(error))
+        if stop or len(outcomes) == len(items):
+            break
+        more, error, longer = _juggler._run_chunk(function, items[len(outcomes) :], star)
+        outcomes += more
+        took += longer
+    return outcomes, took
+
+
+def run_watched(
+    probe: _juggler.Probe, function: Callable[..., Any], items: list[Any], star: bool, stop: bool
+) -> tuple[list[Any], int]:
+    """`run` under measurement."""
+    probe.begin()
+    try:
+        return run(function, items, star, stop)
+    finally:
+        probe.end()
+
+
+class _Packed:
+    """A failure on its way between processes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+def run_away(data: bytes, items: list[Any], star: bool, stop: bool) -> Any:
+    """`run` in a worker process, of a function that comes as a message."""
+    from juggler._processes import exceptions, worker
+
+    outcomes, took = run(worker.function_of(data), items, star, stop)
+    for at, outcome in enumerate(outcomes):
+        if type(outcome) is Failure:
+            outcomes[at] = _Packed(exceptions.pack_exception(outcome.error))
+    return worker.Chunk((outcomes, None, took))
+
+
+def unpack(chunk: tuple[list[Any], None, int]) -> tuple[list[Any], int]:
+    """What `run` would have returned, of what `run_away` did."""
+    from juggler._processes import exceptions, worker
+
+    outcomes, _, took = chunk
+    for at, outcome in enumerate(outcomes):
+        if type(outcome) is worker.Apart:
+            try:
+                outcomes[at] = outcome = outcome.load()
+            except Exception as refusal:
+                outcomes[at] = outcome = Failure(refusal)
+        if type(outcome) is _Packed:
+            outcomes[at] = Failure(exceptions.unpack_exception(outcome.data))
+    return outcomes, took
