@@ -81,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.sent += end - begin
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_: object) -> None:
         """Log nothing."""
 
 
@@ -91,7 +91,9 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=150, help="how many files (%(default)s)")
     options = parser.parse_args()
 
-    library = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    library = [
+        path for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")) if path.is_file()
+    ]
     bodies = [path.read_bytes() for path in library if path.stat().st_size > 1][: options.files]
     with Web(bodies) as web, tempfile.TemporaryDirectory() as folder:
         threading.Thread(target=web.serve_forever).start()
@@ -106,11 +108,11 @@ def main() -> int:
         with juggler.fetch(wanted, into=folder, backoff=0.02) as downloads:
             fetched = downloads.wait()
         web.shutdown()
-        same = [Path(folder, f"{number}.py").read_bytes() for number in range(len(bodies))] == bodies
+        came = [file.path.read_bytes() for file in fetched if file.path]
         left = len(list(Path(folder).iterdir())) - len(bodies)
 
     again = sum(file.attempts > 1 for file in fetched)
-    whole = sum(map(len, bodies))
+    same, whole = came == bodies, sum(map(len, bodies))
     print(f"files  {len(fetched)}")
     print(f"files that took more than one attempt  {again}")
     print(f"bytes sent twice  {web.sent - whole}")

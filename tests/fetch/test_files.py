@@ -176,8 +176,7 @@ def test_no_moment_for_a_kill_leaves_half_a_file(
     server: Server, folder: Path, command: Command
 ) -> None:
     bodies = {f"/{number}": os.urandom(number * 5_000) for number in range(60)}
-    for path, body in bodies.items():
-        server.pages[path] = lambda request, body=body: request.serve(body)
+    server.pages |= dict.fromkeys(bodies, lambda request: request.serve(bodies[request.path]))
     words = [*_FETCH, str(folder), "-q", *map(server.url, bodies)]
     chance = random.Random(5)
     for _ in range(8):
