@@ -32,6 +32,7 @@ PARTS = (
     "locks",
     "queues",
     "streams",
+    "ssl",
 )
 
 

@@ -1,9 +1,9 @@
 """Many waits on one thread: stands in for the standard library's ``asyncio``.
 
 Native: the event loop with its handles and timers, `Future`, `Task`, `TaskGroup`, `create_task`,
-`gather`, `sleep`, `wait`, locks and their like, queues, streams, transports of sockets. Everything
-else, whatever the running version has, is the standard library's own object, and runs on the native
-loop unchanged.
+`gather`, `sleep`, `timeout`, `wait`, `wait_for`, locks and their like, queues, streams, transports
+of sockets. Everything else, whatever the running version has, is the standard library's own object,
+and runs on the native loop unchanged.
 
 Five ways in: ``juggler run program.py`` for a program as it is; ``from juggler import asyncio``
 and go on as ever; ``juggler.asyncio.run(main())``; ``loop_factory=juggler.asyncio.new_event_loop``
@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import asyncio as _stdlib
 
+from juggler.asyncio._checks import SwallowedCancellation
 from juggler.asyncio._event_loop import EventLoop
 from juggler.asyncio._handles import Handle, TimerHandle
 from juggler.asyncio._named_loops import SelectorEventLoop
@@ -73,7 +74,18 @@ from juggler.asyncio.streams import (
     start_unix_server,
 )
 from juggler.asyncio.taskgroups import TaskGroup
-from juggler.asyncio.tasks import Task, create_task, eager_task_factory, gather, sleep, wait
+from juggler.asyncio.tasks import (
+    Task,
+    as_completed,
+    create_eager_task_factory,
+    create_task,
+    eager_task_factory,
+    gather,
+    sleep,
+    wait,
+    wait_for,
+)
+from juggler.asyncio.timeouts import Timeout, timeout, timeout_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

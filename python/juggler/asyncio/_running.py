@@ -24,9 +24,23 @@ get_policy: Callable[[], Any] = getattr(events, f"{_UNDERSCORE}get_event_loop_po
 _set_policy: Callable[[Any], None] = getattr(events, f"{_UNDERSCORE}set_event_loop_policy")
 
 
-def new_event_loop() -> EventLoop:
-    """Make an event loop of juggler's, whatever the policy."""
-    return EventLoop()
+class _StockTasks(EventLoop):
+    """A loop whose tasks and futures are the standard library's."""
+
+    create_future = asyncio.BaseEventLoop.create_future
+    create_task = asyncio.BaseEventLoop.create_task
+
+
+def new_event_loop(*, native_tasks: bool = True, checks: bool | None = None) -> EventLoop:
+    """Make an event loop of juggler's, whatever the policy.
+
+    Args:
+        native_tasks: Whether what `create_task` and `create_future` of the loop make is juggler's;
+            else it is the standard library's. Both kinds run on the loop, and await each other.
+        checks: Whether the loop tells of forgotten awaits and swallowed cancellations; see
+            `EventLoop`.
+    """
+    return (EventLoop if native_tasks else _StockTasks)(checks=checks)
 
 
 class EventLoopPolicy(StockPolicy):  # type: ignore[misc]
@@ -47,6 +61,8 @@ class Runner(asyncio.Runner):  # type: ignore[misc]
     Args:
         debug: whether the loop is in debug mode; None leaves that to the environment.
         loop_factory: what makes the loop, by default `new_event_loop`.
+        native_tasks: as for `new_event_loop`; for a loop that `loop_factory` does not make.
+        checks: the same.
     """
 
     def __init__(
@@ -54,15 +70,17 @@ class Runner(asyncio.Runner):  # type: ignore[misc]
         *,
         debug: bool | None = None,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        native_tasks: bool = True,
+        checks: bool | None = None,
     ) -> None:
-        super().__init__(debug=debug, loop_factory=loop_factory or self._make_current)
+        def make_current() -> EventLoop:
+            """A loop that is the thread's current one as long as this runner is open."""
+            loop = new_event_loop(native_tasks=native_tasks, checks=checks)
+            asyncio.set_event_loop(loop)
+            self._set_event_loop = True  # read by `close`
+            return loop
 
-    def _make_current(self) -> EventLoop:
-        """A loop that is the thread's current one as long as this runner is open."""
-        loop = new_event_loop()
-        asyncio.set_event_loop(loop)
-        self._set_event_loop = True  # read by `close`
-        return loop
+        super().__init__(debug=debug, loop_factory=loop_factory or make_current)
 
 
 def run(
@@ -70,6 +88,8 @@ def run(
     *,
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    native_tasks: bool = True,
+    checks: bool | None = None,
 ) -> _T:
     """Run a coroutine in an event loop of its own, and return its result.
 
@@ -80,13 +100,17 @@ def run(
         main: what to run.
         debug: whether the loop is in debug mode; None leaves that to the environment.
         loop_factory: what makes the loop, by default `new_event_loop`; on every version.
+        native_tasks: as for `new_event_loop`; for a loop that `loop_factory` does not make.
+        checks: the same.
 
     Raises:
         RuntimeError: this thread runs an event loop already.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("asyncio.run() cannot be called from a running event loop")
-    with Runner(debug=debug, loop_factory=loop_factory) as runner:
+    with Runner(
+        debug=debug, loop_factory=loop_factory, native_tasks=native_tasks, checks=checks
+    ) as runner:
         return runner.run(main)  # type: ignore[arg-type, unused-ignore]
 
 
