@@ -35,13 +35,14 @@ class _StockTasks(EventLoop):
     """A loop whose tasks and futures are the standard library's, also after `install`."""
 
     def create_future(self) -> asyncio.Future[Any]:
-        return _StockFuture(loop=self)
+        future: asyncio.Future[Any] = _StockFuture(loop=self)
+        return future
 
     def create_task(self, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
         if self.get_task_factory() is not None:
             return asyncio.BaseEventLoop.create_task(self, coro, **kwargs)
         self._check_closed()
-        task: Any = _StockTask(coro, loop=self, **kwargs)
+        task: asyncio.Task[Any] = _StockTask(coro, loop=self, **kwargs)
         if task._source_traceback:
             del task._source_traceback[-1]
         return task  # type: ignore[no-any-return]
