@@ -42,10 +42,11 @@ class _StockTasks(EventLoop):
         if self.get_task_factory() is not None:
             return asyncio.BaseEventLoop.create_task(self, coro, **kwargs)
         self._check_closed()
-        task: asyncio.Task[Any] = _StockTask(coro, loop=self, **kwargs)
+        task = _StockTask(coro, loop=self, **kwargs)
         if task._source_traceback:
             del task._source_traceback[-1]
-        return task  # type: ignore[no-any-return]
+        made: asyncio.Task[Any] = task
+        return made
 
     def set_task_factory(self, factory: Any) -> None:
         eager = factory is tasks.eager_task_factory and tasks.stdlib_eager_task_factory
