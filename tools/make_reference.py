@@ -16,12 +16,12 @@ import io
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
 from juggler import _juggler, cli
-from juggler.cli import fetch, run
+from juggler.cli import advise, fetch, run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Our module -> the page of the standard library's that it stands in for, where there is one.
@@ -29,6 +29,7 @@ STAND_INS = {
     "threading": "threading",
     "queue": "queue",
     "futures": "concurrent.futures",
+    "asyncio": "asyncio",
     "multiprocessing": "multiprocessing",
     "multiprocessing.pool": "multiprocessing",
     "multiprocessing.queues": "multiprocessing",
@@ -37,6 +38,8 @@ STAND_INS = {
     "multiprocessing.connection": "multiprocessing",
     "multiprocessing.managers": "multiprocessing",
     "_map": None,
+    "_pipelines": None,
+    "_shutdown": None,
     "downloads": None,
     "joblib": None,
     "policy": None,
@@ -84,7 +87,8 @@ def module_page(module: ModuleType) -> str:
         parts.append(f"Every other name is the standard library's own: [`{stdlib}`]({address}).")
     for name, value in ours.items():
         parts += entry(f"## `{name}`", name, value)
-        if isinstance(value, type) and not issubclass(value, BaseException):
+        # Of `sleep`, whose instances are coroutines, that it is called is all there is to tell.
+        if isinstance(value, type) and not issubclass(value, (BaseException, Coroutine)):
             for member, attribute in members(value, ours):
                 parts += entry(f"### `{name}.{member}`", f"{name}.{member}", attribute)
     return "\n\n".join(parts) + "\n"
@@ -99,7 +103,9 @@ def exports(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 
 def is_ours(value: object) -> bool:
-    """Whether juggler made it: classes carry the name of the standard library's module."""
+    """Whether juggler made it: classes may carry the name of the standard library's module."""
+    if isinstance(value, type) and value in vars(_juggler).values():
+        return True
     makers = (value, getattr(value, "__init__", None))
     modules = [getattr(maker, "__module__", None) or "" for maker in makers]
     return any(name.startswith("juggler") for name in modules) or hasattr(value, "statistics")
@@ -122,6 +128,7 @@ def members(owner: type, ours: Mapping[str, object]) -> Iterator[tuple[str, obje
         for name, member in defined.items()
         if not name.startswith("_")
         and not isinstance(member, int)
+        and not inspect.ismemberdescriptor(member)  # slots, which the class describes
         and not any(is_told_of(base, name, member) for base in described)
     }
     yield from sorted(found.items(), key=lambda item: (not callable(item[1]), item[0]))
@@ -194,7 +201,12 @@ def sentence(module: ModuleType) -> str:
 
 def command_line_page() -> str:
     """The help of the command and of each subcommand."""
-    helps = {"juggler": cli.main, "juggler run": run.main, "juggler fetch": fetch.main}
+    helps = {
+        "juggler": cli.main,
+        "juggler run": run.main,
+        "juggler advise": advise.main,
+        "juggler fetch": fetch.main,
+    }
     parts = [BEGIN + "# The command line", "What each command prints with `--help`."]
     for name, main_of in helps.items():
         with contextlib.redirect_stdout(io.StringIO()) as printed:

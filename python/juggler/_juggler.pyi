@@ -78,6 +78,7 @@ __all__ = [
     "PolicyLimit",
     "PolicyRate",
     "PriorityQueue",
+    "Probe",
     "ProcessPool",
     "ProcessPoolEngine",
     "ProcessQueue",
@@ -105,6 +106,7 @@ __all__ = [
     "TaskGroup",
     "ThreadPoolExecutor",
     "ThreadPoolExecutorStatistics",
+    "Timeout",
     "TlsTransport",
     "_Watch",
     "_close_pools",
@@ -129,11 +131,13 @@ __all__ = [
     "end_with_parent",
     "gather",
     "sleep",
+    "timeout",
     "trace_join",
     "trace_report",
     "trace_start",
     "trace_stop",
     "wait",
+    "wait_for",
 ]
 
 _T = TypeVar("_T")
@@ -1076,6 +1080,7 @@ def _set_stream_protocol_class(class_: _T, /) -> _T: ...
 @disjoint_base
 class Loop:
     def __new__(cls) -> Self: ...
+    _checks: bool
     _debug: bool
     _closed: bool
     _stopping: bool
@@ -1183,8 +1188,14 @@ class sleep(Coroutine[Any, None, _T]):  # noqa: N801
     def __name__(self) -> str: ...
     @property
     def __qualname__(self) -> str: ...
-    @property
-    def cr_await(self) -> asyncio.Future[_T] | None: ...
+
+@final
+class Timeout(asyncio.Timeout):  # type: ignore[misc]
+    def __new__(cls, when: float | None) -> Self: ...
+    def _on_timeout(self) -> None: ...
+
+timeout = asyncio.timeout
+wait_for = asyncio.wait_for
 
 @final
 class _Watch:

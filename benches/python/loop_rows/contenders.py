@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 from harness.contenders import Contender, version
 
+_NAMES = (
+    "Barrier",
+    "Condition",
+    "Event",
+    "Lock",
+    "Queue",
+    "Semaphore",
+    "TaskGroup",
+    "as_completed",
+    "create_subprocess_exec",
+    "create_task",
+    "gather",
+    "open_connection",
+    "shield",
+    "sleep",
+    "start_server",
+    "timeout",
+    "wait",
+    "wait_for",
+)
+
+
+def _classes(module: Any, new_event_loop: Any) -> dict[str, Any]:
+    own = {"new_event_loop": new_event_loop, "serve": None, "tls": None, "datagrams": None}
+    return {**own, **{name: getattr(module, name) for name in _NAMES}}
+
 
 def _peer(name: str, *lacks: str) -> Contender:
-    """Another loop on the standard library's tasks and futures; what it `lacks` is left out."""
+    """Another loop, on the standard library's tasks and primitives; what it `lacks` is left out."""
     try:
         module = importlib.import_module(name)
     except ImportError:
@@ -22,24 +46,14 @@ def _peer(name: str, *lacks: str) -> Contender:
     return Contender(name, version(name), known)
 
 
-def _classes(module: ModuleType, new_event_loop: Callable[[], object]) -> dict[str, Any]:
-    """What the rows use: a loop, and what of `module` runs on it."""
-    names = ("create_subprocess_exec", "start_server")
-    own = {"new_event_loop": new_event_loop, "serve": None, "tls": None, "datagrams": None}
-    return {**own, **{name: getattr(module, name) for name in names}}
-
-
 def contenders() -> list[Contender]:
     """The standard library's loop, which every ratio refers to, juggler's and the peers'."""
-    import juggler.asyncio
+    from juggler import asyncio as ours
 
+    stock = _classes(asyncio, asyncio.SelectorEventLoop)
     return [
-        Contender("asyncio", "this interpreter's", _classes(asyncio, asyncio.SelectorEventLoop)),
-        Contender(
-            "juggler",
-            version("juggler"),
-            _classes(juggler.asyncio, juggler.asyncio.new_event_loop),
-        ),
+        Contender("asyncio", "this interpreter's", stock),
+        Contender("juggler", version("juggler"), _classes(ours, ours.new_event_loop)),
         _peer("uvloop"),
         _peer("rloop", "tls", "datagrams"),
         # No loop: what the system calls, and OpenSSL, cost in any case.

@@ -10,6 +10,7 @@ from asyncio import constants, transports, trsock
 
 from juggler import _juggler
 from juggler.asyncio._children import ChildWatching
+from juggler.asyncio._server import attach, knowing_its_clients
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class SocketTransports(ChildWatching):
             loop, sock, protocol, waiter, extra, server, context
         )
         if server is not None:
-            server._attach(*_attached(transport))
+            attach(server, transport)
         self._transports[sock.fileno()] = transport
         transport._start()
         return transport
@@ -170,6 +171,7 @@ class SocketTransports(ChildWatching):
         context: Context | None = None,
     ) -> None:
         loop: Any = self
+        knowing_its_clients(server)
         kind = sock.family, sock.type | socket.SOCK_NONBLOCK, sock.proto
 
         def connected(descriptor: int) -> None:
@@ -249,15 +251,3 @@ def _peername(connection: socket.socket) -> Any:
         return connection.getpeername()
     except OSError:
         return None
-
-
-if hasattr(asyncio.base_events.Server, "close_clients"):
-
-    def _attached(transport: Any) -> tuple[Any, ...]:
-        """What a server wants to know of a transport."""
-        return (transport,)
-else:
-
-    def _attached(transport: Any) -> tuple[Any, ...]:
-        """What a server wants to know of a transport: nothing."""
-        return ()

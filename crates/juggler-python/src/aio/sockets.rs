@@ -219,7 +219,7 @@ impl Operation for SocketCall {
 
     fn resume(&mut self, py: Python<'_>, _future: &Obj, ending: Ending) -> Next {
         match ending {
-            Ending::Woken => self.go(py),
+            Ending::Woken(_) => self.go(py),
             Ending::Thrown(error) => Err(raise(py, error)),
         }
     }

@@ -83,7 +83,7 @@ impl Operation for Drain {
 
     fn resume(&mut self, py: Python<'_>, _future: &Obj, ending: Ending) -> Next {
         match ending {
-            Ending::Woken => Ok(Step::Done(none())),
+            Ending::Woken(_) => Ok(Step::Done(none())),
             Ending::Thrown(error) => Err(raise(py, error)),
         }
     }
