@@ -23,7 +23,7 @@ LOCKED := $(if $(CI),--locked)
 PROFILE := $(if $(CI),quick,release)
 ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc -p juggler-loop -p juggler-policy -p juggler-fetch
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
-PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property policy map fetch process loop typing examples))
+PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property policy map fetch process loop clients typing examples))
 TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
 # What has a stub, and the modules that promise their names to type checkers.
 STUBBED := juggler._juggler juggler.threading juggler.queue juggler.futures juggler.multiprocessing juggler.policy juggler.downloads

@@ -16,7 +16,7 @@ import io
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +29,7 @@ STAND_INS = {
     "threading": "threading",
     "queue": "queue",
     "futures": "concurrent.futures",
+    "asyncio": "asyncio",
     "multiprocessing": "multiprocessing",
     "multiprocessing.pool": "multiprocessing",
     "multiprocessing.queues": "multiprocessing",
@@ -86,7 +87,8 @@ def module_page(module: ModuleType) -> str:
         parts.append(f"Every other name is the standard library's own: [`{stdlib}`]({address}).")
     for name, value in ours.items():
         parts += entry(f"## `{name}`", name, value)
-        if isinstance(value, type) and not issubclass(value, BaseException):
+        # Of `sleep`, whose instances are coroutines, that it is called is all there is to tell.
+        if isinstance(value, type) and not issubclass(value, (BaseException, Coroutine)):
             for member, attribute in members(value, ours):
                 parts += entry(f"### `{name}.{member}`", f"{name}.{member}", attribute)
     return "\n\n".join(parts) + "\n"
@@ -101,7 +103,9 @@ def exports(module: ModuleType) -> Iterator[tuple[str, object]]:
 
 
 def is_ours(value: object) -> bool:
-    """Whether juggler made it: classes carry the name of the standard library's module."""
+    """Whether juggler made it: classes may carry the name of the standard library's module."""
+    if isinstance(value, type) and value in vars(_juggler).values():
+        return True
     makers = (value, getattr(value, "__init__", None))
     modules = [getattr(maker, "__module__", None) or "" for maker in makers]
     return any(name.startswith("juggler") for name in modules) or hasattr(value, "statistics")

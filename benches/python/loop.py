@@ -11,8 +11,11 @@ from __future__ import annotations
 import sys
 
 from harness.command import main
-from loop_rows import scheduling
+from loop_rows import busy, memory, network, primitives, scheduling, tasks
 from loop_rows.contenders import contenders
 
+GROUPS = (scheduling, tasks, memory, primitives, network, busy)
+ROWS = [row for group in GROUPS for row in group.ROWS]
+
 if __name__ == "__main__":
-    sys.exit(main(__doc__ or "", [*scheduling.ROWS], contenders()))
+    sys.exit(main(__doc__ or "", ROWS, contenders()))

@@ -32,7 +32,13 @@ def begin(*, detect: bool, report: "str | None", report_file: "str | None") -> N
 
     if detect or report:
         _import_hooks.around_import("juggler._juggler", start_trace)
+
+    def record_checks(execute: "Callable[[], None]") -> None:
+        execute()
+        sys.modules["juggler.asyncio._checks"].record()
+
     if report:
+        _import_hooks.around_import("juggler.asyncio._checks", record_checks)
         _report_at_exit(report, report_file)
     _substitution.install()
 
@@ -66,8 +72,10 @@ def _report_at_exit(form: str, path: "str | None") -> None:
         seconds = time.monotonic() - started
         native = sys.modules.get("juggler._juggler")
         rows = native.trace_report() if native is not None else []
+        checks = sys.modules.get("juggler.asyncio._checks")
+        findings = checks.findings() if checks is not None else []
         from juggler._report import write_report
 
-        write_report(rows, seconds=seconds, form=form, path=path)
+        write_report(rows, findings, seconds=seconds, form=form, path=path)
 
     atexit.register(report)

@@ -1,4 +1,7 @@
-"""The report of ``juggler run --report``: what a program waited for, as a table or as JSON."""
+"""The report of ``juggler run --report``: what a program waited for, as a table or as JSON.
+
+With it goes what the checks of its event loops have found.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-__all__ = ["Row", "write_report"]
+__all__ = ["Finding", "Row", "write_report"]
 
 
 class Row(TypedDict):
@@ -39,11 +42,34 @@ class Row(TypedDict):
     """Pools: how long the workers existed, all together."""
 
 
-def write_report(rows: Sequence[Row], *, seconds: float, form: str, path: str | None) -> None:
+class Finding(TypedDict):
+    """What an event loop's checks have found at one place."""
+
+    kind: str
+    """``"blocked loop"``, ``"swallowed cancellation"`` or ``"never awaited"``."""
+    site: str
+    """Where: ``"file.py:12"``."""
+    count: int
+    """How many times."""
+    seconds: float | None
+    """Blocked loops: for how long, the longest time, as far as was seen."""
+    text: str
+    """What there is to say about the first one."""
+
+
+def write_report(
+    rows: Sequence[Row],
+    findings: Sequence[Finding] = (),
+    *,
+    seconds: float,
+    form: str,
+    path: str | None,
+) -> None:
     """Write the report of a program that has ended.
 
     Args:
         rows: What the program used, in any order.
+        findings: What the checks of its event loops have found, in the order of finding.
         seconds: How long the program ran.
         form: ``"table"`` or ``"json"``.
         path: The file to write; None for standard error, after the program's own output.
@@ -51,7 +77,7 @@ def write_report(rows: Sequence[Row], *, seconds: float, form: str, path: str | 
     rows = sorted(rows, key=lambda row: (-row["wait_seconds"], -row["uses"], row["kind"]))
     if path is not None:
         with open(path, "w", encoding="utf-8") as file:
-            _write(rows, seconds, form, file)
+            _write(rows, findings, seconds, form, file)
         return
     # The interpreter flushes them again, and tells of a failure as it always does.
     for stream in (sys.stdout, sys.stderr):
@@ -61,51 +87,76 @@ def write_report(rows: Sequence[Row], *, seconds: float, form: str, path: str | 
     # when the program started.
     if sys.__stderr__ is not None:
         with contextlib.suppress(BrokenPipeError):
-            _write(rows, seconds, form, sys.__stderr__)
+            _write(rows, findings, seconds, form, sys.__stderr__)
 
 
-def _write(rows: Sequence[Row], seconds: float, form: str, file: TextIO) -> None:
+def _write(
+    rows: Sequence[Row], findings: Sequence[Finding], seconds: float, form: str, file: TextIO
+) -> None:
     if form == "json":
-        report = {"program": sys.orig_argv, "wall_seconds": seconds, "primitives": rows}
+        report = {
+            "program": sys.orig_argv,
+            "wall_seconds": seconds,
+            "primitives": rows,
+            "findings": findings,
+        }
         json.dump(report, file, indent=2)
         file.write("\n")
     else:
-        _write_table(rows, seconds, file)
+        _write_table(rows, findings, seconds, file)
     file.flush()
 
 
-def _write_table(rows: Sequence[Row], seconds: float, file: TextIO) -> None:
+def _write_table(
+    rows: Sequence[Row], findings: Sequence[Finding], seconds: float, file: TextIO
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    def table(texts: Sequence[str], numbers: Sequence[str]) -> Table:
+        made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in texts:
+            made.add_column(heading, overflow="fold")
+        for heading in numbers:
+            made.add_column(heading, justify="right", overflow="fold")
+        return made
+
     # Cells fold on a terminal that is too narrow; a file or a pipe has all the room in the world.
     console = Console(file=file, width=None if file.isatty() else 10_000, highlight=False)
     console.print(Text(_summary(rows, seconds), style="bold"))
-    if not rows:
-        return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("primitive", "name", "made at"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("made", "uses", "waits", "waited", "longest", "deepest", "busy"):
-        table.add_column(heading, justify="right", overflow="fold")
-    for row in rows:
-        cells = (
-            row["kind"],
-            row["name"] or "",
-            row["site"] or "",
-            f"{row['instances']:,}",
-            f"{row['uses']:,}",
-            f"{row['waits']:,}",
-            duration(row["wait_seconds"]),
-            duration(row["longest_wait"]),
-            "" if row["deepest"] is None else f"{row['deepest']:,}",
-            _busy(row),
+    # Text, not str, in all cells: a name may hold brackets, which would be taken for markup.
+    if rows:
+        primitives = table(
+            ("primitive", "name", "made at"),
+            ("made", "uses", "waits", "waited", "longest", "deepest", "busy"),
         )
-        # Text, not str: a name may hold brackets, which would be taken for markup.
-        table.add_row(*map(Text, cells), style=None if row["waits"] else "dim")
-    console.print(table)
+        for row in rows:
+            primitives.add_row(*map(Text, _cells(row)), style=None if row["waits"] else "dim")
+        console.print(primitives)
+    if findings:
+        found = table(("found", "at", "what"), ("times", "longest"))
+        for finding in findings:
+            longest = "" if finding["seconds"] is None else duration(finding["seconds"])
+            cells = (finding["kind"], finding["site"], finding["text"])
+            found.add_row(*map(Text, (*cells, f"{finding['count']:,}", longest)))
+        console.print(found)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row["kind"],
+        row["name"] or "",
+        row["site"] or "",
+        f"{row['instances']:,}",
+        f"{row['uses']:,}",
+        f"{row['waits']:,}",
+        duration(row["wait_seconds"]),
+        duration(row["longest_wait"]),
+        "" if row["deepest"] is None else f"{row['deepest']:,}",
+        _busy(row),
+    )
 
 
 def _summary(rows: Sequence[Row], seconds: float) -> str:

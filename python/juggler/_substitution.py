@@ -24,7 +24,7 @@ from juggler import _import_hooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Set
     from typing import Any
 
 # Our modules, and those of the standard library that carry the names they replace.
@@ -47,16 +47,28 @@ _STDLIB = {
     "juggler.multiprocessing.sharedctypes": ("multiprocessing.sharedctypes",),
     "juggler.multiprocessing.spawn": ("multiprocessing.spawn",),
     "juggler.multiprocessing.synchronize": ("multiprocessing.synchronize",),
-    # Everything else comes to our loop by the policy (`_replace_policy`), which a program may
-    # replace by its own.
-    "juggler.asyncio._event_loop": ("asyncio", "asyncio.unix_events"),
+    # `run`, `new_event_loop` and their like come to our loop by the policy (`_replace_policy`),
+    # which a program may replace by its own.
+    "juggler.asyncio._named_loops": ("asyncio", "asyncio.unix_events"),
+    "juggler.asyncio.futures": ("asyncio", "asyncio.futures"),
+    "juggler.asyncio.locks": ("asyncio", "asyncio.locks"),
+    "juggler.asyncio.queues": ("asyncio", "asyncio.queues"),
+    "juggler.asyncio.streams": ("asyncio", "asyncio.streams"),
+    "juggler.asyncio.taskgroups": ("asyncio", "asyncio.taskgroups"),
+    "juggler.asyncio.tasks": ("asyncio", "asyncio.tasks"),
+    "juggler.asyncio.timeouts": ("asyncio", "asyncio.timeouts"),
 }
+ASYNCIO = frozenset(ours for ours in _STDLIB if ours.startswith("juggler.asyncio."))
+"""What `juggler.asyncio.install` puts in place."""
 
 # These are loaded in the middle of their package, at a moment when our module, which builds on that
 # package, could not be imported. The end of the package's import serves for both.
-_INNER = {"asyncio.unix_events", "concurrent.futures._base", "multiprocessing.context"}
+_INNER = {"concurrent.futures._base", "multiprocessing.context"}  # and all of asyncio's
 _TRIGGERS = {
-    stdlib: ours for ours, family in _STDLIB.items() for stdlib in family if stdlib not in _INNER
+    stdlib: [ours for ours in _STDLIB if stdlib in _STDLIB[ours]]
+    for family in _STDLIB.values()
+    for stdlib in family
+    if stdlib not in _INNER and not stdlib.startswith("asyncio.")
 }
 
 # These derive from a class of the standard library's and override what that one has inside.
@@ -79,17 +91,18 @@ _ASSIGNED_BY_PROGRAMS = frozenset({"excepthook"})
 # Guards what follows. Never held during an import, whose own lock another thread may hold while
 # it waits for this one.
 _lock = RLock()
-_installed = False
-_replaced: "list[tuple[dict[str, Any], str, object, object]]" = []  # namespace, name, stock, ours
-_stock: "dict[int, tuple[object, object]]" = {}  # by the identity of ours: ours, stock
+_installed: "set[str]" = set()  # those of our modules that are in place
+_replaced: "list[tuple[str, dict[str, Any], str, object, object]]" = []
+"""Our module, and of what it replaced: namespace, name, stock, ours."""
+_stock: "dict[int, tuple[str, object, object]]" = {}
+"""By the identity of ours: our module, ours, stock."""
 _loading: "set[str]" = set()  # those of our modules that are being executed
 
 
 def install() -> None:
     """Put juggler in place of the standard library's concurrency modules.
 
-    These are ``threading``, ``queue``, ``concurrent.futures``, ``multiprocessing`` and, of
-    ``asyncio``, the event loop.
+    These are ``threading``, ``queue``, ``concurrent.futures``, ``multiprocessing`` and ``asyncio``.
 
     Replaces the public names of these modules (and of their submodules) in the modules themselves
     and in every loaded module that took one of them by ``from ... import ...``. Those not imported
@@ -99,27 +112,33 @@ def install() -> None:
     Call it as early as you can. It is idempotent and does not nest: one `uninstall` undoes any
     number of calls. It may be called from any thread.
     """
-    global _installed
+    put_in_place(_STDLIB.keys())
+
+
+def put_in_place(modules: "Set[str]") -> None:
+    """Have these of our modules replace the standard library's."""
     with _lock:
-        if _installed:
+        if modules <= _installed:
             return
-        _installed = True
-        for stdlib in _TRIGGERS:
-            _import_hooks.around_import(stdlib, _stdlib_hook(stdlib))
-        for ours in _STDLIB:
+        new = [ours for ours in _STDLIB if ours in modules and ours not in _installed]
+        _installed.update(new)
+        for stdlib, replacing in _TRIGGERS.items():
+            if not set(new).isdisjoint(replacing):
+                _import_hooks.around_import(stdlib, _stdlib_hook(stdlib))
+        for ours in new:
             _import_hooks.around_import(ours, _our_hook(ours))
         for name in _NEEDS_STOCK.keys() - _TRIGGERS.keys():
             _import_hooks.around_import(name, _stock_hook(name))
-    for ours, family in _STDLIB.items():
-        if any(stdlib in sys.modules for stdlib in family):
+    for ours in new:
+        if any(stdlib in sys.modules for stdlib in _STDLIB[ours]):
             __import__(ours)
             _replace(ours)
     _replace_taken()
 
 
 def is_installed() -> bool:
-    """Whether juggler is in place of the standard library's modules."""
-    return _installed
+    """Whether juggler is in place of all of the standard library's modules."""
+    return _installed == _STDLIB.keys()
 
 
 def uninstall() -> None:
@@ -129,31 +148,41 @@ def uninstall() -> None:
     under `install` took by ``from ... import ...``: nothing tells it from a use of juggler by
     name, and it keeps working. Without `install` before, this does nothing.
     """
-    global _installed
+    take_out(_STDLIB.keys())
+
+
+def take_out(modules: "Set[str]") -> None:
+    """Undo `put_in_place` for these of our modules."""
     with _lock:
-        if not _installed:
+        if modules.isdisjoint(_installed):
             return
-        _installed = False
-        for name in (*_TRIGGERS, *_STDLIB, *_NEEDS_STOCK):
-            _import_hooks.forget_import(name)
-        for namespace, name, stock, ours in reversed(_replaced):
-            if namespace.get(name) is not ours:
+        _installed.difference_update(modules)
+        for ours in modules:
+            _import_hooks.forget_import(ours)
+        for stdlib, replacing in _TRIGGERS.items():
+            if _installed.isdisjoint(replacing):
+                _import_hooks.forget_import(stdlib)
+        if not _installed:
+            for name in _NEEDS_STOCK:
+                _import_hooks.forget_import(name)
+        for module, namespace, name, stock, ours in reversed(_replaced):
+            if module not in modules or namespace.get(name) is not ours:
                 continue
             if stock is None:
                 del namespace[name]
             else:
                 namespace[name] = stock
         # `concurrent.futures` binds ThreadPoolExecutor by itself, at its first use.
-        for namespace in _families():
+        for namespace in _families(modules):
             for name, value in list(namespace.items()):
-                if id(value) in _stock:
-                    namespace[name] = _stock[id(value)][1]
-        _replaced.clear()
-        _stock.clear()
+                if id(value) in _stock and _stock[id(value)][0] in modules:
+                    namespace[name] = _stock[id(value)][2]
+        _replaced[:] = [entry for entry in _replaced if entry[0] not in modules]
+        for identity in [key for key, entry in _stock.items() if entry[0] in modules]:
+            del _stock[identity]
 
 
 def _stdlib_hook(stdlib: str) -> "Callable[[Callable[[], None]], None]":
-    ours = _TRIGGERS[stdlib]
     with_stock = _stock_hook(stdlib) if stdlib in _NEEDS_STOCK else None
 
     def hook(execute: "Callable[[], None]") -> None:
@@ -161,10 +190,13 @@ def _stdlib_hook(stdlib: str) -> "Callable[[Callable[[], None]], None]":
             execute()
         else:
             with_stock(execute)
-        __import__(ours)
-        # Our module may be what imports `stdlib`. It is replaced when ours is complete.
-        if ours not in _loading:
-            _replace(ours)
+        for ours in _TRIGGERS[stdlib]:
+            if ours not in _installed:
+                continue
+            __import__(ours)
+            # Our module may be what imports `stdlib`. It is replaced when ours is complete.
+            if ours not in _loading:
+                _replace(ours)
 
     return hook
 
@@ -188,7 +220,7 @@ def _stock_hook(name: str) -> "Callable[[Callable[[], None]], None]":
         __import__(module)
         namespace = vars(sys.modules[module])
         ours = namespace[public]
-        namespace[public] = _stock.get(id(ours), (ours, ours))[1]
+        namespace[public] = _stock.get(id(ours), ("", ours, ours))[2]
         try:
             execute()
         finally:
@@ -201,7 +233,7 @@ def _replace(module: str) -> None:
     """Replace the names of one of our modules in its family."""
     ours = sys.modules[module]
     with _lock:
-        if not _installed:
+        if module not in _installed:
             return
         for stdlib in _STDLIB[module]:
             if stdlib not in sys.modules:
@@ -211,14 +243,14 @@ def _replace(module: str) -> None:
             for name in namespace.keys() & set(ours.__all__) - _ASSIGNED_BY_PROGRAMS:
                 stock, mine = namespace[name], getattr(ours, name)
                 if mine is not stock:
-                    _put(namespace, name, stock, mine)
+                    _put(module, namespace, name, stock, mine)
         if module == "juggler.multiprocessing.context":
-            _replace_contexts(ours.contexts)
-        elif module == "juggler.asyncio._event_loop":
-            _replace_policy()
+            _replace_contexts(module, ours.contexts)
+        elif module == "juggler.asyncio._named_loops":
+            _replace_policy(module)
 
 
-def _replace_contexts(contexts: "dict[str, Any]") -> None:
+def _replace_contexts(ours: str, contexts: "dict[str, Any]") -> None:
     """Put our contexts where ``multiprocessing`` keeps its own.
 
     The default context with all its methods stays the program's; it looks the start methods up in
@@ -230,41 +262,42 @@ def _replace_contexts(contexts: "dict[str, Any]") -> None:
     for name in ("_actual_context", "_default_context"):
         stock = chosen.get(name)
         if stock is not None and table.get(stock._name) is stock:
-            _put(chosen, name, stock, contexts[stock._name])
+            _put(ours, chosen, name, stock, contexts[stock._name])
     for name, context in contexts.items():
-        _put(table, name, table.get(name), context)
+        _put(ours, table, name, table.get(name), context)
 
 
-def _replace_policy() -> None:
+def _replace_policy(ours: str) -> None:
     """Have ``asyncio`` make our loops, unless the program has a policy of its own."""
     __import__("juggler.asyncio._running")
     policies: Any = sys.modules["juggler.asyncio._running"]
     stock = policies.get_policy()
     if type(stock) is policies.StockPolicy:
         namespace = vars(sys.modules["asyncio.events"])
-        _put(namespace, "_event_loop_policy", stock, policies.EventLoopPolicy())
+        _put(ours, namespace, "_event_loop_policy", stock, policies.EventLoopPolicy())
 
 
 def _replace_taken() -> None:
     """Replace what other modules took from the families by name, before `install`."""
     with _lock:
         # Not constants such as FIRST_COMPLETED: an equal text need not be meant as one.
-        ours = {id(stock): mine for mine, stock in _stock.values() if callable(stock)}
+        found = {id(entry[2]): entry for entry in _stock.values() if callable(entry[2])}
         for namespace in _other_namespaces():
             for name, value in list(namespace.items()):
-                if id(value) in ours:
-                    _put(namespace, name, value, ours[id(value)])
+                if id(value) in found:
+                    ours, mine, stock = found[id(value)]
+                    _put(ours, namespace, name, stock, mine)
 
 
-def _put(namespace: "dict[str, Any]", name: str, stock: object, mine: object) -> None:
+def _put(ours: str, namespace: "dict[str, Any]", name: str, stock: object, mine: object) -> None:
     namespace[name] = mine
-    _replaced.append((namespace, name, stock, mine))
-    _stock[id(mine)] = mine, stock
+    _replaced.append((ours, namespace, name, stock, mine))
+    _stock[id(mine)] = ours, mine, stock
 
 
-def _families() -> "Iterator[dict[str, Any]]":
-    for family in _STDLIB.values():
-        for stdlib in family:
+def _families(modules: "Set[str]") -> "Iterator[dict[str, Any]]":
+    for ours in modules & _STDLIB.keys():
+        for stdlib in _STDLIB[ours]:
             if stdlib in sys.modules:
                 yield vars(sys.modules[stdlib])
 

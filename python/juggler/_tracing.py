@@ -13,6 +13,9 @@ from juggler import _juggler
 
 _stdlib_join = threading.Thread.join
 
+bystanders: set[int] = set()
+"""The identities of threads that end no wait of the program's."""
+
 
 def live() -> tuple[list[int], bool]:
     """The identities of all threads, and whether Python code may run outside them.
@@ -22,9 +25,9 @@ def live() -> tuple[list[int], bool]:
     any thread could end is hopeless.
     """
     starting = bool(getattr(threading, "_limbo", None))
-    threads = list(sys._current_frames())
+    threads = sys._current_frames().keys()
     foreign = len(os.listdir("/proc/self/task")) > len(threads)
-    return threads, starting or foreign or _has_signal_handlers()
+    return list(threads - bystanders), starting or foreign or _has_signal_handlers()
 
 
 _SIGNALS = tuple(range(1, _signal.NSIG))

@@ -27,9 +27,12 @@ PARTS = (
     "waitfor",
     *(["eager_task_factory"] if sys.version_info >= (3, 12) else []),
     "context",
+    "pep492",
+    "threads",
     "locks",
     "queues",
     "streams",
+    "ssl",
 )
 
 

@@ -22,6 +22,32 @@ MIXINS = {
 NEEDS = tuple(f"test.test_asyncio.{module}" for module in MIXINS)
 
 
+# Modules that judge loops by classes of their own, beside those mixins.
+PARTS = ("events", "sendfile", "server", "subprocess", "unix_events")
+
+# The same tests as of `EPollEventLoopTests`; which selector is ours to choose.
+SAME = {"SelectEventLoopTests", "PollEventLoopTests"}
+
+
+def part(name: str, asyncio: ModuleType) -> list[TestClass]:
+    """The classes of one of the `PARTS`; those that make a loop get one by `new_event_loop`."""
+    module: Any = importlib.import_module(f"test.test_asyncio.test_{name}")
+    if name == "events":  # whose tests make handles, as else only a loop does
+        module.asyncio.Handle, module.asyncio.TimerHandle = asyncio.Handle, asyncio.TimerHandle
+    covered = getattr(module, "EventLoopTestsMixin", ())
+    classes = []
+    for cls in vars(module).values():
+        if not (isinstance(cls, type) and issubclass(cls, unittest.TestCase)):
+            continue
+        if cls.__module__ != module.__name__ or cls.__name__ in SAME or issubclass(cls, covered):
+            continue
+        if makers := [maker for maker in ("create_event_loop", "new_loop") if hasattr(cls, maker)]:
+            own = {maker: lambda self: asyncio.new_event_loop() for maker in makers}
+            cls = type(cls.__name__, (cls,), {"__module__": module.__name__, **own})
+        classes.append(cls)
+    return classes
+
+
 def event_loop(asyncio: ModuleType) -> list[TestClass]:
     """The mixins' tests, with loops that `asyncio.new_event_loop` makes."""
 

@@ -222,6 +222,15 @@ def asyncio(part: str) -> Callable[[Environment], list[TestClass]]:
     return build
 
 
+def loop_part(part: str) -> Callable[[Environment], list[TestClass]]:
+    """One of the modules of test.test_asyncio that judge loops."""
+
+    def build(env: Environment) -> list[TestClass]:
+        return loops.part(part, importlib.import_module(f"{env.package}.asyncio"))
+
+    return build
+
+
 @dataclass(frozen=True)
 class Suite:
     """A suite's layer, the test modules it needs, and the function that picks its classes."""
@@ -245,6 +254,13 @@ SUITES = {
 SUITES |= {
     f"asyncio-{part}": Suite("asyncio-classes", (f"test.test_asyncio.test_{part}",), asyncio(part))
     for part in asyncio_classes.PARTS
+}
+
+SUITES |= {
+    f"asyncio-{part}": Suite(
+        "asyncio-classes", (f"test.test_asyncio.test_{part}",), loop_part(part)
+    )
+    for part in loops.PARTS
 }
 
 # `threads` is multiprocessing.dummy, the same with every start method.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from juggler.asyncio import EventLoop, Future, Task
+from juggler.asyncio import EventLoop, Future, Task, sleep
 
 
 async def _wait_for(future: asyncio.Future[Any]) -> Any:
@@ -214,6 +214,23 @@ def test_the_call_graph_knows_who_waits(loop: EventLoop) -> None:
         assert [call.future for call in graph.awaited_by] == [waiting]
         waited.set_result(None)
         await waiting
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="the call graph is new in 3.14")
+def test_the_call_graph_goes_down_to_a_sleep(loop: EventLoop) -> None:
+    async def naps() -> None:
+        await sleep(60)
+
+    async def main() -> None:
+        for sleeper, functions in ((naps(), [naps.__name__]), (sleep(60), [])):
+            task = loop.create_task(sleeper)
+            await asyncio.sleep(0)
+            graph = asyncio.capture_call_graph(task)
+            assert [call.frame.f_code.co_name for call in graph.call_stack] == functions
+            assert repr(task.get_name()) in asyncio.format_call_graph(task)
+            task.cancel()
 
     loop.run_until_complete(main())
 

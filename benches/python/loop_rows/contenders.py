@@ -4,27 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from typing import Any
 
 from harness.contenders import Contender, version
 
+_NAMES = (
+    "Barrier",
+    "Condition",
+    "Event",
+    "Lock",
+    "Queue",
+    "Semaphore",
+    "TaskGroup",
+    "as_completed",
+    "create_subprocess_exec",
+    "create_task",
+    "gather",
+    "open_connection",
+    "shield",
+    "sleep",
+    "start_server",
+    "timeout",
+    "wait",
+    "wait_for",
+)
+
+
+def _classes(module: Any, new_event_loop: Any) -> dict[str, Any]:
+    own = {"new_event_loop": new_event_loop, "serve": None}
+    return {**own, **{name: getattr(module, name) for name in _NAMES}}
+
 
 def _peer(name: str) -> Contender:
-    """Another loop on the standard library's tasks and futures."""
+    """Another loop, on the standard library's tasks, futures and primitives."""
     try:
         module = importlib.import_module(name)
     except ImportError:
         return Contender(name, "not installed", {})
-    return Contender(name, version(name), {"new_event_loop": module.new_event_loop})
+    return Contender(name, version(name), _classes(asyncio, module.new_event_loop))
 
 
 def contenders() -> list[Contender]:
     """The standard library's loop, which every ratio refers to, juggler's and the peers'."""
-    from juggler.asyncio import new_event_loop
+    from juggler import asyncio as ours
 
-    stock = {"new_event_loop": asyncio.SelectorEventLoop}
+    stock = _classes(asyncio, asyncio.SelectorEventLoop)
     return [
         Contender("asyncio", "this interpreter's", stock),
-        Contender("juggler", version("juggler"), {"new_event_loop": new_event_loop}),
+        Contender("juggler", version("juggler"), _classes(ours, ours.new_event_loop)),
         _peer("uvloop"),
         _peer("rloop"),
+        # No loop: what the system calls, and OpenSSL, cost in any case.
+        Contender("blocking", "a socket of this interpreter's", {"serve": None}, informative=True),
     ]

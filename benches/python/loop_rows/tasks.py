@@ -67,6 +67,45 @@ async def _wait_for(contender: Contender, waits: int) -> None:
         await wait_for(sleep(0), 10)
 
 
+async def _wait_for_done(contender: Contender, waits: int) -> None:
+    """What is waited for is done already."""
+    wait_for = contender.classes["wait_for"]
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    for _ in repeat(None, waits):
+        await wait_for(done, 10)
+
+
+async def _timeout(contender: Contender, waits: int) -> None:
+    timeout, sleep = contender.classes["timeout"], contender.classes["sleep"]
+    for _ in repeat(None, waits):
+        async with timeout(10):
+            await sleep(0)
+
+
+async def _expired(contender: Contender, waits: int) -> None:
+    timeout, sleep = contender.classes["timeout"], contender.classes["sleep"]
+    for _ in repeat(None, waits):
+        try:
+            async with timeout(0):
+                await sleep(10)
+        except TimeoutError:
+            pass
+
+
+async def _shield(contender: Contender, waits: int) -> None:
+    shield, sleep = contender.classes["shield"], contender.classes["sleep"]
+    for _ in repeat(None, waits):
+        await shield(sleep(0))
+
+
+async def _as_completed(contender: Contender, tasks: int) -> None:
+    as_completed = contender.classes["as_completed"]
+    for _ in repeat(None, max(1, tasks // 1000)):
+        for each in as_completed([_noop() for _ in repeat(None, 1000)]):
+            await each
+
+
 async def _future(contender: Contender, futures: int) -> None:
     """A future that a callback sets while a task waits for it."""
     loop = asyncio.get_running_loop()
@@ -107,5 +146,10 @@ ROWS = (
     _row("TaskGroup of 3", _groups_of(3), 9_000, "TaskGroup"),
     _row("wait for 10 tasks", _wait, 10_000, "create_task", "wait"),
     _row("wait_for of sleep(0)", _wait_for, 10_000, "wait_for", "sleep"),
+    _row("wait_for of what is done", _wait_for_done, 10_000, "wait_for"),
+    _row("async with timeout", _timeout, 10_000, "timeout", "sleep"),
+    _row("async with timeout, expired", _expired, 5_000, "timeout", "sleep"),
+    _row("shield of sleep(0)", _shield, 10_000, "shield", "sleep"),
+    _row("as_completed of 1,000", _as_completed, 10_000, "as_completed"),
     _row("future set by a callback", _future, 10_000),
 )

@@ -53,11 +53,17 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::streams::{StreamReader, StreamWriter, set_stream_protocol_class};
     #[pymodule_export]
+    use super::aio::timeout::{Timeout, timeout};
+    #[pymodule_export]
+    use super::aio::tls::Tls;
+    #[pymodule_export]
     use super::aio::transport::accept::Acceptor;
     #[pymodule_export]
     use super::aio::transport::stream::{Stream, set_transport_class};
     #[pymodule_export]
     use super::aio::wait::Watch;
+    #[pymodule_export]
+    use super::aio::wait_for::wait_for;
     #[pymodule_export]
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]

@@ -1,18 +1,25 @@
 """Many waits on one thread: stands in for the standard library's ``asyncio``.
 
 Native: the event loop with its handles and timers, `Future`, `Task`, `TaskGroup`, `create_task`,
-`gather`, `sleep`, `wait`, locks and their like, queues, streams, transports of sockets. Everything
-else, whatever the running version has, is the standard library's own object, and runs on the native
-loop unchanged. `juggler run` and `install` put the loop in place; the classes come by import from
-here.
+`gather`, `sleep`, `timeout`, `wait`, `wait_for`, locks and their like, queues, streams, transports
+of sockets. Everything else, whatever the running version has, is the standard library's own object,
+and runs on the native loop unchanged.
 
-Four ways in: ``from juggler import asyncio`` and go on as ever; ``juggler.asyncio.run(main())``;
-``loop_factory=juggler.asyncio.new_event_loop`` for whatever takes one; `install` for a program that
-calls ``asyncio.run`` itself.
+Five ways in: ``juggler run program.py`` for a program as it is; ``from juggler import asyncio``
+and go on as ever; ``juggler.asyncio.run(main())``; ``loop_factory=juggler.asyncio.new_event_loop``
+for whatever takes one; `install` for a program that calls ``asyncio.run`` itself.
+
+`juggler run` and `install` put the loop and the classes in place: ``asyncio.Task`` is `Task`, and
+so on, in every module that has the name. By the other ways, a module that says ``asyncio.Lock`` has
+the standard library's, which gets along with everything here; tasks and futures that the loop makes
+are native in any case. A policy of the program's own stays, and so do a loop made with a selector
+and a class derived from ``asyncio.SelectorEventLoop``: these count on what is inside the standard
+library's loop.
 
 Beyond the running version's standard library: `run` takes a ``loop_factory`` on every version;
-child processes need neither the main thread nor a child watcher; timers are exact to well below a
-millisecond; the default executor is `juggler.futures.ThreadPoolExecutor`.
+servers have ``close_clients`` and ``abort_clients``, and there is `eager_task_factory`, on every
+version; child processes need neither the main thread nor a child watcher; timers are exact to well
+below a millisecond; the default executor is `juggler.futures.ThreadPoolExecutor`.
 
 Deviations:
 
@@ -33,8 +40,10 @@ from __future__ import annotations
 
 import asyncio as _stdlib
 
+from juggler.asyncio._checks import SwallowedCancellation
 from juggler.asyncio._event_loop import EventLoop
 from juggler.asyncio._handles import Handle, TimerHandle
+from juggler.asyncio._named_loops import SelectorEventLoop
 from juggler.asyncio._running import (
     EventLoopPolicy,
     Runner,
@@ -65,7 +74,18 @@ from juggler.asyncio.streams import (
     start_unix_server,
 )
 from juggler.asyncio.taskgroups import TaskGroup
-from juggler.asyncio.tasks import Task, create_task, gather, sleep, wait
+from juggler.asyncio.tasks import (
+    Task,
+    as_completed,
+    create_eager_task_factory,
+    create_task,
+    eager_task_factory,
+    gather,
+    sleep,
+    wait,
+    wait_for,
+)
+from juggler.asyncio.timeouts import Timeout, timeout, timeout_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

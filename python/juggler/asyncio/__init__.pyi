@@ -1,9 +1,11 @@
 # Whatever the running version has; what follows takes the place of some of it.
 from asyncio import *  # noqa: F403
 
+from juggler.asyncio._checks import SwallowedCancellation as SwallowedCancellation
 from juggler.asyncio._event_loop import EventLoop as EventLoop  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio._handles import Handle as Handle  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio._handles import TimerHandle as TimerHandle  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio._named_loops import SelectorEventLoop as SelectorEventLoop  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio._running import EventLoopPolicy as EventLoopPolicy  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio._running import Runner as Runner  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio._running import get_event_loop as get_event_loop  # type: ignore[assignment, unused-ignore]
@@ -28,7 +30,14 @@ from juggler.asyncio.queues import QueueFull as QueueFull  # type: ignore[assign
 from juggler.asyncio.queues import QueueShutDown as QueueShutDown  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.taskgroups import TaskGroup as TaskGroup  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import Task as Task  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import as_completed as as_completed  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import create_eager_task_factory as create_eager_task_factory  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import create_task as create_task  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import eager_task_factory as eager_task_factory  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import gather as gather  # type: ignore[assignment, no-redef, unused-ignore]
 from juggler.asyncio.tasks import sleep as sleep  # type: ignore[assignment, no-redef, unused-ignore]
 from juggler.asyncio.tasks import wait as wait  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.tasks import wait_for as wait_for  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.timeouts import Timeout as Timeout  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.timeouts import timeout as timeout  # type: ignore[assignment, unused-ignore]
+from juggler.asyncio.timeouts import timeout_at as timeout_at  # type: ignore[assignment, unused-ignore]

@@ -7,6 +7,7 @@ import sys
 import threading
 from asyncio import events, unix_events
 
+from juggler import _substitution
 from juggler.asyncio._event_loop import EventLoop
 
 TYPE_CHECKING = False
@@ -23,9 +24,23 @@ get_policy: Callable[[], Any] = getattr(events, f"{_UNDERSCORE}get_event_loop_po
 _set_policy: Callable[[Any], None] = getattr(events, f"{_UNDERSCORE}set_event_loop_policy")
 
 
-def new_event_loop() -> EventLoop:
-    """Make an event loop of juggler's, whatever the policy."""
-    return EventLoop()
+class _StockTasks(EventLoop):
+    """A loop whose tasks and futures are the standard library's."""
+
+    create_future = asyncio.BaseEventLoop.create_future
+    create_task = asyncio.BaseEventLoop.create_task
+
+
+def new_event_loop(*, native_tasks: bool = True, checks: bool | None = None) -> EventLoop:
+    """Make an event loop of juggler's, whatever the policy.
+
+    Args:
+        native_tasks: Whether what `create_task` and `create_future` of the loop make is juggler's;
+            else it is the standard library's. Both kinds run on the loop, and await each other.
+        checks: Whether the loop tells of forgotten awaits and swallowed cancellations; see
+            `EventLoop`.
+    """
+    return (EventLoop if native_tasks else _StockTasks)(checks=checks)
 
 
 class EventLoopPolicy(StockPolicy):  # type: ignore[misc]
@@ -46,6 +61,8 @@ class Runner(asyncio.Runner):  # type: ignore[misc]
     Args:
         debug: whether the loop is in debug mode; None leaves that to the environment.
         loop_factory: what makes the loop, by default `new_event_loop`.
+        native_tasks: as for `new_event_loop`; for a loop that `loop_factory` does not make.
+        checks: the same.
     """
 
     def __init__(
@@ -53,15 +70,17 @@ class Runner(asyncio.Runner):  # type: ignore[misc]
         *,
         debug: bool | None = None,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        native_tasks: bool = True,
+        checks: bool | None = None,
     ) -> None:
-        super().__init__(debug=debug, loop_factory=loop_factory or self._make_current)
+        def make_current() -> EventLoop:
+            """A loop that is the thread's current one as long as this runner is open."""
+            loop = new_event_loop(native_tasks=native_tasks, checks=checks)
+            asyncio.set_event_loop(loop)
+            self._set_event_loop = True  # read by `close`
+            return loop
 
-    def _make_current(self) -> EventLoop:
-        """A loop that is the thread's current one as long as this runner is open."""
-        loop = new_event_loop()
-        asyncio.set_event_loop(loop)
-        self._set_event_loop = True  # read by `close`
-        return loop
+        super().__init__(debug=debug, loop_factory=loop_factory or make_current)
 
 
 def run(
@@ -69,6 +88,8 @@ def run(
     *,
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    native_tasks: bool = True,
+    checks: bool | None = None,
 ) -> _T:
     """Run a coroutine in an event loop of its own, and return its result.
 
@@ -79,13 +100,17 @@ def run(
         main: what to run.
         debug: whether the loop is in debug mode; None leaves that to the environment.
         loop_factory: what makes the loop, by default `new_event_loop`; on every version.
+        native_tasks: as for `new_event_loop`; for a loop that `loop_factory` does not make.
+        checks: the same.
 
     Raises:
         RuntimeError: this thread runs an event loop already.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("asyncio.run() cannot be called from a running event loop")
-    with Runner(debug=debug, loop_factory=loop_factory) as runner:
+    with Runner(
+        debug=debug, loop_factory=loop_factory, native_tasks=native_tasks, checks=checks
+    ) as runner:
         return runner.run(main)  # type: ignore[arg-type, unused-ignore]
 
 
@@ -107,26 +132,30 @@ def get_event_loop() -> asyncio.AbstractEventLoop:
     return found
 
 
-# The policy that `install` has replaced, in a list while it is.
+# The policy of the program's own that `install` has replaced, in a list while it is.
 _replaced: list[Any] = []
 
 
 def install() -> None:
-    """Have the standard library's functions make juggler's event loops.
+    """Put juggler in place of the standard library's ``asyncio``, and of nothing else.
 
-    From then on, ``asyncio.run(main())`` runs on juggler. Replaces the policy; loops that exist
-    stay what they are. It is idempotent and does not nest: one `uninstall` undoes any number of
-    calls.
+    From then on, ``asyncio.run(main())`` runs on juggler, and ``asyncio.Task``, ``asyncio.Lock``,
+    ``asyncio.sleep`` and their like are juggler's, in every module that has them. It does for this
+    module what `juggler.install` does for all, and replaces a policy of the program's own as well.
+    Loops and other objects that exist stay what they are. It is idempotent and does not nest: one
+    `uninstall` undoes any number of calls.
     """
-    if not _replaced:
-        # Not the one that would be made if somebody asked for it.
-        _replaced.append(events._event_loop_policy)  # type: ignore[attr-defined]
+    _substitution.put_in_place(_substitution.ASYNCIO)
+    policy = get_policy()
+    if not _replaced and not isinstance(policy, EventLoopPolicy):
+        _replaced.append(policy)
         _set_policy(EventLoopPolicy())
 
 
 def uninstall() -> None:
-    """Undo `install`, unless the program has set another policy since."""
+    """Undo `install`; a policy that the program has set since stays."""
     if _replaced:
         before = _replaced.pop()
         if type(get_policy()) is EventLoopPolicy:
             _set_policy(before)
+    _substitution.take_out(_substitution.ASYNCIO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import sys
 import threading
@@ -9,7 +10,7 @@ import time
 import traceback
 from asyncio.log import logger
 
-from juggler.asyncio import _event_loop
+from juggler.asyncio import _checks, _event_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class watchdog:  # noqa: N801
             raise ValueError(f"threshold must be above 0 seconds, not {threshold!r}")
         self._threshold = threshold
         self._report = _log if report is None else report
-        self._stopped = threading.Event()
+        # Held while it watches. A plain one: the program's report is not to tell of it.
+        self._watching = _thread.allocate_lock()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -94,14 +96,14 @@ class watchdog:  # noqa: N801
         """
         if self._thread is not None:
             raise RuntimeError("this watchdog was started already")
-        self._stopped.clear()
+        self._watching.acquire()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Watch no more; waits for the end of a report that is being made."""
-        self._stopped.set()
         if self._thread is not None:
+            self._watching.release()
             self._thread.join()
             self._thread = None
 
@@ -115,7 +117,7 @@ class watchdog:  # noqa: N801
     def _watch(self) -> None:
         # For each loop: its pulse, since when it has had that, whether this was reported.
         seen: dict[EventLoop, tuple[int | None, float, bool]] = {}
-        while not self._stopped.wait(self._threshold / 4):
+        while not self._watching.acquire(timeout=self._threshold / 4):
             now = time.monotonic()
             loops = _event_loop.running.copy()
             for loop in seen.keys() - loops:
@@ -128,6 +130,7 @@ class watchdog:  # noqa: N801
                 elif not reported and now - since >= self._threshold:
                     seen[loop] = (pulse, since, True)
                     self._tell(loop, now - since)
+        self._watching.release()
 
     def _tell(self, loop: EventLoop, seconds: float) -> None:
         frame = sys._current_frames().get(loop._thread_id or 0)
@@ -150,3 +153,25 @@ class watchdog:  # noqa: N801
 
 def _log(blocked: Blocked) -> None:
     logger.warning("%s", blocked)
+
+
+def _log_and_note(blocked: Blocked) -> None:
+    where = blocked.stack[-1] if blocked.stack else None
+    site = f"{where.filename}:{where.lineno}" if where else "another thread"
+    _checks.note("blocked loop", site, str(blocked).partition("\n")[0], blocked.seconds)
+    _log(blocked)
+
+
+_recorder: watchdog | None = None
+
+
+def begin() -> None:
+    """Watch for the program's report, unless that is done. Not in the child of a fork."""
+    global _recorder
+    if _recorder is None:
+        from juggler import _tracing
+
+        _recorder = watchdog(report=_log_and_note)
+        _recorder.start()
+        assert _recorder._thread is not None and _recorder._thread.ident is not None
+        _tracing.bystanders.add(_recorder._thread.ident)

@@ -16,13 +16,64 @@ from asyncio.tasks import (
 from juggler import _juggler
 from juggler._juggler import AsyncTask as Task
 from juggler._juggler import create_task, gather, sleep
+from juggler.asyncio.queues import Queue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
     from typing import Any
 
-__all__ = ["Task", "create_task", "gather", "sleep", "wait"]
+__all__ = [
+    "Task",
+    "as_completed",
+    "create_eager_task_factory",
+    "create_task",
+    "eager_task_factory",
+    "gather",
+    "sleep",
+    "wait",
+    "wait_for",
+]
+
+
+_stdlib_wait_for = asyncio.wait_for  # what the native one falls back on
+stdlib_eager_task_factory: Any = getattr(asyncio, "eager_task_factory", None)
+
+if sys.version_info >= (3, 12):
+    wait_for = _juggler.wait_for
+else:
+    # It makes a task of a coroutine, which programs can tell.
+    wait_for = asyncio.wait_for
+
+
+if sys.version_info >= (3, 13):
+    _StdlibIterator: Any = asyncio.tasks._AsCompletedIterator  # type: ignore[attr-defined]
+
+    class _AsCompleted(_StdlibIterator):  # type: ignore[misc]
+        """The running version's, over a native queue."""
+
+        def __init__(self, fs: Iterable[Awaitable[Any]], timeout: float | None) -> None:
+            super().__init__(fs, timeout)
+            # Nothing was put there yet: what is done already tells so in the loop's next turn.
+            self._done: Any = Queue()
+
+    def as_completed(fs: Iterable[Awaitable[Any]], *, timeout: float | None = None) -> Any:
+        """Iterate over awaitables as they are done; as `asyncio.as_completed`.
+
+        Args:
+            fs: what to await, all at once.
+            timeout: how many seconds it may take; None: without end.
+
+        Returns:
+            An iterator: ``async for`` gives the futures and tasks, ``for`` coroutines that give the
+            results, each in the order of completion.
+        """
+        if inspect.isawaitable(fs):
+            raise TypeError(f"expects an iterable of awaitables, not {type(fs).__name__}")
+        return _AsCompleted(fs, timeout)
+
+else:
+    as_completed = asyncio.as_completed
 
 
 class _ScheduledTasks(weakref.WeakSet["asyncio.Task[Any]"]):
@@ -97,6 +148,33 @@ async def wait(
 def _release(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def create_eager_task_factory(
+    custom_task_constructor: Callable[..., asyncio.Task[Any]],
+) -> Callable[..., asyncio.Task[Any]]:
+    """Make a task factory whose tasks run at once, until they wait for something.
+
+    Stands in for `asyncio.create_eager_task_factory`, which came with 3.12.
+
+    Args:
+        custom_task_constructor: what makes a task, by the signature of `Task`.
+    """
+
+    def factory(
+        loop: asyncio.AbstractEventLoop,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        eager_start: bool = True,
+        **kwargs: Any,
+    ) -> asyncio.Task[Any]:
+        return custom_task_constructor(coro, loop=loop, eager_start=eager_start, **kwargs)
+
+    return factory
+
+
+eager_task_factory = create_eager_task_factory(Task)
+"""For ``loop.set_task_factory``: a task runs at once, until it waits for something."""
 
 
 def _pass_for_coroutine_function(cls: Any) -> None:

@@ -36,7 +36,9 @@ whom. A worker process that dies costs the call that it was making, which raises
 options:
   --report[=table|json]  when the program has ended, print to standard error which primitives its
                          threads used, how often and how long they waited, how full its queues
-                         were and how busy its pools; what processes share is not in it
+                         were and how busy its pools; what processes share is not in it. And
+                         what kept its event loops from moving (told at once, too), coroutines
+                         never awaited, and cancellations that were swallowed
   --report-file PATH     write the report to PATH instead; implies --report
   --no-detect            do not look for deadlocks
   -h, --help             show this help

@@ -85,6 +85,12 @@ pub struct Waiter {
 static MILLISECONDS_ONLY: AtomicU32 = AtomicU32::new(0);
 
 impl Waiter {
+    /// Whether a wait may be shorter than a millisecond, as far as is known.
+    #[inline]
+    pub fn is_exact(&self) -> bool {
+        MILLISECONDS_ONLY.load(Ordering::Relaxed) == 0
+    }
+
     /// Waits until a descriptor is ready, a bell rings, a signal comes or `timeout` is over, and puts down what is ready.
     ///
     /// # Errors
@@ -104,7 +110,7 @@ impl Waiter {
         let milliseconds = match timeout {
             Timeout::Look => 0,
             Timeout::Never => -1,
-            Timeout::After(duration) if MILLISECONDS_ONLY.load(Ordering::Relaxed) == 0 => {
+            Timeout::After(duration) if self.is_exact() => {
                 let time = libc::timespec {
                     tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
                     tv_nsec: duration.subsec_nanos().into(),

@@ -2,9 +2,10 @@
 #![allow(unsafe_code)]
 
 use super::callback::{Call, Callback, Run};
-use super::class::as_plain;
+use super::class::{self, as_plain, is_exactly};
 use super::future::{self, Outcome};
 use super::stdlib::Import;
+use super::task::{self, Task};
 use crate::obj::Obj;
 use crate::raw::Raised;
 use pyo3::intern;
@@ -132,4 +133,28 @@ pub fn loop_of(py: Python<'_>, future: &Obj) -> Result<Obj, Raised> {
     }
     let found = GET_LOOP.get(py).and_then(|function| function.call1((future.bind(py),)));
     found.map(Obj::from).map_err(|error| Raised::from_err(py, error))
+}
+
+/// `task.cancelling()` of any task.
+///
+/// # Errors
+/// What it raises.
+pub fn cancelling(py: Python<'_>, task: &Obj) -> Result<u32, Raised> {
+    if is_exactly::<Task>(task) {
+        return Ok(task::cancelling(class::assume(py, task)));
+    }
+    let count = task.bind(py).call_method0(intern!(py, "cancelling")).and_then(|count| count.extract());
+    count.map_err(|error| Raised::from_err(py, error))
+}
+
+/// `task.uncancel()` of any task.
+///
+/// # Errors
+/// What it raises.
+pub fn uncancel(py: Python<'_>, task: &Obj) -> Result<u32, Raised> {
+    if is_exactly::<Task>(task) {
+        return Ok(task::uncancel(class::assume(py, task)));
+    }
+    let count = task.bind(py).call_method0(intern!(py, "uncancel")).and_then(|count| count.extract());
+    count.map_err(|error| Raised::from_err(py, error))
 }

@@ -11,22 +11,41 @@ use super::callback::object_of;
 use super::future::{self, Future, Outcome};
 use crate::obj::Obj;
 use crate::raw::{self, Raised, This};
+use pyo3::PyClass;
+use pyo3::call::PyCallArgs;
 use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pyclass::boolean_struct::True;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::PyTuple;
+use pyo3::types::{PyString, PyTuple};
 
-/// Lets instances of the class itself be awaited without an iterator.
+/// What an object gives when it is sent to.
+pub enum Sent {
+    Yields(Obj),
+    Returns(Obj),
+}
+
+/// A class whose instances are their own iterators when they are awaited.
+pub trait Sends: PyClass<Frozen = True> + Sync {
+    /// Goes on.
+    ///
+    /// # Errors
+    /// What it ends with, if not with a result.
+    fn send(this: This<'_, '_, Self>, value: *mut ffi::PyObject) -> Result<Sent, Raised>;
+}
+
+/// Lets instances of the class be awaited without an iterator.
 ///
 /// # Safety
-/// It is a class whose instances begin with a `Future`, and nobody uses it yet.
-pub unsafe fn install(class: *mut ffi::PyTypeObject) {
+/// It is a class whose instances begin with a `T`, and nobody uses it yet.
+pub unsafe fn install<T: Sends>(class: *mut ffi::PyTypeObject) {
     // SAFETY: the caller's promise; a heap type has all the groups of slots.
     unsafe {
         (*(*class).tp_as_async).am_await = Some(await_self);
-        (*(*class).tp_as_async).am_send = Some(send);
-        (*class).tp_iternext = Some(next);
+        (*(*class).tp_as_async).am_send = Some(send::<T>);
+        (*class).tp_iternext = Some(next::<T>);
     }
 }
 
@@ -38,40 +57,48 @@ unsafe extern "C" fn await_self(object: *mut ffi::PyObject) -> *mut ffi::PyObjec
     }
 }
 
-unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn next<T: Sends>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     let mut result = std::ptr::null_mut();
     // SAFETY: the interpreter calls slots attached and with an instance of the class.
     unsafe {
-        match send(object, std::ptr::null_mut(), &raw mut result) {
+        match send::<T>(object, ffi::Py_None(), &raw mut result) {
             ffi::PySendResult::PYGEN_RETURN => stop_with(result),
             _ => result,
         }
     }
 }
 
-unsafe extern "C" fn send(
+/// The slot `am_send`.
+///
+/// # Safety
+/// The thread is attached, `object` is an instance of `T`, and `result` a place for what it gives.
+pub unsafe extern "C" fn send<T: Sends>(
     object: *mut ffi::PyObject,
-    _value: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    let mut ended = false;
-    // SAFETY: as above; `result` is the caller's place for it.
+    let mut kind = ffi::PySendResult::PYGEN_ERROR;
+    // SAFETY: the caller's promise.
     unsafe {
         *result = raw::guard(|py| {
-            let this = This::<Future>::new(py, object);
-            match future::outcome(this) {
-                Outcome::Pending => pend(this).map(Obj::into_ptr),
-                Outcome::Result(value) => {
-                    ended = true;
-                    Ok(value.into_ptr())
-                }
-                Outcome::Cancelled | Outcome::Failed(_) => future::result(this).map(Obj::into_ptr),
-            }
+            let (sent, object) = match T::send(This::new(py, object), value)? {
+                Sent::Yields(object) => (ffi::PySendResult::PYGEN_NEXT, object),
+                Sent::Returns(object) => (ffi::PySendResult::PYGEN_RETURN, object),
+            };
+            kind = sent;
+            Ok(object.into_ptr())
         });
-        match ((*result).is_null(), ended) {
-            (true, _) => ffi::PySendResult::PYGEN_ERROR,
-            (_, true) => ffi::PySendResult::PYGEN_RETURN,
-            _ => ffi::PySendResult::PYGEN_NEXT,
+    }
+    kind
+}
+
+impl Sends for Future {
+    #[inline(always)]
+    fn send(this: This<'_, '_, Self>, _value: *mut ffi::PyObject) -> Result<Sent, Raised> {
+        match future::outcome(this) {
+            Outcome::Pending => pend(this).map(Sent::Yields),
+            Outcome::Result(value) => Ok(Sent::Returns(value)),
+            Outcome::Cancelled | Outcome::Failed(_) => future::result(this).map(Sent::Returns),
         }
     }
 }
@@ -233,5 +260,50 @@ impl FutureIter {
 
     fn __clear__(&self, py: Python<'_>) {
         self.close(py);
+    }
+}
+
+/// What `coroutine.__await__()` gives of a native one: a coroutine itself is no iterator.
+#[pyclass(frozen, module = "juggler.asyncio", name = "coroutine_wrapper")]
+pub struct Wrapper {
+    coroutine: Obj,
+}
+
+impl Wrapper {
+    /// For `coroutine`.
+    pub fn new(coroutine: Bound<'_, PyAny>) -> Self {
+        Self { coroutine: coroutine.into() }
+    }
+
+    fn call<'py>(&self, method: &Bound<'py, PyString>, args: impl PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.coroutine.bind(method.py()).call_method1(method, args)
+    }
+}
+
+#[pymethods]
+impl Wrapper {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.call(intern!(py, "send"), (py.None(),))
+    }
+
+    fn send<'py>(&self, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.call(intern!(value.py(), "send"), (value,))
+    }
+
+    #[pyo3(signature = (*args))]
+    fn throw<'py>(&self, args: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        self.call(intern!(args.py(), "throw"), args)
+    }
+
+    fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.call(intern!(py, "close"), ())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.coroutine.visit(&visit)
     }
 }

@@ -139,7 +139,7 @@ pub fn install<T: Native>(py: Python<'_>) {
     unsafe {
         (*class).tp_dealloc = Some(dealloc::<T>);
         (*class).tp_finalize = Some(finalize::<T>);
-        super::awaiting::install(class);
+        super::awaiting::install::<super::future::Future>(class);
     }
 }
 

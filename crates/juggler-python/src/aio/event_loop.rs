@@ -36,6 +36,7 @@ static CLASS: AtomicUsize = AtomicUsize::new(0);
 const CLOSED: u32 = 1;
 const DEBUG: u32 = 2;
 const STOPPING: u32 = 4;
+const CHECKS: u32 = 8;
 
 /// The native part of an event loop; see `juggler.asyncio.EventLoop`.
 #[pyclass(frozen, weakref, dict, subclass, module = "juggler._juggler")]
@@ -180,6 +181,11 @@ impl Loop {
         self.flags.load(Ordering::Relaxed) & DEBUG != 0
     }
 
+    /// Whether what is most likely a mistake of the program's is told of.
+    pub(super) fn checks(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & (CHECKS | DEBUG) != 0
+    }
+
     /// Whether the loop is closed.
     #[inline(always)]
     pub fn is_closed(&self) -> bool {
@@ -313,6 +319,16 @@ impl Loop {
         Ok(())
     }
 
+    #[getter(_checks)]
+    fn has_checks(&self) -> bool {
+        self.checks()
+    }
+
+    #[setter(_checks)]
+    fn set_checks(&self, enabled: bool) {
+        self.set_flag(CHECKS, enabled);
+    }
+
     #[getter(_task_factory)]
     fn task_factory<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let factory = self.factory.with(py, |factory| factory.as_ref().map(|factory| factory.clone_ref(py)));
@@ -388,7 +404,7 @@ impl Loop {
 
     /// Runs turns until `stop` is called.
     fn _run(slf: &Bound<'_, Self>) -> PyResult<()> {
-        super::turn::run(slf).map_err(|raised| raised.fetch(slf.py()))
+        super::turn::run(slf)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

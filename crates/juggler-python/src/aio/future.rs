@@ -56,11 +56,20 @@ pub struct Rare {
     pub source_traceback: Option<Obj>,
     /// What a task is to raise in its next step.
     pub injected: Option<Obj>,
+    /// Where a task was cancelled and has not ended yet, if such is looked for; see [`swallowed`](super::swallowed).
+    pub cancellation: Option<Obj>,
 }
 
 impl Rare {
-    fn objects(&self) -> [&Option<Obj>; 5] {
-        [&self.traceback, &self.cancel_message, &self.cancelled_error, &self.source_traceback, &self.injected]
+    fn objects(&self) -> [&Option<Obj>; 6] {
+        [
+            &self.traceback,
+            &self.cancel_message,
+            &self.cancelled_error,
+            &self.source_traceback,
+            &self.injected,
+            &self.cancellation,
+        ]
     }
 }
 

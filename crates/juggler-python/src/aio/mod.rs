@@ -10,19 +10,23 @@
 //! | [`scheduling`] | `call_soon` and its siblings |
 //! | [`watching`] | `add_reader` and its siblings |
 //! | [`turn`] | what the loop does while it runs |
+//! | [`contention`] | what it does while other threads compute |
 //! | [`future`], [`future_methods`] | the class `Future` |
 //! | [`awaiting`] | `await future` |
 //! | [`callback`] | what a future does when it is done |
 //! | [`task`], [`task_methods`], [`step`] | the class `Task`, and how its coroutine runs |
+//! | [`swallowed`] | cancellations that come to nothing, and who is told |
 //! | [`creating`] | `create_task` and `create_future` of a loop |
 //! | [`class`] | how futures and tasks are made and freed |
 //! | [`current`] | the running loop and the current task, as the standard library knows them |
 //! | [`registry`] | the tasks that are not done |
 //! | [`any_future`] | futures of any class |
 //! | [`gather`], [`sleep`], [`group`], [`wait`] | `gather`, `sleep`, `TaskGroup`, `wait` |
+//! | [`timeout`], [`wait_for`] | `timeout`, `wait_for` |
 //! | [`stdlib`] | what is taken from the standard library |
 //! | [`sockets`] | `sock_recv` and its siblings |
 //! | [`transport`] | connected and listening sockets |
+//! | [`tls`] | TLS over a transport |
 //! | [`streams`] | `StreamReader` and `StreamWriter` |
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
@@ -31,6 +35,7 @@ pub mod attached;
 pub mod awaiting;
 pub mod callback;
 pub mod class;
+mod contention;
 pub mod creating;
 pub mod current;
 pub mod entry;
@@ -47,14 +52,18 @@ pub mod sockets;
 pub mod stdlib;
 mod step;
 pub mod streams;
+mod swallowed;
 pub mod sync;
 pub mod task;
 mod task_methods;
 #[cfg(Py_3_14)]
 mod threadsafe;
+pub mod timeout;
+pub mod tls;
 pub mod transport;
 mod turn;
 pub mod wait;
+pub mod wait_for;
 mod watching;
 
 use pyo3::prelude::*;
@@ -66,12 +75,14 @@ pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sockets::add_methods(py)?;
     streams::finish(py)?;
     transport::finish(py)?;
+    tls::finish(py)?;
     creating::finish_class(py)?;
     future_methods::finish_class(py)?;
     task_methods::finish_class(py)?;
     gather::finish_class(py)?;
     sleep::finish_class(py);
     group::finish_class(py)?;
+    timeout::finish_class(py)?;
     sync::finish(module)?;
     class::install::<future::Future>(py);
     class::install::<task::Task>(py);

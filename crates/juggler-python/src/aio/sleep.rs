@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::attached::Attached;
+use super::awaiting::{self, Sends, Sent};
 use super::class;
 use super::current;
 use super::entry::{Entry, Kind};
@@ -20,12 +21,6 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-
-/// What a sleep gives to whoever goes on with it.
-enum Step {
-    Yielded(Obj),
-    Ended(Obj),
-}
 
 /// Where a sleep stands.
 enum Stage {
@@ -75,11 +70,11 @@ impl Sleep {
     }
 
     /// Goes on: gives what is yielded, or what it ends with.
-    fn send(&self, py: Python<'_>) -> Result<Step, Raised> {
+    fn go_on(&self, py: Python<'_>) -> Result<Sent, Raised> {
         let stage = self.fields.with(py, |fields| std::mem::replace(&mut fields.stage, Stage::Over));
         match stage {
             Stage::Created => self.begin(py),
-            Stage::Yielded => Ok(Step::Ended(self.take_result(py))),
+            Stage::Yielded => Ok(Sent::Returns(self.take_result(py))),
             Stage::Asleep { future, handle } => {
                 let this = class::assume::<Future>(py, &future);
                 if !this.is_done(py) {
@@ -89,7 +84,7 @@ impl Sleep {
                 if this.state(py) == State::Cancelled {
                     cancel_timer(py, this, handle.as_ref())?;
                 }
-                future::result(this).map(Step::Ended)
+                future::result(this).map(Sent::Returns)
             }
             Stage::Over => Err(Raised::new::<PyRuntimeError>(py, "cannot reuse already awaited coroutine")),
         }
@@ -99,9 +94,9 @@ impl Sleep {
         self.fields.with(py, |fields| fields.result.take()).unwrap_or_else(future::none)
     }
 
-    fn begin(&self, py: Python<'_>) -> Result<Step, Raised> {
+    fn begin(&self, py: Python<'_>) -> Result<Sent, Raised> {
         let Some(object) = self.fields.with(py, |fields| fields.delay.take()) else {
-            return Ok(Step::Ended(future::none()));
+            return Ok(Sent::Returns(future::none()));
         };
         // SAFETY: a live object.
         let delay = unsafe { ffi::PyFloat_AsDouble(object.as_ptr()) };
@@ -111,7 +106,7 @@ impl Sleep {
         }
         if delay <= 0.0 {
             self.fields.with(py, |fields| fields.stage = Stage::Yielded);
-            return Ok(Step::Yielded(future::none()));
+            return Ok(Sent::Yields(future::none()));
         }
         if delay.is_nan() {
             return Err(Raised::new::<PyValueError>(py, "Invalid delay: NaN (not a number)"));
@@ -138,7 +133,7 @@ impl Sleep {
         class::assume::<Future>(py, &future).fields.with(py, |fields| fields.blocking = true);
         let yielded = future.clone_ref(py);
         self.fields.with(py, |fields| fields.stage = Stage::Asleep { future, handle });
-        Ok(Step::Yielded(yielded))
+        Ok(Sent::Yields(yielded))
     }
 
     /// A future and a timer of a loop that is not ours, or that wants handles.
@@ -203,16 +198,16 @@ impl Sleep {
         Self::new(delay.into(), result.map_or_else(future::none, Obj::from))
     }
 
-    fn __await__(slf: Bound<'_, Self>) -> SleepIter {
-        SleepIter { sleep: slf.unbind() }
+    fn __await__(slf: Bound<'_, Self>) -> awaiting::Wrapper {
+        awaiting::Wrapper::new(slf.into_any())
     }
 
     /// Go on with the coroutine.
     #[pyo3(name = "send")]
     fn py_send<'py>(&self, py: Python<'py>, _value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        match self.send(py).map_err(|raised| raised.fetch(py))? {
-            Step::Yielded(value) => Ok(value.into_bound(py)),
-            Step::Ended(result) => Err(PyStopIteration::new_err((result.into_bound(py).unbind(),))),
+        match self.go_on(py).map_err(|raised| raised.fetch(py))? {
+            Sent::Yields(value) => Ok(value.into_bound(py)),
+            Sent::Returns(result) => Err(PyStopIteration::new_err((result.into_bound(py).unbind(),))),
         }
     }
 
@@ -226,22 +221,12 @@ impl Sleep {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = kind.py();
         self.end(py).map_err(|raised| raised.fetch(py))?;
-        Err(super::awaiting::thrown(kind, value, traceback)?)
+        Err(awaiting::thrown(kind, value, traceback)?)
     }
 
     /// End the coroutine.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.end(py).map_err(|raised| raised.fetch(py))
-    }
-
-    /// What the coroutine waits for.
-    #[getter]
-    fn cr_await<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        let awaited = self.fields.with(py, |fields| match &fields.stage {
-            Stage::Asleep { future, .. } => Some(future.clone_ref(py)),
-            _ => None,
-        });
-        awaited.map(|future| future.into_bound(py))
     }
 
     #[getter(__name__)]
@@ -282,46 +267,6 @@ impl Sleep {
     }
 }
 
-/// What `__await__` gives by its name: a coroutine itself is no iterator.
-#[pyclass(frozen, module = "juggler.asyncio", name = "coroutine_wrapper")]
-pub struct SleepIter {
-    sleep: Py<Sleep>,
-}
-
-#[pymethods]
-impl SleepIter {
-    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
-    }
-
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let none = py.None();
-        self.sleep.get().py_send(py, none.bind(py))
-    }
-
-    fn send<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.sleep.get().py_send(value.py(), value)
-    }
-
-    #[pyo3(signature = (kind, value=None, traceback=None, /))]
-    fn throw<'py>(
-        &self,
-        kind: Bound<'py, PyAny>,
-        value: Option<Bound<'py, PyAny>>,
-        traceback: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.sleep.get().throw(kind, value, traceback)
-    }
-
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.sleep.get().close(py)
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.sleep)
-    }
-}
-
 impl Drop for Sleep {
     fn drop(&mut self) {
         // SAFETY: objects are freed by attached threads.
@@ -341,45 +286,10 @@ fn warn_never_awaited(py: Python<'_>) {
     }
 }
 
-unsafe extern "C" fn slot_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the receiver is live.
-    unsafe {
-        ffi::Py_INCREF(object);
-        object
-    }
-}
-
-unsafe extern "C" fn slot_send(
-    object: *mut ffi::PyObject,
-    _value: *mut ffi::PyObject,
-    result: *mut *mut ffi::PyObject,
-) -> ffi::PySendResult {
-    let mut ended = false;
-    // SAFETY: the interpreter calls slots attached, with an instance of the class; `result` is the caller's place for it.
-    unsafe {
-        *result = raw::guard(|py| match This::<Sleep>::new(py, object).send(py)? {
-            Step::Yielded(value) => Ok(value.into_ptr()),
-            Step::Ended(value) => {
-                ended = true;
-                Ok(value.into_ptr())
-            }
-        });
-        match ((*result).is_null(), ended) {
-            (true, _) => ffi::PySendResult::PYGEN_ERROR,
-            (_, true) => ffi::PySendResult::PYGEN_RETURN,
-            _ => ffi::PySendResult::PYGEN_NEXT,
-        }
-    }
-}
-
-unsafe extern "C" fn slot_next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    let mut result = std::ptr::null_mut();
-    // SAFETY: as above.
-    unsafe {
-        match slot_send(object, std::ptr::null_mut(), &raw mut result) {
-            ffi::PySendResult::PYGEN_RETURN => super::awaiting::stop_with(result),
-            _ => result,
-        }
+impl Sends for Sleep {
+    #[inline(always)]
+    fn send(this: This<'_, '_, Self>, _value: *mut ffi::PyObject) -> Result<Sent, Raised> {
+        this.go_on(this.py())
     }
 }
 
@@ -414,9 +324,7 @@ pub fn finish_class(py: Python<'_>) {
     CLASS.store(class as usize, Ordering::Relaxed);
     // SAFETY: the class is live, nobody uses it yet, and a heap type has all the groups of slots.
     unsafe {
-        (*(*class).tp_as_async).am_await = Some(slot_await);
-        (*(*class).tp_as_async).am_send = Some(slot_send);
-        (*class).tp_iternext = Some(slot_next);
+        awaiting::install::<Sleep>(class);
         (*class).tp_vectorcall = Some(construct);
     }
 }

@@ -4,9 +4,11 @@
 use super::callback::{self, Callback, owned};
 use super::class::as_plain;
 use super::current;
+use super::event_loop;
 use super::future::{self, Outcome};
 use super::registry;
 use super::stdlib::{CANCELLED_ERROR, INVALID_STATE_ERROR};
+use super::swallowed;
 use super::task::{self, Task, as_future};
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
@@ -162,7 +164,15 @@ fn run(this: This<'_, '_, Task>, event_loop: &Obj, error: Option<Obj>) -> Result
     let sent = match error {
         // SAFETY: a live object that is a coroutine; `result` is where an owned reference goes.
         None => unsafe { ffi::PyIter_Send(coroutine.as_ptr(), ffi::Py_None(), &raw mut result) },
-        Some(error) => throw(py, &coroutine, &error, &mut result),
+        Some(error) => {
+            let cancels = this.own.with(py, |own| own.cancels);
+            let sent = throw(py, &coroutine, &error, &mut result);
+            if sent != ffi::PySendResult::PYGEN_ERROR && event_loop::ours(py, event_loop).is_some_and(|it| it.checks())
+            {
+                swallowed::survived(this, &error, cancels, sent == ffi::PySendResult::PYGEN_RETURN);
+            }
+            sent
+        }
     };
     match sent {
         // SAFETY: the interpreter gave an owned reference.
@@ -203,7 +213,11 @@ fn throw(py: Python<'_>, coroutine: &Obj, error: &Obj, result: &mut *mut ffi::Py
 fn returned(this: This<'_, '_, Task>, result: Obj) -> Result<(), Raised> {
     let py = this.py();
     let future = as_future(this);
-    if this.own.with(py, |own| std::mem::take(&mut own.must_cancel)) {
+    let (must_cancel, cancels) = this.own.with(py, |own| (std::mem::take(&mut own.must_cancel), own.cancels));
+    if cancels > 0 {
+        swallowed::returned(this);
+    }
+    if must_cancel {
         // It was cancelled just before its end.
         let message = future.rare(py, |rare| &rare.cancel_message);
         future::cancel(future, message)?;

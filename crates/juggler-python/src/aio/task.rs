@@ -366,6 +366,22 @@ pub fn cancel(this: This<'_, '_, Task>, message: Option<&Obj>) -> Result<bool, R
     Ok(true)
 }
 
+/// `Task.cancelling`
+pub fn cancelling(this: This<'_, '_, Task>) -> u32 {
+    this.own.with(this.py(), |own| own.cancels)
+}
+
+/// `Task.uncancel`
+pub fn uncancel(this: This<'_, '_, Task>) -> u32 {
+    this.own.with(this.py(), |own| {
+        own.cancels = own.cancels.saturating_sub(1);
+        if own.cancels == 0 {
+            own.must_cancel = false;
+        }
+        own.cancels
+    })
+}
+
 /// The task's name.
 pub fn name<'py>(this: This<'_, 'py, Task>) -> Bound<'py, PyAny> {
     let py = this.py();

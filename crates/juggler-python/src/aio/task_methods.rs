@@ -164,20 +164,11 @@ fn cancel(this: This<'_, '_, Task>, args: Args<'_>) -> RawResult {
 }
 
 fn uncancel(this: This<'_, '_, Task>) -> RawResult {
-    let py = this.py();
-    let left = this.own.with(py, |own| {
-        own.cancels = own.cancels.saturating_sub(1);
-        if own.cancels == 0 {
-            own.must_cancel = false;
-        }
-        own.cancels
-    });
-    number(py, left)
+    number(this.py(), task::uncancel(this))
 }
 
 fn cancelling(this: This<'_, '_, Task>) -> RawResult {
-    let py = this.py();
-    number(py, this.own.with(py, |own| own.cancels))
+    number(this.py(), task::cancelling(this))
 }
 
 fn number(py: Python<'_>, number: u32) -> RawResult {

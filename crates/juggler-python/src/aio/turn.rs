@@ -5,10 +5,12 @@
 //! gate. One that is busy looks as often as its [pace](juggler_loop::pace) says.
 #![allow(unsafe_code)]
 
+use super::contention::Contention;
 use super::entry::Entry;
 use super::event_loop::Loop;
 use super::handle;
 use crate::gate::PyGate;
+use crate::gil;
 use crate::raw::Raised;
 use juggler_loop::poll::{Events, Timeout};
 use juggler_sync::sys::monotonic_nanos;
@@ -36,7 +38,15 @@ impl Drop for Turn<'_, '_> {
 ///
 /// # Errors
 /// What ends `run_forever`: `KeyboardInterrupt`, `SystemExit`, or what a signal handler raises.
-pub fn run(slf: &Bound<'_, Loop>) -> Result<(), Raised> {
+pub fn run(slf: &Bound<'_, Loop>) -> PyResult<()> {
+    let py = slf.py();
+    let mut contention = Contention::default();
+    let ran = turns(slf, &mut contention).map_err(|raised| raised.fetch(py));
+    let ended = contention.end(py);
+    ran.and(ended)
+}
+
+fn turns(slf: &Bound<'_, Loop>, contention: &mut Contention) -> Result<(), Raised> {
     let (py, this) = (slf.py(), slf.get());
     let mut events = Events::default();
     loop {
@@ -44,7 +54,7 @@ pub fn run(slf: &Bound<'_, Loop>) -> Result<(), Raised> {
         if unsafe { ffi::PyErr_CheckSignals() } != 0 {
             return Err(Raised);
         }
-        let now = look(slf, &mut events)?;
+        let now = look(slf, &mut events, contention)?;
         take_due(py, this, now);
         let mut turn = Turn { this, py, entries: this.state.hold(py).ready.begin_turn() };
         while let Some(entry) = turn.entries.pop_front() {
@@ -59,10 +69,10 @@ pub fn run(slf: &Bound<'_, Loop>) -> Result<(), Raised> {
 }
 
 /// Puts the entries whose descriptors are ready into the ring, and sleeps if there is nothing to run. Returns what time it is.
-fn look(slf: &Bound<'_, Loop>, events: &mut Events) -> Result<u64, Raised> {
+fn look(slf: &Bound<'_, Loop>, events: &mut Events, contention: &mut Contention) -> Result<u64, Raised> {
     let (py, this) = (slf.py(), slf.get());
     this.check_fork(py)?;
-    let now = monotonic_nanos();
+    let mut now = monotonic_nanos();
     let state = this.state.hold(py);
     let idle = state.ready.is_empty() && !this.is_stopping();
     if !idle && !state.pace.is_due(now) {
@@ -74,7 +84,17 @@ fn look(slf: &Bound<'_, Loop>, events: &mut Events) -> Result<u64, Raised> {
     };
     drop(state);
     let failed = |error: std::io::Error| Raised::from_err(py, error.into());
-    waiter.wait(events, Timeout::Look).map_err(failed)?;
+    match contention.patience(now, &waiter).filter(|_| idle) {
+        None => waiter.wait(events, Timeout::Look).map_err(failed)?,
+        Some(patience) => {
+            let due = next_timer(py, this).map_or(Duration::MAX, |when| Duration::from_nanos(when.saturating_sub(now)));
+            waiter.wait(events, Timeout::After(patience.min(due))).map_err(failed)?;
+            now = monotonic_nanos();
+            if events.is_empty() && patience < due {
+                contention.nothing_came();
+            }
+        }
+    }
     this.state.hold(py).pace.looked(now, !events.is_empty());
     if !events.is_empty() || !idle {
         dispatch(py, this, events);
@@ -85,15 +105,22 @@ fn look(slf: &Bound<'_, Loop>, events: &mut Events) -> Result<u64, Raised> {
         Some(when) if when <= now => return Ok(now),
         Some(when) => Timeout::After(Duration::from_nanos(when - now)),
     };
+    // Since when the interpreter was asked for while somebody else had it.
+    let mut asked = None;
     this.slumber.doze();
     let waited = if this.state.hold(py).ready.is_empty() && !this.is_stopping() {
-        PyGate::new(py).system_call(|| waiter.wait(events, timeout))
+        PyGate::new(py).system_call(|| {
+            let waited = waiter.wait(events, timeout);
+            asked = (gil::is_free() != Some(true)).then(monotonic_nanos);
+            waited
+        })
     } else {
         Ok(Ok(()))
     };
     this.slumber.wake();
     waited?.map_err(failed)?;
     let now = monotonic_nanos();
+    contention.attached(py, asked.map_or(0, |asked| now.saturating_sub(asked)), now)?;
     this.state.hold(py).pace.looked(now, true);
     dispatch(py, this, events);
     Ok(now)

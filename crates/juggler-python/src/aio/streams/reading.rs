@@ -204,10 +204,10 @@ impl Operation for Read {
         self.this(py).leave();
         match ending {
             Ending::Thrown(error) => Err(raise(py, error)),
-            Ending::Woken if matches!(self.what, What::Data(_)) => Ok(Step::Done(none())),
+            Ending::Woken(_) if matches!(self.what, What::Data(_)) => Ok(Step::Done(none())),
             // `read()` is a loop of reads.
-            Ending::Woken if matches!(self.what, What::All(_)) => self.begin(py),
-            Ending::Woken => self.go(py),
+            Ending::Woken(_) if matches!(self.what, What::All(_)) => self.begin(py),
+            Ending::Woken(_) => self.go(py),
         }
     }
 

@@ -1,6 +1,7 @@
 //! `asyncio.Condition`.
 
 use super::coroutine;
+use super::leave::{Held, Leave};
 use super::lock::{self, Lock};
 use super::operation::{self, Ending, Next, Operation, Step};
 use super::parking;
@@ -317,7 +318,7 @@ fn enter(this: This<'_, '_, Condition>) -> RawResult {
 fn leave(this: This<'_, '_, Condition>, _args: Args<'_>) -> RawResult {
     let py = this.py();
     match this.lock(py)? {
-        Underlying::Native(lock) if plain::is_plain(this) => coroutine::create(py, lock::Leave::new(lock)),
+        Underlying::Native(lock) if plain::is_plain(this) => coroutine::create(py, Leave::new(lock)),
         _ => plain::call(py, "leave", (this.as_any(),)),
     }
 }

@@ -8,6 +8,8 @@
 use super::operation::{self, Any, Ending, Next, Operation, Step};
 use super::parking::{Awaited, Progress};
 use crate::aio::attached::Attached;
+use crate::aio::awaiting::{self, Sends, Sent};
+use crate::aio::future;
 use crate::aio::stdlib;
 use crate::layout::{self, Direct, Layout};
 use crate::obj::Obj;
@@ -51,12 +53,6 @@ impl State {
     }
 }
 
-/// What a coroutine gives when it is sent to.
-enum Sent {
-    Yields(Obj),
-    Returns(Obj),
-}
-
 impl Direct for Coroutine {
     #[inline(always)]
     fn layout() -> &'static Layout {
@@ -95,7 +91,7 @@ impl Coroutine {
         drop(before);
     }
 
-    fn send(&self, py: Python<'_>, value: *mut ffi::PyObject) -> Result<Sent, Raised> {
+    fn go(&self, py: Python<'_>, value: *mut ffi::PyObject) -> Result<Sent, Raised> {
         match self.state.with(py, State::take) {
             State::New(mut operation) => {
                 // SAFETY: `None` always exists.
@@ -124,30 +120,34 @@ impl Coroutine {
                 self.set(py, State::Done(name));
                 Ok(Sent::Returns(result))
             }
-            Ok(Step::Await(future)) => {
-                let awaited = match Awaited::new(py, future) {
-                    Ok(awaited) => awaited,
-                    Err(raised) => {
-                        self.set(py, State::Done(name));
-                        return Err(raised);
-                    }
-                };
-                // SAFETY: `None` always exists.
-                let progress = awaited.send(py, unsafe { ffi::Py_None() });
-                self.arrive(py, operation, awaited, progress)
-            }
-            Ok(Step::Delegate(coroutine)) => {
-                let awaited = Awaited::delegate(coroutine);
-                // SAFETY: `None` always exists.
-                let progress = awaited.send(py, unsafe { ffi::Py_None() });
-                self.arrive(py, operation, awaited, progress)
-            }
+            Ok(Step::Await(future)) => self.begin_to_await(py, operation, Awaited::new(py, future)),
+            Ok(Step::Delegate(awaitable)) => self.begin_to_await(py, operation, Awaited::delegate(py, awaitable)),
             Err(raised) => {
                 // What the operation holds may run Python when it goes, which must not see the exception.
                 let error = raised.fetch(py);
                 drop(operation);
                 self.set(py, State::Done(name));
                 Err(Raised::from_err(py, error))
+            }
+        }
+    }
+
+    fn begin_to_await(
+        &self,
+        py: Python<'_>,
+        mut operation: Any,
+        awaited: Result<Awaited, Raised>,
+    ) -> Result<Sent, Raised> {
+        match awaited {
+            Ok(awaited) => {
+                // SAFETY: `None` always exists.
+                let progress = awaited.send(py, unsafe { ffi::Py_None() });
+                self.arrive(py, operation, awaited, progress)
+            }
+            Err(raised) => {
+                let ending = Ending::Thrown(operation::caught(py, raised));
+                let next = operation.resume(py, &future::none(), ending);
+                self.go_on(py, operation, next)
             }
         }
     }
@@ -165,7 +165,7 @@ impl Coroutine {
                 self.set(py, State::Parked(operation, awaited));
                 return Ok(Sent::Yields(object));
             }
-            Ok(Progress::Ready) => Ending::Woken,
+            Ok(Progress::Ready(result)) => Ending::Woken(result),
             Err(raised) => Ending::Thrown(operation::caught(py, raised)),
         };
         let next = operation.resume(py, &awaited.future, ending);
@@ -260,31 +260,16 @@ fn stop_iteration<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>
     value.py().get_type::<PyStopIteration>().call1((value,))
 }
 
-unsafe extern "C" fn am_send(
-    this: *mut ffi::PyObject,
-    value: *mut ffi::PyObject,
-    result: *mut *mut ffi::PyObject,
-) -> ffi::PySendResult {
-    let mut kind = ffi::PySendResult::PYGEN_ERROR;
-    // SAFETY: the interpreter calls the slot attached, with an instance of the class and a place for the result.
-    unsafe {
-        *result = raw::guard(|py| match This::<Coroutine>::new(py, this).send(py, value)? {
-            Sent::Yields(object) => {
-                kind = ffi::PySendResult::PYGEN_NEXT;
-                Ok(object.into_ptr())
-            }
-            Sent::Returns(object) => {
-                kind = ffi::PySendResult::PYGEN_RETURN;
-                Ok(object.into_ptr())
-            }
-        });
+impl Sends for Coroutine {
+    #[inline(always)]
+    fn send(this: This<'_, '_, Self>, value: *mut ffi::PyObject) -> Result<Sent, Raised> {
+        this.go(this.py(), value)
     }
-    kind
 }
 
 unsafe extern "C" fn iternext(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: as above.
-    unsafe { raw::guard(|py| to_iterator(py, This::<Coroutine>::new(py, this).send(py, ffi::Py_None()))) }
+    unsafe { raw::guard(|py| to_iterator(py, This::<Coroutine>::new(py, this).go(py, ffi::Py_None()))) }
 }
 
 unsafe extern "C" fn am_await(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -325,7 +310,7 @@ unsafe extern "C" fn dealloc(this: *mut ffi::PyObject) {
 
 fn send(this: This<'_, '_, Coroutine>, args: Args<'_>) -> RawResult {
     let [value] = args.parse(this.py(), "send", [c"value"], 1)?;
-    or_stop(this.py(), this.send(this.py(), value))
+    or_stop(this.py(), this.go(this.py(), value))
 }
 
 fn throw(this: This<'_, '_, Coroutine>, args: Args<'_>) -> RawResult {
@@ -392,14 +377,24 @@ impl Coroutine {
         self.state.with(py, |state| state.name())
     }
 
+    /// What it waits for.
+    #[getter]
+    fn cr_await<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let awaited = self.state.with(py, |state| match state {
+            State::Parked(_, awaited) => Some(awaited.future.clone_ref(py)),
+            _ => None,
+        });
+        awaited.map(|awaited| awaited.into_bound(py))
+    }
+
     /// Whether it runs at this moment.
     #[getter]
     fn cr_running(&self, py: Python<'_>) -> bool {
         self.state.with(py, |state| matches!(state, State::Running(_)))
     }
 
-    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
+    fn __await__(slf: Bound<'_, Self>) -> awaiting::Wrapper {
+        awaiting::Wrapper::new(slf.into_any())
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {
@@ -449,7 +444,7 @@ pub fn finish(py: Python<'_>) -> PyResult<()> {
         (*class).tp_finalize = Some(finalize);
         (*class).tp_iternext = Some(iternext);
         (*(*class).tp_as_async).am_await = Some(am_await);
-        (*(*class).tp_as_async).am_send = Some(am_send);
+        (*(*class).tp_as_async).am_send = Some(awaiting::send::<Coroutine>);
         ffi::PyType_Modified(class);
     }
     Ok(())

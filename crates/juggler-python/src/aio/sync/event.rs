@@ -84,7 +84,7 @@ impl Operation for Wait {
     fn resume(&mut self, py: Python<'_>, future: &Obj, ending: Ending) -> Next {
         self.0.get(py).waiters.take(py, future);
         match ending {
-            Ending::Woken => Ok(operation::yes(py)),
+            Ending::Woken(_) => Ok(operation::yes(py)),
             Ending::Thrown(error) => Err(operation::raise(py, error)),
         }
     }

@@ -1,6 +1,7 @@
 //! `asyncio.Lock`.
 
 use super::coroutine;
+use super::leave::{Held, Leave};
 use super::operation::{self, Ending, Next, Operation, Step};
 use super::parking;
 use super::plain;
@@ -41,24 +42,24 @@ impl Lock {
         self.locked.with(py, |locked| *locked = to);
     }
 
-    /// Gives it back.
-    ///
-    /// # Errors
-    /// `RuntimeError` if it is free, and what waking the next raises.
-    #[inline(always)]
-    pub fn release(&self, py: Python<'_>) -> Result<(), Raised> {
-        if !self.locked.with(py, |locked| std::mem::replace(locked, false)) {
-            return Err(Raised::new::<PyRuntimeError>(py, "Lock is not acquired."));
-        }
-        self.wake_first(py)
-    }
-
     /// Wakes the first in line, unless it is being woken already.
     fn wake_first(&self, py: Python<'_>) -> Result<(), Raised> {
         match self.waiters.get(py).and_then(|waiters| waiters.get(py, 0)) {
             Some(first) => parking::wake(py, &first).map(drop),
             None => Ok(()),
         }
+    }
+}
+
+impl Held for Lock {
+    const LEAVE: &'static str = "Lock.__aexit__";
+
+    #[inline(always)]
+    fn release(&self, py: Python<'_>) -> Result<(), Raised> {
+        if !self.locked.with(py, |locked| std::mem::replace(locked, false)) {
+            return Err(Raised::new::<PyRuntimeError>(py, "Lock is not acquired."));
+        }
+        self.wake_first(py)
     }
 }
 
@@ -100,7 +101,7 @@ impl Operation for Acquire {
         let lock = self.lock.get(py);
         lock.waiters.take(py, future);
         match ending {
-            Ending::Woken => Ok(self.taken(py)),
+            Ending::Woken(_) => Ok(self.taken(py)),
             Ending::Thrown(error) => {
                 // It may have been this one's turn.
                 if operation::is_cancellation(py, &error)? && !lock.is_locked(py) {
@@ -117,38 +118,6 @@ impl Operation for Acquire {
 
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.lock.as_obj().visit(visit)
-    }
-}
-
-/// What `async with` ends with.
-pub struct Leave(Ref<Lock>);
-
-impl Leave {
-    /// For `lock`.
-    #[inline(always)]
-    pub fn new(lock: Ref<Lock>) -> Self {
-        Self(lock)
-    }
-}
-
-impl Operation for Leave {
-    #[inline(always)]
-    fn begin(&mut self, py: Python<'_>) -> Next {
-        self.0.get(py).release(py)?;
-        Ok(operation::nothing(py))
-    }
-
-    fn resume(&mut self, py: Python<'_>, _future: &Obj, _ending: Ending) -> Next {
-        // It never waits.
-        Ok(operation::nothing(py))
-    }
-
-    fn name(&self) -> &'static str {
-        "Lock.__aexit__"
-    }
-
-    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.0.as_obj().visit(visit)
     }
 }
 
@@ -196,7 +165,7 @@ fn acquire(this: This<'_, '_, Lock>) -> RawResult {
 }
 
 fn release(this: This<'_, '_, Lock>) -> RawResult {
-    Lock::release(&this, this.py())?;
+    this.release(this.py())?;
     Ok(raw::none())
 }
 

@@ -1,10 +1,13 @@
 //! What a coroutine of ours does, step by step.
 #![allow(unsafe_code)]
 
+use super::leave::Leave;
 use super::{barrier, condition, event, lock, queue, semaphore};
 use crate::aio::sockets::SocketCall;
 use crate::aio::stdlib::CANCELLED_ERROR;
 use crate::aio::streams;
+use crate::aio::timeout;
+use crate::aio::wait_for::WaitFor;
 use crate::obj::Obj;
 use crate::raw::Raised;
 use pyo3::ffi;
@@ -17,7 +20,7 @@ pub enum Step {
     Done(Obj),
     /// It goes on when this future is done.
     Await(Obj),
-    /// It goes on when this coroutine has ended, which gets to know of all that is thrown in meanwhile.
+    /// It goes on when this awaitable has ended, which gets to know of all that is thrown in meanwhile.
     Delegate(Obj),
 }
 
@@ -27,7 +30,7 @@ pub type Next = Result<Step, Raised>;
 /// How the wait for a future ended.
 pub enum Ending {
     /// With a result.
-    Woken,
+    Woken(Obj),
     /// With an exception: the future's, or one that was thrown into the coroutine.
     Thrown(Obj),
 }
@@ -166,12 +169,12 @@ macro_rules! operations {
 
 operations! {
     LockAcquire(lock::Acquire),
-    LockLeave(lock::Leave),
+    LockLeave(Leave<lock::Lock>),
     EventWait(event::Wait),
     ConditionWait(condition::Wait),
     ConditionWaitFor(condition::WaitFor),
     SemaphoreAcquire(semaphore::Acquire),
-    SemaphoreLeave(semaphore::Leave),
+    SemaphoreLeave(Leave<semaphore::Semaphore>),
     BarrierWait(barrier::Wait),
     BarrierChange(barrier::Change),
     QueueGet(queue::Get),
@@ -180,4 +183,7 @@ operations! {
     StreamRead(streams::Read),
     StreamDrain(streams::Drain),
     Socket(SocketCall),
+    TimeoutEnter(timeout::Enter),
+    TimeoutExit(timeout::Exit),
+    WaitFor(WaitFor),
 }

@@ -4,12 +4,13 @@
 //! the protocol that every future of `asyncio` follows.
 #![allow(unsafe_code)]
 
+use crate::aio::callback::owned;
 use crate::aio::class::as_plain;
 use crate::aio::creating;
 use crate::aio::future::{self, State};
 use crate::obj::Obj;
 use crate::raw::Raised;
-use pyo3::exceptions::PyStopIteration;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -85,12 +86,12 @@ pub fn wake(py: Python<'_>, future: &Obj) -> Result<bool, Raised> {
     }
 }
 
-/// A future that a coroutine awaits.
+/// What a coroutine awaits.
 pub struct Awaited {
     pub future: Obj,
-    /// What `await future` sends to; None if the future is native, which is its own iterator.
+    /// What `await` sends to; None if that is the object itself.
     iterator: Option<Obj>,
-    /// Whether it is a coroutine that does a part of the work.
+    /// Whether it does a part of the work, and gets to know of what is thrown in.
     is_delegate: bool,
 }
 
@@ -99,7 +100,7 @@ pub enum Progress {
     /// It asks whoever runs the coroutine to wait for this.
     Yields(Obj),
     /// It has a result.
-    Ready,
+    Ready(Obj),
 }
 
 impl Awaited {
@@ -118,9 +119,36 @@ impl Awaited {
         }
     }
 
-    /// Begins to await `coroutine`, which gets to know of what is thrown in.
-    pub fn delegate(coroutine: Obj) -> Self {
-        Self { future: coroutine, iterator: None, is_delegate: true }
+    /// Begins to await `awaitable`, which gets to know of what is thrown in.
+    ///
+    /// # Errors
+    /// `TypeError` if it can't be awaited; `RuntimeError` if somebody awaits it already.
+    pub fn delegate(py: Python<'_>, awaitable: Obj) -> Result<Self, Raised> {
+        let object = awaitable.bind(py);
+        // SAFETY: a live object, whose class says what it can do.
+        let (is_coroutine, am_await) = unsafe {
+            let class = ffi::Py_TYPE(object.as_ptr());
+            let methods = (*class).tp_as_async;
+            let am_await = if methods.is_null() { None } else { (*methods).am_await };
+            (ffi::PyCoro_CheckExact(object.as_ptr()) != 0, am_await)
+        };
+        if is_coroutine {
+            // As the interpreter does, without the wrapper that `__await__` makes.
+            let awaits = object.getattr(intern!(py, "cr_await")).map_err(|error| Raised::from_err(py, error))?;
+            if !awaits.is_none() {
+                return Err(Raised::new::<PyRuntimeError>(py, "coroutine is being awaited already"));
+            }
+            drop(awaits);
+            return Ok(Self { future: awaitable, iterator: None, is_delegate: true });
+        }
+        let Some(am_await) = am_await else {
+            let class = object.get_type().name().map_or_else(|_| String::new(), |name| name.to_string());
+            let message = format!("object {class} can't be used in 'await' expression");
+            return Err(Raised::new::<PyTypeError>(py, &message));
+        };
+        // SAFETY: the slot is called attached, with an instance of its class.
+        let iterator = owned(unsafe { am_await(object.as_ptr()) })?;
+        Ok(Self { future: awaitable, iterator: Some(iterator), is_delegate: true })
     }
 
     /// Throws `error` in.
@@ -129,14 +157,23 @@ impl Awaited {
     /// What comes of it: the same, if nobody is told of it.
     pub fn throw(&self, py: Python<'_>, error: Obj) -> Result<Progress, Raised> {
         let error = error.into_bound(py);
-        if !self.is_delegate {
-            return Err(Raised::from_err(py, PyErr::from_value(error)));
-        }
-        match self.future.bind(py).call_method1(intern!(py, "throw"), (error,)) {
+        let throw = match self.is_delegate.then(|| self.receiver().bind(py).getattr_opt(intern!(py, "throw"))) {
+            Some(Ok(Some(throw))) => throw,
+            Some(Err(error)) => return Err(Raised::from_err(py, error)),
+            _ => return Err(Raised::from_err(py, PyErr::from_value(error))),
+        };
+        match throw.call1((error,)) {
             Ok(object) => Ok(Progress::Yields(object.into())),
-            Err(error) if error.is_instance_of::<PyStopIteration>(py) => Ok(Progress::Ready),
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
+                let result = error.value(py).getattr(intern!(py, "value"));
+                result.map(|result| Progress::Ready(result.into())).map_err(|error| Raised::from_err(py, error))
+            }
             Err(error) => Err(Raised::from_err(py, error)),
         }
+    }
+
+    fn receiver(&self) -> &Obj {
+        self.iterator.as_ref().unwrap_or(&self.future)
     }
 
     /// Goes on awaiting it.
@@ -145,15 +182,11 @@ impl Awaited {
     /// What the future came to, if not a result.
     #[inline(always)]
     pub fn send(&self, _py: Python<'_>, value: *mut ffi::PyObject) -> Result<Progress, Raised> {
-        let iterator = self.iterator.as_ref().unwrap_or(&self.future);
         let mut result = std::ptr::null_mut();
         // SAFETY: live objects, and the thread is attached. The result is owned unless there was an error.
         unsafe {
-            match ffi::PyIter_Send(iterator.as_ptr(), value, &raw mut result) {
-                ffi::PySendResult::PYGEN_RETURN => {
-                    drop(Obj::from_owned(result));
-                    Ok(Progress::Ready)
-                }
+            match ffi::PyIter_Send(self.receiver().as_ptr(), value, &raw mut result) {
+                ffi::PySendResult::PYGEN_RETURN => Ok(Progress::Ready(Obj::from_owned(result))),
                 ffi::PySendResult::PYGEN_NEXT => Ok(Progress::Yields(Obj::from_owned(result))),
                 ffi::PySendResult::PYGEN_ERROR => Err(Raised),
             }

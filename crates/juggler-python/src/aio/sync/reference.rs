@@ -2,8 +2,9 @@
 #![allow(unsafe_code)]
 
 use super::plain;
+use crate::layout::{self, Direct};
 use crate::obj::Obj;
-use crate::raw::This;
+use crate::raw::{Raised, This};
 use pyo3::PyClass;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
@@ -47,6 +48,17 @@ impl<T: PyClass<Frozen = True> + Sync> Ref<T> {
     #[inline(always)]
     pub fn as_obj(&self) -> &Obj {
         &self.object
+    }
+}
+
+impl<T: Direct> Ref<T> {
+    /// A new object.
+    ///
+    /// # Errors
+    /// `MemoryError`
+    #[inline(always)]
+    pub fn create(py: Python<'_>, value: T) -> Result<Self, Raised> {
+        Ok(Self { object: layout::create(py, value)?, class: PhantomData })
     }
 }
 

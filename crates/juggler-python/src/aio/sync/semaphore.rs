@@ -1,6 +1,7 @@
 //! `asyncio.Semaphore` and `asyncio.BoundedSemaphore`.
 
 use super::coroutine;
+use super::leave::{Held, Leave};
 use super::operation::{self, Ending, Next, Operation, Step};
 use super::parking;
 use super::plain;
@@ -100,20 +101,6 @@ impl Semaphore {
         given.map(|count| count == 1)
     }
 
-    fn release(&self, py: Python<'_>) -> Result<(), Raised> {
-        let released = self.permits.with(py, |permits| {
-            let may = permits.bound == ENDLESS || permits.free < permits.bound;
-            if may {
-                permits.change(1);
-            }
-            may
-        });
-        if !released {
-            return Err(Raised::new::<PyValueError>(py, "BoundedSemaphore released too many times"));
-        }
-        self.give(py).map(drop)
-    }
-
     fn init(&self, value: Option<Bound<'_, PyAny>>, py: Python<'_>, bounded: bool) -> PyResult<()> {
         let free = match value {
             Some(value) if value.lt(0)? => {
@@ -148,6 +135,24 @@ fn exposed(py: Python<'_>, number: i64) -> PyResult<Bound<'_, PyAny>> {
     Ok(number.into_pyobject(py)?.into_any())
 }
 
+impl Held for Semaphore {
+    const LEAVE: &'static str = "Semaphore.__aexit__";
+
+    fn release(&self, py: Python<'_>) -> Result<(), Raised> {
+        let released = self.permits.with(py, |permits| {
+            let may = permits.bound == ENDLESS || permits.free < permits.bound;
+            if may {
+                permits.change(1);
+            }
+            may
+        });
+        if !released {
+            return Err(Raised::new::<PyValueError>(py, "BoundedSemaphore released too many times"));
+        }
+        self.give(py).map(drop)
+    }
+}
+
 /// `Semaphore.acquire()`, and what `async with` begins with.
 pub struct Acquire {
     semaphore: Ref<Semaphore>,
@@ -179,7 +184,7 @@ impl Operation for Acquire {
         let semaphore = self.semaphore.get(py);
         semaphore.waiters.take(py, future);
         let error = match ending {
-            Ending::Woken => None,
+            Ending::Woken(_) => None,
             Ending::Thrown(error) => {
                 let was_given = parking::is_done(py, future)? && !parking::is_cancelled(py, future)?;
                 if was_given && operation::is_cancellation(py, &error)? {
@@ -202,30 +207,6 @@ impl Operation for Acquire {
 
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.semaphore.as_obj().visit(visit)
-    }
-}
-
-/// What `async with` ends with.
-pub struct Leave(Ref<Semaphore>);
-
-impl Operation for Leave {
-    #[inline(always)]
-    fn begin(&mut self, py: Python<'_>) -> Next {
-        self.0.get(py).release(py)?;
-        Ok(operation::nothing(py))
-    }
-
-    fn resume(&mut self, py: Python<'_>, _future: &Obj, _ending: Ending) -> Next {
-        // It never waits.
-        Ok(operation::nothing(py))
-    }
-
-    fn name(&self) -> &'static str {
-        "Semaphore.__aexit__"
-    }
-
-    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.0.as_obj().visit(visit)
     }
 }
 
@@ -309,7 +290,7 @@ fn acquire(this: This<'_, '_, Semaphore>) -> RawResult {
 }
 
 fn release(this: This<'_, '_, Semaphore>) -> RawResult {
-    Semaphore::release(&this, this.py())?;
+    this.release(this.py())?;
     Ok(raw::none())
 }
 
@@ -324,7 +305,7 @@ fn leave(this: This<'_, '_, Semaphore>, _args: Args<'_>) -> RawResult {
     if !is_plain(this) {
         return plain::call(this.py(), "leave", (this.as_any(),));
     }
-    coroutine::create(this.py(), Leave(Ref::new(this)))
+    coroutine::create(this.py(), Leave::new(Ref::new(this)))
 }
 
 methods! { add_methods for Semaphore, BoundedSemaphore {

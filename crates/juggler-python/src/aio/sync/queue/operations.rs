@@ -65,7 +65,7 @@ impl Operation for Get {
     fn resume(&mut self, py: Python<'_>, future: &Obj, ending: Ending) -> Next {
         let queue = self.0.get(py);
         match ending {
-            Ending::Woken => self.begin(py),
+            Ending::Woken(_) => self.begin(py),
             Ending::Thrown(error) => Err(abandon(queue, &queue.getters, future, error, queue::has_items)),
         }
     }
@@ -100,7 +100,7 @@ impl Operation for Put {
     fn resume(&mut self, py: Python<'_>, future: &Obj, ending: Ending) -> Next {
         let queue = self.queue.get(py);
         match ending {
-            Ending::Woken => self.begin(py),
+            Ending::Woken(_) => self.begin(py),
             Ending::Thrown(error) => Err(abandon(queue, &queue.putters, future, error, queue::has_room)),
         }
     }
