@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 
+_stdlib_wait_for = asyncio.wait_for  # what the native one falls back on
 stdlib_eager_task_factory: Any = getattr(asyncio, "eager_task_factory", None)
 
 if sys.version_info >= (3, 12):
