@@ -173,8 +173,14 @@ def create_eager_task_factory(
     return factory
 
 
-eager_task_factory = create_eager_task_factory(Task)
-"""For ``loop.set_task_factory``: a task runs at once, until it waits for something."""
+def eager_task_factory(
+    loop: asyncio.AbstractEventLoop, coro: Any, *, eager_start: bool = True, **kwargs: Any
+) -> Task[Any]:
+    """Make a task that runs at once, until it waits for something.
+
+    Stands in for `asyncio.eager_task_factory`: ``loop.set_task_factory(eager_task_factory)``.
+    """
+    return Task(coro, loop=loop, eager_start=eager_start, **kwargs)
 
 
 def _pass_for_coroutine_function(cls: Any) -> None:
