@@ -19,6 +19,8 @@ ARGS ?=
 
 # Whoever develops may change dependencies; what CI builds is what Cargo.lock says.
 LOCKED := $(if $(CI),--locked)
+# CI judges what the code does, not how fast; and the conformance tests build so, too.
+PROFILE := $(if $(CI),quick,release)
 ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc -p juggler-loop -p juggler-policy -p juggler-fetch
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property policy map fetch process loop typing examples))
@@ -64,7 +66,7 @@ $(VENV)/.setup: pyproject.toml | toolchain
 # The Python sources are used where they are, so only Rust's make a new build necessary.
 $(VENV)/.built: $(VENV)/.setup $(RUST_SOURCES)
 	@echo 'Building juggler: a few minutes the first time'
-	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release $(LOCKED) --quiet
+	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --profile $(PROFILE) $(LOCKED) --quiet
 	@touch $@
 
 .PHONY: setup

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 from juggler import _juggler, cli
-from juggler.cli import fetch, run
+from juggler.cli import advise, fetch, run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Our module -> the page of the standard library's that it stands in for, where there is one.
@@ -37,6 +37,8 @@ STAND_INS = {
     "multiprocessing.connection": "multiprocessing",
     "multiprocessing.managers": "multiprocessing",
     "_map": None,
+    "_pipelines": None,
+    "_shutdown": None,
     "downloads": None,
     "joblib": None,
     "policy": None,
@@ -122,6 +124,7 @@ def members(owner: type, ours: Mapping[str, object]) -> Iterator[tuple[str, obje
         for name, member in defined.items()
         if not name.startswith("_")
         and not isinstance(member, int)
+        and not inspect.ismemberdescriptor(member)  # slots, which the class describes
         and not any(is_told_of(base, name, member) for base in described)
     }
     yield from sorted(found.items(), key=lambda item: (not callable(item[1]), item[0]))
@@ -194,7 +197,12 @@ def sentence(module: ModuleType) -> str:
 
 def command_line_page() -> str:
     """The help of the command and of each subcommand."""
-    helps = {"juggler": cli.main, "juggler run": run.main, "juggler fetch": fetch.main}
+    helps = {
+        "juggler": cli.main,
+        "juggler run": run.main,
+        "juggler advise": advise.main,
+        "juggler fetch": fetch.main,
+    }
     parts = [BEGIN + "# The command line", "What each command prints with `--help`."]
     for name, main_of in helps.items():
         with contextlib.redirect_stdout(io.StringIO()) as printed:

@@ -11,10 +11,17 @@ from __future__ import annotations
 import sys
 
 from harness.command import main
-from loop_rows import busy, memory, primitives, scheduling, tasks
+from loop_rows import busy, memory, network, primitives, scheduling, tasks
 from loop_rows.contenders import contenders
 
-ROWS = [*scheduling.ROWS, *tasks.ROWS, *memory.ROWS, *primitives.ROWS, *busy.ROWS]
+ROWS = [
+    *scheduling.ROWS,
+    *tasks.ROWS,
+    *memory.ROWS,
+    *primitives.ROWS,
+    *network.ROWS,
+    *busy.ROWS,
+]
 
 if __name__ == "__main__":
     sys.exit(main(__doc__ or "", ROWS, contenders()))

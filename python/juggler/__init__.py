@@ -9,8 +9,8 @@ Three ways in:
 * `juggler.policy` has retries, rates, limits and deadlines for functions and coroutine functions.
 
 Besides, `map` calls a function with each item of a list, many at once, on what it measures to be
-best: threads, processes, an event loop; `Pool` keeps its workers. `fetch` downloads files, and
-`shutdown` ends a program in order.
+best: threads, processes, an event loop; `Pool` keeps its workers. `pipeline` joins such stages.
+`fetch` downloads files, and `shutdown` ends a program in order.
 
 Importing this package loads nothing else: each module comes with its first use.
 """
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         map,
         starmap,
     )
+    from juggler._pipelines import Pipeline, StageReport, Stream, pipeline
     from juggler._shutdown import shutdown
     from juggler._substitution import install, uninstall
     from juggler.downloads import fetch
@@ -40,9 +41,12 @@ __all__ = [
     "Advice",
     "Choice",
     "Facts",
+    "Pipeline",
     "Pool",
     "Progress",
     "Results",
+    "StageReport",
+    "Stream",
     "__version__",
     "advise",
     "asyncio",
@@ -53,6 +57,7 @@ __all__ = [
     "last_choice",
     "map",
     "multiprocessing",
+    "pipeline",
     "policy",
     "queue",
     "shutdown",
@@ -68,14 +73,18 @@ _FUNCTIONS = {
     "Advice": "juggler._map",
     "Choice": "juggler._map",
     "Facts": "juggler._map",
+    "Pipeline": "juggler._pipelines",
     "Pool": "juggler._map",
     "Progress": "juggler._map",
     "Results": "juggler._map",
+    "StageReport": "juggler._pipelines",
+    "Stream": "juggler._pipelines",
     "advise": "juggler._map",
     "fetch": "juggler.downloads",
     "install": "juggler._substitution",
     "last_choice": "juggler._map",
     "map": "juggler._map",
+    "pipeline": "juggler._pipelines",
     "shutdown": "juggler._shutdown",
     "starmap": "juggler._map",
     "uninstall": "juggler._substitution",

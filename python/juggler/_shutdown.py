@@ -13,7 +13,9 @@ from concurrent.futures import Executor
 from types import FrameType, TracebackType
 from typing import Any, TypeVar, overload
 
-from juggler import threading
+from juggler import _works, threading
+
+__all__ = ["shutdown"]
 
 T = TypeVar("T")
 
@@ -21,12 +23,11 @@ _log = logging.getLogger("juggler.shutdown")
 _CANCELLED = 1.0
 """Seconds for a pool to end after it was cancelled."""
 
-active: list[shutdown] = []
-"""Those whose blocks run, the innermost last: `juggler.map` and pipelines end their input by it."""
-
 
 class shutdown:  # noqa: N801 - used like a function, as contextlib's and asyncio's are
-    """Ends the block in order when the program is told to end. ::
+    """Ends the block in order when the program is told to end.
+
+    ::
 
         with juggler.shutdown(grace=10) as stop:
             pool = stop.add(futures.ThreadPoolExecutor())
@@ -115,6 +116,7 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         if not self._requested.is_set():
             self._deadline = time.monotonic() + self.grace
             self._requested.set()
+            _works.end_intake()
             self._steps.put(True)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -212,12 +214,11 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         if self._before:
             raise RuntimeError("a shutdown can be entered once")
         if threading.current_thread() is not threading.main_thread():
-            raise ValueError("juggler.shutdown handles signals, so it works in the main thread only")
+            raise ValueError("juggler.shutdown handles signals, so only in the main thread")
         self._pid = os.getpid()
         for number in self._signals:
             self._before[number] = signal.signal(number, self._handle)
         self._supervisor.start()
-        active.append(self)
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
@@ -252,9 +253,9 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         return ours
 
     def _leave(self) -> None:
-        active.remove(self)
         self._steps.put(False)
         self._supervisor.join()
+        _works.resume_intake()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -297,6 +298,8 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         self.expired = True
         if self._loop is not None:
             self._in_loop(self._cancel_tasks)()
+        for work in _works.under_way():
+            work.close()
         for pool in reversed(self._pools):
             pool.shutdown(wait=False, cancel_futures=True)
             if (terminate := getattr(pool, "terminate_workers", None)) is not None:

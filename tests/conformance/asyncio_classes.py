@@ -30,6 +30,7 @@ PARTS = (
     "locks",
     "queues",
     "streams",
+    "ssl",
 )
 
 

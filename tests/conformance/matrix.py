@@ -62,20 +62,17 @@ class Row:
 def build(interpreter: Interpreter, home: Path) -> None:
     """Build the wheel for the interpreter and unpack it into `home/package`.
 
-    All share one cargo target directory, for most of what is compiled knows nothing of Python; so
-    only one builds at a time, until its wheel is written.  Behaviour is what is judged, not speed:
-    the quick profile.
+    All share the workspace's target directory, for most of what is compiled knows nothing of
+    Python; so only one builds at a time, until its wheel is written.  Behaviour is what is judged,
+    not speed: the quick profile.
     """
     package, wheels = home / "package", home / "wheels"
     for directory in (package, wheels):
         shutil.rmtree(directory, ignore_errors=True)
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(CACHE / "target")}
     command = [sys.executable, "-m", "maturin", "build", "--profile", "quick", "--quiet"]
     command += ["--interpreter", str(interpreter.executable), "--out", str(wheels)]
     with building, (home / "build.log").open("w") as log:
-        subprocess.run(
-            command, cwd=ROOT, env=environment, check=True, stdout=log, stderr=subprocess.STDOUT
-        )
+        subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(package)

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TUTORIALS = [f"docs/tutorial/{page}.md" for page in ("map", "first-steps", "processes", "policies")]
+TUTORIALS = [
+    f"docs/tutorial/{page}.md"
+    for page in ("map", "pipelines", "first-steps", "processes", "policies")
+]
 DOCUMENTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/glossary.md", *TUTORIALS]
 DOCUMENTS += [f"docs/internals/{page.name}" for page in (ROOT / "docs/internals").glob("*.md")]
 HANG = 60

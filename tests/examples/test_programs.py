@@ -42,6 +42,7 @@ SMALL_RUNS = {
     ),
     "shared_counter.py": (["--rounds=500"], "nothing lost  yes"),
     "process_chain.py": (["--items=300", "--capacity=8"], "every stage ended well  yes"),
+    "mixed_pipeline.py": (["--pages=60", "--latency=0.005"], "long pages   20"),
     "rate_limited_client.py": (["--orders=60"], "the careful client got everything  yes"),
     "race.py": (["--rounds=20"], "lost with a lock     none"),
 }

@@ -44,7 +44,16 @@ def _program(name: str, command: Callable[[str], Command]) -> Contender:
 
 def _juggler(addresses: Path, folder: Path) -> list[str]:
     limits = [f"--limit={CONNECTIONS}", f"--per-host={CONNECTIONS}"]
-    return [sys.executable, "-m", "juggler", "fetch", "-q", *limits, f"-i{addresses}", f"-o{folder}"]
+    return [
+        sys.executable,
+        "-m",
+        "juggler",
+        "fetch",
+        "-q",
+        *limits,
+        f"-i{addresses}",
+        f"-o{folder}",
+    ]
 
 
 def _wget2(path: str) -> Command:

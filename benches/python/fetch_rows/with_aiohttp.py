@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-import aiohttp
+import aiohttp  # type: ignore[import-not-found,unused-ignore]
 
 PIECE = 1 << 18
 

@@ -17,6 +17,7 @@ _NAMES = (
     "Semaphore",
     "TaskGroup",
     "as_completed",
+    "create_subprocess_exec",
     "create_task",
     "gather",
     "open_connection",
@@ -30,7 +31,9 @@ _NAMES = (
 
 
 def _classes(module: Any, new_event_loop: Any) -> dict[str, Any]:
-    return {"new_event_loop": new_event_loop, **{name: getattr(module, name) for name in _NAMES}}
+    """What the rows use: a loop, and what of `module` runs on it."""
+    own = {"new_event_loop": new_event_loop, "serve": None}
+    return {**own, **{name: getattr(module, name) for name in _NAMES}}
 
 
 def _peer(name: str) -> Contender:
@@ -52,4 +55,6 @@ def contenders() -> list[Contender]:
         Contender("juggler", version("juggler"), _classes(ours, ours.new_event_loop)),
         _peer("uvloop"),
         _peer("rloop"),
+        # No loop: what the system calls, and OpenSSL, cost in any case.
+        Contender("blocking", "a socket of this interpreter's", {"serve": None}, informative=True),
     ]

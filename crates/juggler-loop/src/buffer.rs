@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::{Deref, DerefMut};
 
 /// How many slices one system call gets. The system would take more; hardly ever are there so many.
 pub const MOST_SLICES: usize = 64;
@@ -167,4 +168,59 @@ pub fn with_scratch<R>(body: impl FnOnce(&mut [u8]) -> R) -> R {
         }
         body(place)
     })
+}
+
+/// A place as large as [`with_scratch`]'s, for as long as it is held: whoever holds one may do anything meanwhile.
+#[derive(Debug)]
+pub struct Scratch(Vec<u8>);
+
+thread_local! {
+    /// Those that nobody holds.
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many are kept for later.
+const MOST_SPARE: usize = 4;
+
+impl Scratch {
+    /// One that nobody holds.
+    pub fn take() -> Self {
+        Self(SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SCRATCH]))
+    }
+
+    /// Sees to it that there is room for `size` bytes.
+    pub fn reserve(&mut self, size: usize) {
+        if self.0.len() < size {
+            self.0.resize(size, 0);
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.0.len() > SCRATCH {
+            return;
+        }
+        // A thread that ends has no place for them any more.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < MOST_SPARE {
+                spare.push(std::mem::take(&mut self.0));
+            }
+        });
+    }
+}
+
+impl Deref for Scratch {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
 }

@@ -55,6 +55,8 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::timeout::{Timeout, timeout};
     #[pymodule_export]
+    use super::aio::tls::Tls;
+    #[pymodule_export]
     use super::aio::transport::accept::Acceptor;
     #[pymodule_export]
     use super::aio::transport::stream::{Stream, set_transport_class};

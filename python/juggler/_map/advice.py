@@ -24,9 +24,8 @@ class Advice:
 
     Attributes:
         function: its name.
-        kind: what it does: ``"waits"``, ``"waits, holding the GIL"``, ``"computes, holding the
-            GIL"``, ``"computes without the GIL"``, ``"is bound by page faults"``, or ``"is a
-            coroutine function"``.
+        kind: what it does, as the predicate of a sentence: it waits, with the GIL or without it; it
+            computes, likewise; it is bound by page faults; it is a coroutine function.
         model: what it should run on, on this machine.
         gains: by which factor that is faster than one call after the other, by the number of
             processors: for 2, 4, and as many as there are here.
@@ -76,10 +75,15 @@ def advise(
         ValueError: there were no items.
     """
     options.check_function(fn, items)
+    is_async = options.is_coroutine_function(fn)
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    if options.is_coroutine_function(fn):
+    return of(name, None if is_async else _measure(fn, items, seconds), limit)
+
+
+def of(name: str, facts: Facts | None, limit: int = models.THREADS) -> Advice:
+    """What to say of a function: of a coroutine function, if there are no facts."""
+    if facts is None:
         return Advice(name, "is a coroutine function", "loop", {}, "", None)
-    facts = _measure(fn, items, seconds)
     here = workers.cores()
     gains = {}
     for cores in sorted({2, 4, here}):

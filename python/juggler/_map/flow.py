@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from juggler import _works as works
 from juggler._map import choosing, measuring, models, workers
 from juggler._map.choosing import Choice
 from juggler._map.part import Failure, Part, run
@@ -106,21 +107,22 @@ class Flow:
     def start(self, is_async: bool) -> None:
         """Begin, in the thread or task that will drive it."""
         self._is_async = is_async
-        items = self.options.items
-        if (shutting := sys.modules.get("juggler._shutdown")) and shutting.active:
-            # The program's orderly end is the end of the input.
-            is_both = isinstance(items, AsyncIterable) and isinstance(items, Iterable)
-            plain = (item for item in items) if is_both and not is_async else items
-            items = shutting.active[-1].intake(plain)
+        items: Any = self.options.items
+        if isinstance(items, Source):
+            self._source = items
         # Some are both, as another map is.
-        if not isinstance(items, AsyncIterable) or (not is_async and isinstance(items, Iterable)):
+        elif not isinstance(items, AsyncIterable) or (not is_async and isinstance(items, Iterable)):
             self._source = Source(items)
         elif is_async:
-            start = asyncio.get_running_loop().create_task
-            self._source = AsyncSource(items, start, self.inbox.put)
+            self._source = AsyncSource(items, asyncio.get_running_loop().create_task)
         else:
-            self._source = AsyncSource(items, self._resources.loop().start, self.inbox.put)
-        workers.under_way.add(self)
+            self._source = AsyncSource(items, self._resources.loop().start)
+        self._source.announce = self.inbox.put
+        works.enroll(self)
+
+    def end_intake(self) -> None:
+        """Take no more in, and finish what was taken; from any thread."""
+        self._source.end()
 
     def close(self, at_once: bool = False) -> None:
         """Let nothing more begin.
@@ -131,6 +133,8 @@ class Flow:
         if self.closed:
             return
         self.closed = True
+        works.dismiss(self)
+        self.inbox.put()  # for whoever drives it, if that is another thread
         self.call.end()
         self.options.retried.clear()  # which refers to this
         for part in list(self._parts):
@@ -201,8 +205,9 @@ class Flow:
                     yield WAIT
         while (first := self._next()) is not None:
             yield from self._hand_out(first)
-        if self.options.on == "serial" and self._first_source() is not None:
-            yield from self._strictly()
+        one_by_one = self._source.at_once
+        if self.options.on == "serial" and one_by_one is not None:
+            yield from self._strictly(one_by_one)
             return
         function, call = self.call.here(), self.call
         while True:
@@ -226,14 +231,12 @@ class Flow:
             else:
                 yield WAIT
 
-    def _first_source(self) -> Iterator[Any] | None:
-        source = self._source
-        return None if isinstance(source, AsyncSource) else source._items
-
-    def _strictly(self) -> Iterator[Any]:
+    def _strictly(self, items: Iterator[Any]) -> Iterator[Any]:
         """Each item is pulled when its result is asked for, and called with at once."""
         function, star = self.call.here(), self.call.star
-        for number, item in enumerate(self._source._items):
+        for number, item in enumerate(items):
+            if self._source.ended:
+                return
             try:
                 result = function(*item) if star else function(item)
             except Exception as error:

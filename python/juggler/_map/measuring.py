@@ -89,6 +89,11 @@ class Measuring:
             self._results += results[: _SAMPLES - len(self._results)]
 
     @property
+    def calls(self) -> int:
+        """How many calls have ended."""
+        return self._calls
+
+    @property
     def seconds(self) -> float:
         """How long this has taken."""
         return perf_counter() - self.began

@@ -54,6 +54,11 @@ class Results(Iterator[R_co], AsyncIterator[R_co], Generic[R_co]):
         """How many calls have failed so far, of those whose outcome was handed out or skipped."""
         return self._flow.failed
 
+    @property
+    def retries(self) -> int:
+        """How many calls have been made again so far."""
+        return self._flow.retries
+
     def __repr__(self) -> str:
         flow = self._flow
         choice = f" on {flow.choice.model}" if flow.choice else ""

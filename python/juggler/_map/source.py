@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from time import perf_counter
@@ -18,6 +19,7 @@ class Source:
         ended: whether there is nothing more.
         error: what it raised.
         slow: whether the last pull took long.
+        announce: called, by whatever thread, when there may be something to pull.
         seconds: how long all pulls took.
         pulled: how many items came.
     """
@@ -29,6 +31,17 @@ class Source:
         self.slow = False
         self.seconds = 0.0
         self.pulled = 0
+        self.announce: Callable[[], object] = _nothing
+
+    @property
+    def at_once(self) -> Iterator[Any] | None:
+        """What gives one item after the other, if a pull never comes back without one."""
+        return self._items
+
+    def end(self) -> None:
+        """Take nothing more; from any thread."""
+        self.ended = True
+        self.announce()
 
     def pull(self, most: int) -> list[Any]:
         """The next items, or fewer, or none."""
@@ -59,22 +72,30 @@ class AsyncSource(Source):
     Args:
         items: the source.
         start: takes a coroutine to start in the loop, and returns what can cancel it.
-        announce: called when a pull has ended.
     """
 
     def __init__(
-        self,
-        items: AsyncIterable[Any],
-        start: Callable[[Coroutine[Any, Any, None]], Any],
-        announce: Callable[[], object],
+        self, items: AsyncIterable[Any], start: Callable[[Coroutine[Any, Any, None]], Any]
     ) -> None:
         super().__init__(())
         self._source: AsyncIterator[Any] = aiter(items)
         self._start = start
-        self._announce = announce
         self._pulling = False
         self._pulls: Any = None
         self._came: list[Any] = []
+
+    @property
+    def at_once(self) -> None:
+        """It comes back with what is there."""
+        return
+
+    def end(self) -> None:
+        """Take nothing more; from any thread."""
+        super().end()
+        if isinstance(self._pulls, asyncio.Task):
+            self._pulls.get_loop().call_soon_threadsafe(self._pulls.cancel)
+        elif self._pulls is not None:
+            self._pulls.cancel()
 
     def pull(self, most: int) -> list[Any]:
         """The item that has come, if one has; and ask for the next."""
@@ -101,4 +122,8 @@ class AsyncSource(Source):
             self.error, self.ended = error, True
         finally:
             self._pulling = False
-            self._announce()
+            self.announce()
+
+
+def _nothing() -> None:
+    pass

@@ -5,15 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import weakref
-from typing import TYPE_CHECKING
 
+from juggler import _works as works
 from juggler import futures
 from juggler._map.models import LoopThread
 from juggler._processes import processors
-
-if TYPE_CHECKING:
-    from juggler._map.flow import Flow
 
 
 class Workers:
@@ -91,17 +87,13 @@ def cores() -> int:
     return processors()
 
 
-under_way: weakref.WeakSet[Flow] = weakref.WeakSet()
-"""What is to be closed before the program ends."""
-
-
 def _at_exit() -> None:
     # What ended the program; at a prompt it ended a line of input only.
     last = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     interrupted = isinstance(last, KeyboardInterrupt)
-    for flow in list(under_way):
+    for work in works.under_way():
         with contextlib.suppress(Exception):
-            flow.close(at_once=interrupted)
+            work.close(at_once=interrupted)
     if interrupted:
         for thread in list(futures._workers):
             if thread.name.startswith("juggler-map"):

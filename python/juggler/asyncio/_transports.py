@@ -84,6 +84,80 @@ class SocketTransports(ChildWatching):
         transport._start()
         return transport
 
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext | None,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        context: Context | None = None,
+    ) -> Any:
+        from juggler.asyncio import _tls
+
+        self._ensure_fd_no_transport(rawsock)
+        tls = _tls.make(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            handshake_timeout=ssl_handshake_timeout,
+            shutdown_timeout=ssl_shutdown_timeout,
+        )
+        try:
+            self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
+        except BaseException:
+            tls._closed = True  # there is nothing to be closed
+            raise
+        return tls
+
+    async def start_tls(  # type: ignore[override]
+        self,
+        transport: asyncio.WriteTransport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """Put TLS over `transport`.
+
+        Returns:
+            The transport that `protocol` is to use from now on.
+
+        Args:
+            transport: one of this loop's, TLS included, or any that is said to be fit for it.
+            protocol: whoever gets what is decrypted.
+            sslcontext: any `ssl.SSLContext`.
+            server_side: whether this side is the server.
+            server_hostname: the name that the server's certificate is checked against.
+            ssl_handshake_timeout: seconds; 60 by default.
+            ssl_shutdown_timeout: seconds; 30 by default.
+        """
+        from juggler.asyncio import _tls
+
+        secured: asyncio.Transport = await _tls.start(
+            self,
+            transport,
+            protocol,
+            sslcontext,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            handshake_timeout=ssl_handshake_timeout,
+            shutdown_timeout=ssl_shutdown_timeout,
+        )
+        return secured
+
     def _start_serving(
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],

@@ -8,6 +8,7 @@ import sys
 
 COMMANDS = {
     "run": "run a Python program, unmodified, on juggler's threads, queues, pools and processes",
+    "advise": "say what a program's functions should run on, and what that would gain",
     "fetch": "fetch files from the web, many at once, and never half a one",
 }
 

@@ -26,6 +26,7 @@
 //! | [`stdlib`] | what is taken from the standard library |
 //! | [`sockets`] | `sock_recv` and its siblings |
 //! | [`transport`] | connected and listening sockets |
+//! | [`tls`] | TLS over a transport |
 //! | [`streams`] | `StreamReader` and `StreamWriter` |
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
@@ -58,6 +59,7 @@ mod task_methods;
 #[cfg(Py_3_14)]
 mod threadsafe;
 pub mod timeout;
+pub mod tls;
 pub mod transport;
 mod turn;
 pub mod wait;
@@ -73,6 +75,7 @@ pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sockets::add_methods(py)?;
     streams::finish(py)?;
     transport::finish(py)?;
+    tls::finish(py)?;
     creating::finish_class(py)?;
     future_methods::finish_class(py)?;
     task_methods::finish_class(py)?;

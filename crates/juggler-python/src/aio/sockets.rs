@@ -2,8 +2,9 @@
 //!
 //! Each tries at once. If the socket is not ready, its coroutine awaits a future that the loop sets when it is, and tries
 //! again. What watches the descriptor stays with the loop afterwards, so that the next wait on the same socket needs no system
-//! call; if the descriptor is ready while nobody waits, the loop drops it. It knows its socket: a descriptor's number may
-//! belong to another one meanwhile, of which the system was told nothing.
+//! call; if the descriptor is ready while nobody waits, the loop drops it the second time: the first may be before who was
+//! woken has had its turn. It knows its socket: a descriptor's number may belong to another one meanwhile, of which the system
+//! was told nothing.
 #![allow(unsafe_code)]
 
 use super::attached::Attached;
@@ -40,15 +41,30 @@ static CHECK_SOCKET: Import = Import::new("juggler.asyncio._transports", "check_
 #[pyclass(frozen, module = "juggler._juggler")]
 struct SocketWatch {
     socket: Py<PyWeakrefReference>,
+    waiting: Attached<Waiting>,
+}
+
+/// Who waits for a socket.
+struct Waiting {
     /// Is set when the descriptor is ready; nobody waits if there is none.
-    future: Attached<Option<Obj>>,
+    future: Option<Obj>,
+    /// The descriptor was ready while nobody waited.
+    was_idle: bool,
+    /// The entry in the ring is of that time: whoever waits since then is not meant.
+    is_stale: bool,
+}
+
+impl Waiting {
+    fn new(future: Obj) -> Self {
+        Self { future: Some(future), was_idle: false, is_stale: false }
+    }
 }
 
 #[pymethods]
 impl SocketWatch {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.socket)?;
-        self.future.traverse(|future| future.as_ref().map_or(Ok(()), |future| future.visit(&visit)))
+        self.waiting.traverse(|waiting| waiting.future.as_ref().map_or(Ok(()), |future| future.visit(&visit)))
     }
 }
 
@@ -60,7 +76,11 @@ fn watch_of<'a, 'py>(py: Python<'py>, object: &'a Obj) -> This<'a, 'py, SocketWa
 }
 
 fn wake(py: Python<'_>, object: Obj) -> Result<(), Raised> {
-    match watch_of(py, &object).future.with(py, Option::take) {
+    let woken = |waiting: &mut Waiting| {
+        let is_meant = !std::mem::take(&mut waiting.is_stale);
+        is_meant.then(|| waiting.future.take()).flatten()
+    };
+    match watch_of(py, &object).waiting.with(py, woken) {
         Some(future) => parking::wake(py, &future).map(drop),
         None => Ok(()),
     }
@@ -69,9 +89,10 @@ fn wake(py: Python<'_>, object: Obj) -> Result<(), Raised> {
 fn is_idle(object: &Obj) -> bool {
     // SAFETY: the loop's thread asks, attached.
     let py = unsafe { Python::assume_attached() };
-    watch_of(py, object).future.with(py, |future| match future {
-        Some(future) => assume::<Future>(py, future).is_done(py),
-        None => true,
+    watch_of(py, object).waiting.with(py, |waiting| {
+        let is_idle = waiting.future.as_ref().is_none_or(|future| assume::<Future>(py, future).is_done(py));
+        waiting.is_stale = is_idle;
+        is_idle && std::mem::replace(&mut waiting.was_idle, true)
     })
 }
 
@@ -165,14 +186,17 @@ impl SocketCall {
         {
             let known = watch_of(py, &known.object);
             if known.socket.bind(py).upgrade().is_some_and(|socket| socket.as_ptr() == self.socket.as_ptr()) {
-                let before = known.future.with(py, |place| place.replace(future));
+                let before = known.waiting.with(py, |waiting| {
+                    waiting.was_idle = false;
+                    waiting.future.replace(future)
+                });
                 drop(before);
                 return Ok(());
             }
         }
         let made = native.as_any().call_method1(intern!(py, "_ensure_fd_no_transport"), (fd,)).and_then(|_| {
             let socket = PyWeakrefReference::new(&self.socket.bind(py))?.unbind();
-            Bound::new(py, SocketWatch { socket, future: Attached::new(Some(future)) })
+            Bound::new(py, SocketWatch { socket, waiting: Attached::new(Waiting::new(future)) })
         });
         let object = made.map_err(|error| Raised::from_err(py, error))?.into_any().into();
         drop(native.watch(py, fd, interest, Entry { object, kind: &WAKE })?);

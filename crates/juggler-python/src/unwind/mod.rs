@@ -22,6 +22,14 @@ impl Drop for HangUnwound {
     }
 }
 
+/// Makes a call that may run Python code, of a function that the linker can't redirect.
+pub fn guarded<R>(call: impl FnOnce() -> R) -> R {
+    let guard = HangUnwound;
+    let result = call();
+    std::mem::forget(guard);
+    result
+}
+
 /// Defines the wrapper of each function. Whatever the types, arguments and results of all of them are single words, and
 /// the upper half of a word that holds an `int` is passed on as it came.
 macro_rules! guarded_calls {

@@ -8,6 +8,7 @@ use crate::aio::future::none;
 use crate::aio::stdlib::Import;
 use crate::aio::sync::coroutine;
 use crate::aio::sync::operation::{Ending, Next, Operation, Step, raise};
+use crate::aio::tls::as_tls;
 use crate::aio::transport::stream::as_stream;
 use crate::gc::Ready;
 use crate::obj::Obj;
@@ -48,9 +49,12 @@ impl This<'_, '_, StreamWriter> {
     fn is_drained(self) -> bool {
         let py = self.py();
         let transport = self.transport();
-        let Some(stream) = as_stream(py, &transport) else { return false };
+        let flows = match as_stream(py, &transport) {
+            Some(stream) => stream.is_flowing(),
+            None => as_tls(py, &transport).is_some_and(|tls| tls.is_flowing()),
+        };
         let is_ours = self.get(|state| &state.protocol).is_some_and(|protocol| is_plain_protocol(&protocol.bind(py)));
-        if !is_ours || !stream.is_flowing() {
+        if !is_ours || !flows {
             return false;
         }
         match self.get(|state| &state.reader) {
@@ -175,6 +179,10 @@ fn write(this: This<'_, '_, StreamWriter>, args: Args<'_>) -> RawResult {
     let transport = this.transport();
     if let Some(stream) = as_stream(py, &transport) {
         stream.write(data)?;
+        return Ok(raw::none());
+    }
+    if let Some(tls) = as_tls(py, &transport) {
+        tls.write(data)?;
         return Ok(raw::none());
     }
     // SAFETY: an argument is live.

@@ -26,6 +26,7 @@
 pub mod accept;
 pub mod chunk;
 mod reading;
+pub mod sink;
 pub mod stream;
 mod writing;
 
@@ -57,7 +58,7 @@ pub fn ends_run(py: Python<'_>, error: &PyErr) -> bool {
 /// # Errors
 /// What it returns, or `RuntimeError`: the context is entered already.
 #[inline]
-fn in_context(context: &Obj, body: impl FnOnce() -> Result<(), Raised>) -> Result<(), Raised> {
+pub fn in_context(context: &Obj, body: impl FnOnce() -> Result<(), Raised>) -> Result<(), Raised> {
     // SAFETY: a context; whoever calls is attached.
     if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
         return Err(Raised);
@@ -73,7 +74,11 @@ fn in_context(context: &Obj, body: impl FnOnce() -> Result<(), Raised>) -> Resul
 /// # Errors
 /// What it raises.
 #[inline]
-fn call_method(object: &Obj, name: &Bound<'_, PyString>, argument: Option<*mut ffi::PyObject>) -> Result<Obj, Raised> {
+pub fn call_method(
+    object: &Obj,
+    name: &Bound<'_, PyString>,
+    argument: Option<*mut ffi::PyObject>,
+) -> Result<Obj, Raised> {
     let arguments = [object.as_ptr(), argument.unwrap_or(std::ptr::null_mut())];
     let count = 1 + usize::from(argument.is_some());
     // SAFETY: `count` live arguments, the first of which is the receiver; whoever calls is attached.

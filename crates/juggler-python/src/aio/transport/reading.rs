@@ -2,16 +2,14 @@
 #![allow(unsafe_code)]
 
 use super::chunk::Bytes;
-use super::stream::{Sink, Stream, assume};
-use crate::aio::callback::owned;
+use super::sink::{Sink, get_buffer, integer};
+use super::stream::{Stream, assume};
 use crate::aio::streams::{StreamReader, after_end};
-use crate::ipc::pickle::Buffer;
+use crate::aio::tls::as_tls;
 use crate::obj::Obj;
 use crate::raw::{self, Raised, This};
-use juggler_loop::buffer::with_scratch;
+use juggler_loop::buffer::{Scratch, with_scratch};
 use juggler_loop::net;
-use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use std::io;
@@ -48,6 +46,7 @@ pub(super) fn ready(py: Python<'_>, object: Obj) -> Result<(), Raised> {
         Some(Sink::Protocol) => this.run(|| read(this)),
         Some(Sink::Buffered) => this.run(|| read_into_protocol(this)),
         Some(Sink::Reader(reader)) => read_into_reader(this, &reader),
+        Some(Sink::Tls(tls)) => this.run(|| read_into_tls(this, &tls)),
     }
 }
 
@@ -83,7 +82,8 @@ fn read(this: This<'_, '_, Stream>) -> Result<(), Raised> {
 
 fn read_into_protocol(this: This<'_, '_, Stream>) -> Result<(), Raised> {
     let py = this.py();
-    let buffer = match get_buffer(this) {
+    let Some(protocol) = this.protocol() else { return Ok(()) };
+    let buffer = match get_buffer(py, &protocol, -1) {
         Ok(buffer) => buffer,
         Err(raised) => return this.fail_raised(raised, "Fatal error: protocol.get_buffer() call failed."),
     };
@@ -100,21 +100,15 @@ fn read_into_protocol(this: This<'_, '_, Stream>) -> Result<(), Raised> {
     Ok(())
 }
 
-fn integer(value: isize) -> Result<Obj, Raised> {
-    // SAFETY: who calls is attached.
-    owned(unsafe { ffi::PyLong_FromSsize_t(value) })
-}
-
-/// The protocol's own buffer.
-fn get_buffer(this: This<'_, '_, Stream>) -> Result<Buffer, Raised> {
+/// What has come goes to the TLS transport that is the protocol.
+fn read_into_tls(this: This<'_, '_, Stream>, tls: &Obj) -> Result<(), Raised> {
     let py = this.py();
-    let any_size = integer(-1)?;
-    let object = this.tell(intern!(py, "get_buffer"), Some(any_size.as_ptr()))?;
-    let buffer = Buffer::new(object.as_ptr(), ffi::PyBUF_WRITABLE)?;
-    if buffer.bytes().is_empty() {
-        return Err(Raised::new::<PyRuntimeError>(py, "get_buffer() returned an empty buffer"));
-    }
-    Ok(buffer)
+    let mut place = Scratch::take();
+    let received = Received::new(net::receive(this.fd, &mut place), |count| count);
+    let Some(count) = this.received(received)? else { return Ok(()) };
+    let Some(tls) = as_tls(py, tls) else { return Ok(()) };
+    let told = tls.receive_lent(place, count);
+    told.or_else(|raised| this.fail_raised(raised, "Fatal error: protocol.buffer_updated() call failed."))
 }
 
 impl This<'_, '_, Stream> {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::chunk::Bytes;
+use super::sink::Sink;
 use super::{call_method, ends_run, in_context, os_error, reading, writing};
 use crate::aio::attached::Attached;
 use crate::aio::callback::current_context;
@@ -9,7 +10,6 @@ use crate::aio::entry::{Entry, Kind};
 use crate::aio::event_loop::{self, Loop};
 use crate::aio::future::none;
 use crate::aio::stdlib::Import;
-use crate::aio::streams;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use juggler_loop::buffer::WriteBuffer;
@@ -32,7 +32,6 @@ const HIGH_WATER: usize = 64 * 1024;
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
 static LOGGER: Import = Import::new("asyncio.log", "logger");
-static BUFFERED_PROTOCOL: Import = Import::new("asyncio.protocols", "BufferedProtocol");
 
 /// A connected socket. See `juggler.asyncio.EventLoop`.
 #[pyclass(frozen, weakref, name = "StreamTransport", module = "juggler._juggler")]
@@ -42,28 +41,6 @@ pub struct Stream {
     context: Obj,
     extra: Obj,
     pub(super) state: Attached<State>,
-}
-
-/// Whom what is read goes to.
-#[derive(Debug)]
-pub(super) enum Sink {
-    /// The protocol's `data_received`.
-    Protocol,
-    /// The protocol's own buffer: `get_buffer` and `buffer_updated`.
-    Buffered,
-    /// A `StreamReader`, to which the protocol would only pass it on.
-    Reader(Obj),
-}
-
-impl Sink {
-    #[inline(always)]
-    pub fn clone_ref(&self, py: Python<'_>) -> Self {
-        match self {
-            Self::Protocol => Self::Protocol,
-            Self::Buffered => Self::Buffered,
-            Self::Reader(reader) => Self::Reader(reader.clone_ref(py)),
-        }
-    }
 }
 
 /// What changes.
@@ -97,7 +74,6 @@ impl State {
     fn clear(&mut self) -> impl Sized + use<> {
         let sink = std::mem::replace(&mut self.sink, Sink::Protocol);
         let objects = [
-            if let Sink::Reader(reader) = sink { Some(reader) } else { None },
             self.socket.take(),
             self.protocol.take(),
             self.server.take(),
@@ -105,7 +81,7 @@ impl State {
             self.empty_waiter.take(),
             self.error.take(),
         ];
-        (objects, self.buffer.clear())
+        (sink, objects, self.buffer.clear())
     }
 }
 
@@ -488,7 +464,7 @@ fn set_protocol(this: This<'_, '_, Stream>, args: Args<'_>) -> RawResult {
     let [protocol] = args.parse(py, "set_protocol", [c"protocol"], 1)?;
     // SAFETY: an argument is live.
     let protocol = unsafe { Bound::from_borrowed_ptr(py, protocol) };
-    let sink = sink_of(&protocol).map_err(|error| Raised::from_err(py, error))?;
+    let sink = Sink::of(&protocol).map_err(|error| Raised::from_err(py, error))?;
     let before = this.with(|state| (std::mem::replace(&mut state.sink, sink), state.protocol.replace(protocol.into())));
     drop(before);
     Ok(raw::none())
@@ -496,17 +472,6 @@ fn set_protocol(this: This<'_, '_, Stream>, args: Args<'_>) -> RawResult {
 
 fn get_protocol(this: This<'_, '_, Stream>) -> RawResult {
     Ok(this.protocol().unwrap_or_else(none).into_ptr())
-}
-
-fn sink_of(protocol: &Bound<'_, PyAny>) -> PyResult<Sink> {
-    let py = protocol.py();
-    if streams::is_plain_protocol(protocol) {
-        let reader = Obj::from(protocol.getattr(intern!(py, "_stream_reader"))?);
-        let is_ours = streams::as_reader(py, &reader).is_some();
-        return Ok(if is_ours { Sink::Reader(reader) } else { Sink::Protocol });
-    }
-    let buffered = protocol.is_instance(BUFFERED_PROTOCOL.get(py)?)?;
-    Ok(if buffered { Sink::Buffered } else { Sink::Protocol })
 }
 
 #[pymethods]
@@ -534,7 +499,7 @@ impl Stream {
             waiter: waiter.map(Obj::from),
             empty_waiter: None,
             error: None,
-            sink: sink_of(protocol)?,
+            sink: Sink::of(protocol)?,
             buffer: WriteBuffer::default(),
             high: HIGH_WATER,
             low: HIGH_WATER / 4,
@@ -689,9 +654,7 @@ impl Stream {
         [&self.event_loop, &self.context, &self.extra].into_iter().try_for_each(|object| object.visit(&visit))?;
         self.state.traverse(|state| {
             let State { socket, protocol, server, waiter, empty_waiter, error, .. } = state;
-            if let Sink::Reader(reader) = &state.sink {
-                reader.visit(&visit)?;
-            }
+            state.sink.visit(&visit)?;
             let objects = [socket, protocol, server, waiter, empty_waiter, error];
             objects.into_iter().flatten().try_for_each(|object| object.visit(&visit))?;
             state.buffer.iter().try_for_each(|chunk| chunk.visit(&visit))

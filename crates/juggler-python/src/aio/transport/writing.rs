@@ -1,7 +1,7 @@
 //! Writing to a stream transport.
 #![allow(unsafe_code)]
 
-use super::chunk::{Bytes, Chunk};
+use super::chunk::{Chunk, chunks_of};
 use super::stream::{State, Stream, assume};
 use super::{ends_run, os_error};
 use crate::aio::stdlib::Import;
@@ -55,8 +55,16 @@ impl This<'_, '_, Stream> {
     /// `TypeError`, `RuntimeError`; `KeyboardInterrupt` and `SystemExit` out of the protocol.
     #[inline]
     pub fn write(self, data: *mut pyo3::ffi::PyObject) -> Result<(), Raised> {
+        self.write_chunk(Chunk::new(self.py(), data)?)
+    }
+
+    /// The same for what is known to hold bytes.
+    ///
+    /// # Errors
+    /// `RuntimeError`; `KeyboardInterrupt` and `SystemExit` out of the protocol.
+    #[inline]
+    pub fn write_chunk(self, chunk: Chunk<'_>) -> Result<(), Raised> {
         let py = self.py();
-        let chunk = Chunk::new(py, data)?;
         let now = self.with(|state| {
             state.now("Cannot call write() after write_eof()", "unable to write; sendfile is in progress")
         });
@@ -245,22 +253,6 @@ fn writelines(this: This<'_, '_, Stream>, args: Args<'_>) -> RawResult {
     }
     this.pause_protocol()?;
     Ok(raw::none())
-}
-
-/// What is to be kept of each item; those without bytes are left out.
-fn chunks_of(list: &Bound<'_, PyAny>) -> PyResult<Vec<Bytes>> {
-    let py = list.py();
-    let mut chunks = Vec::new();
-    for item in list.try_iter()? {
-        let item = item?;
-        let keep = || {
-            let chunk = Chunk::new(py, item.as_ptr())?;
-            if chunk.as_ref().is_empty() { Ok(None) } else { chunk.keep(py, 0).map(Some) }
-        };
-        let kept = keep().map_err(|raised: Raised| raised.fetch(py))?;
-        chunks.extend(kept.map(|(bytes, _)| bytes));
-    }
-    Ok(chunks)
 }
 
 fn write_eof(this: This<'_, '_, Stream>) -> RawResult {

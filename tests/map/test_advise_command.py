@@ -1,0 +1,115 @@
+"""`juggler advise program.py`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def advise(*words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "juggler", "advise", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+
+def told(run: "subprocess.CompletedProcess[str]") -> dict[str, dict[str, Any]]:
+    rows = [json.loads(line) for line in run.stderr.splitlines() if line.startswith("{")]
+    return {row["function"]: row for row in rows}
+
+
+def test_a_program_that_chose_wrongly_is_told() -> None:
+    run = advise("--json", str(ROOT / "examples/wrong_choice.py"), "--rounds=20")
+    assert (run.returncode, run.stdout) == (0, "1709 primes\n20 answers\n"), run.stderr
+    rows = told(run)
+    assert rows["count_primes"]["kind"] == "computes, holding the GIL"
+    assert rows["count_primes"]["handed_to"] == "thread pool"
+    assert rows["count_primes"]["gains"]["4"] > 2
+    assert (rows["wait"]["kind"], rows["wait"]["model"]) == ("waits", "threads")
+    assert rows["wait"]["handed_to"] == "process pool"
+
+
+PROGRAM = """
+import asyncio, sys, threading, time
+from juggler import futures
+
+def watch(seconds):
+    time.sleep(seconds)
+
+def fail(number):
+    raise ValueError(number)
+
+async def answer():
+    await asyncio.sleep(0.01)
+
+async def main():
+    await asyncio.gather(answer(), answer())
+
+threads = [threading.Thread(target=watch, args=(0.02,)) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+with futures.ThreadPoolExecutor(2) as pool:
+    print(type(pool.submit(fail, 1).exception()).__name__)
+    print(*pool.map(len, ["a", "bc"]))
+asyncio.run(main())
+print(sys.argv[1:])
+sys.exit(3)
+"""
+
+
+def test_everything_that_is_handed_over_is_seen(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    run = advise("--json", str(program), "--its", "own")
+    assert run.returncode == 3, run.stderr
+    assert run.stdout == "ValueError\n1 2\n['--its', 'own']\n"
+    rows = told(run)
+    assert {name: row["handed_to"] for name, row in rows.items()} == {
+        "watch": "thread",
+        "fail": "thread pool",
+        "len": "thread pool",
+        "main": "event loop",
+        "answer": "event loop",
+    }
+    assert (rows["watch"]["kind"], rows["watch"]["calls"]) == ("waits", 3)
+    assert rows["answer"]["model"] == "loop"
+    assert "kind" not in rows["fail"]
+
+
+def test_the_table(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=[0.01]).start()"
+    )
+    run = advise(str(program))
+    assert run.returncode == 0
+    assert "sleep" in run.stderr and "should run" in run.stderr and "waits" in run.stderr
+    program.write_text("")
+    assert "handed no function to anything" in advise(str(program)).stderr
+
+
+def test_a_program_that_fails_fails(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("raise KeyError('which')")
+    run = advise(str(program))
+    assert run.returncode == 1
+    assert "KeyError: 'which'" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "which program?"),
+        (["--jsn", "x.py"], "no such option: --jsn"),
+        (["missing.py"], "missing.py: No such file"),
+    ],
+)
+def test_a_wrong_command_line(words: list[str], says: str) -> None:
+    run = advise(*words)
+    assert run.returncode == 2
+    assert says in run.stderr
