@@ -71,6 +71,7 @@ PROGRAMS = (
     Program("failing_member.py", "TaskGroup", ("--orders=500",)),
     Program("graceful_shutdown.py", "signals, streams", ("--jobs=500",)),
     Program("rate_limited_client.py", "policies, web", ("--orders=60",)),
+    Program("download_files.py", "downloads, web", ("--files=40",)),
     Program("mixed_pipeline.py", "pipeline, two models", ("--pages=100",)),
     Program("wrong_choice.py", "for advise", ("--rounds=10",)),
     Program("word_counts.py", "map, two models", ("--documents=40",)),

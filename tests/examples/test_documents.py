@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("map", "pipelines", "first-steps", "processes", "policies", "event-loop")
+PAGES = ("map", "pipelines", "first-steps", "processes", "policies", "event-loop", "downloads")
 TUTORIALS = [f"docs/tutorial/{page}.md" for page in PAGES]
 DOCUMENTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/glossary.md", *TUTORIALS]
 DOCUMENTS += [f"docs/internals/{page.name}" for page in (ROOT / "docs/internals").glob("*.md")]

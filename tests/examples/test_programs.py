@@ -40,6 +40,7 @@ SMALL_RUNS = {
         ["--clients=7", "--jobs=100"],
         "every job begun was answered  yes",
     ),
+    "download_files.py": (["--files=30"], "every file whole  yes"),
     "shared_counter.py": (["--rounds=500"], "nothing lost  yes"),
     "process_chain.py": (["--items=300", "--capacity=8"], "every stage ended well  yes"),
     "mixed_pipeline.py": (["--pages=60", "--latency=0.005"], "long pages   20"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -40,7 +41,13 @@ class Request:
     def first_byte(self) -> int | None:
         """From which byte on the client asks, or None for all."""
         range_ = self.headers.get("range")
-        return None if range_ is None else int(range_.removeprefix("bytes=").rstrip("-"))
+        return None if range_ is None else int(range_.removeprefix("bytes=").partition("-")[0])
+
+    @property
+    def last_byte(self) -> int | None:
+        """Up to which byte the client asks, or None for the end."""
+        last = self.headers.get("range", "").partition("-")[2]
+        return int(last) if last else None
 
     def serve(self, body: bytes, etag: str = '"1"', until: int | None = None) -> None:
         """Answer as a good server does, with ranges and If-Range; break off before byte `until`."""
@@ -63,7 +70,8 @@ class Request:
         """Break the connection off, with a reset, once the client has what was sent."""
         time.sleep(0.2)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-        self.connection.close()
+        # Its `close` would wait for the file that reads from it.
+        os.close(self.connection.detach())
 
 
 Handler = Callable[[Request], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import shutil
 import signal
@@ -169,6 +170,28 @@ def test_a_call_that_is_killed_leaves_what_the_next_one_continues(
     assert not (folder / "x").exists()
     assert command("/x").files["/x"]["resumed"] == 100_000
     assert [path.read_bytes() for path in folder.iterdir()] == [BODY]
+
+
+def test_no_moment_for_a_kill_leaves_half_a_file(
+    server: Server, folder: Path, command: Command
+) -> None:
+    bodies = {f"/{number}": os.urandom(number * 5_000) for number in range(60)}
+    for path, body in bodies.items():
+        server.pages[path] = lambda request, body=body: request.serve(body)
+    words = [*_FETCH, str(folder), "-q", *map(server.url, bodies)]
+    chance = random.Random(5)
+    for _ in range(8):
+        with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+            time.sleep(chance.uniform(0.05, 0.4))
+            process.kill()
+        for path in folder.glob("*"):
+            if ".part" not in path.name:
+                body = path.read_bytes()
+                assert body == bodies["/" + path.name.partition("-")[0]], path
+                path.unlink()
+    assert command(*bodies).status == 0
+    found = {f"/{path.name}": path.read_bytes() for path in folder.iterdir()}
+    assert found == bodies
 
 
 def test_two_calls_do_not_write_one_part(server: Server, folder: Path, command: Command) -> None:

@@ -4,12 +4,13 @@
 //! loop's own beside it. They all end when the last outcome is there, or when the engine is dropped.
 
 use crate::board::{Board, Progress, Snapshot, Stage, State};
+use crate::commit::{self, DISK_THREADS};
 use crate::error::{Error, Kind};
 use crate::exchange::Client;
 use crate::hosts::Hosts;
+use crate::names::Names;
 use crate::options::{Job, Options, Outcome};
 use crate::pace::Pace;
-use crate::part::Names;
 use crate::transfer::{self, Shared};
 use juggler_sync::guarded::Guarded;
 use juggler_sync::{Deadline, Gate};
@@ -26,9 +27,6 @@ use tokio::task::JoinSet;
 /// How long an engine that is stopped waits for what can't be interrupted: a file that is being synced, a name that is
 /// being looked up.
 const LAST_CALLS: Duration = Duration::from_secs(10);
-
-/// How many files are synced at once: enough for the disk to join them in one write of its journal.
-const DISK_THREADS: usize = 16;
 
 /// Fetches files in the background.
 pub struct Engine {
@@ -51,10 +49,12 @@ impl Engine {
             .map_err(|error| Error::disk("create the folder", &options.folder, error))?;
         let pace = options.rate.map(Pace::new).transpose();
         let board = Arc::new(Board::new(State::default()));
+        let (committer, whole) = mpsc::unbounded_channel();
+        let names = Arc::new(Names::new(options.folder.clone(), options.overwrite));
         let shared = Shared {
             client: Client::new(&options)?,
             hosts: Hosts::new(options.limit, options.per_host),
-            names: Arc::new(Names::new(options.folder.clone(), options.overwrite)),
+            committer,
             pace: pace.map_err(|error| Error::new(Kind::Address, error.to_string()))?,
             board: Arc::clone(&board),
             options,
@@ -64,15 +64,15 @@ impl Engine {
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(DISK_THREADS)
+            .max_blocking_threads(2 * DISK_THREADS)
             .thread_name("juggler-disk")
             .build()
             .map_err(failed)?;
         let ringer = Arc::clone(&bell);
         let run = move || {
             let end = Ending { board: Arc::clone(&shared.board), bell: Arc::clone(&ringer) };
-            let names = Arc::clone(&shared.names);
             runtime.block_on(async {
+                tokio::spawn(commit::serve(names, whole));
                 tokio::select! {
                     () = serve(Arc::new(shared), queue, &ringer) => {}
                     _ = stopped => {}
@@ -80,7 +80,6 @@ impl Engine {
             });
             // What is still under way lets go of its part here.
             runtime.shutdown_timeout(LAST_CALLS);
-            names.sync();
             drop(end);
         };
         let thread = thread::Builder::new().name("juggler-fetch".into()).spawn(run).map_err(failed)?;

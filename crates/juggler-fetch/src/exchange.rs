@@ -1,10 +1,10 @@
 //! One question and its answer: headers, credentials, redirects.
 
+use crate::about::Version;
 use crate::coding::OFFERED;
 use crate::error::{Error, Kind};
 use crate::netrc::Netrc;
 use crate::options::Options;
-use crate::part::Version;
 use crate::pool::{Answer, NoBody, Pool};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
@@ -24,9 +24,10 @@ pub(crate) struct Client {
     timeout: Duration,
 }
 
-/// From which byte on, of which version.
+/// From which byte on and before which, of which version; `to` is [`u64::MAX`] for all the rest.
 pub(crate) struct Rest<'a> {
     pub from: u64,
+    pub to: u64,
     pub validator: &'a str,
 }
 
@@ -93,7 +94,8 @@ impl Client {
         }
         if let Some(rest) = rest {
             let wrong = |_| Error::new(Kind::Protocol, "the server's validator can't be sent back");
-            headers.insert(header::RANGE, HeaderValue::try_from(format!("bytes={}-", rest.from)).map_err(wrong)?);
+            let last = if rest.to == u64::MAX { String::new() } else { (rest.to - 1).to_string() };
+            headers.insert(header::RANGE, HeaderValue::try_from(format!("bytes={}-{last}", rest.from)).map_err(wrong)?);
             headers.insert(header::IF_RANGE, HeaderValue::try_from(rest.validator).map_err(wrong)?);
         }
         self.pool
@@ -190,6 +192,38 @@ pub(crate) fn content_range(headers: &HeaderMap) -> Option<(u64, u64, Option<u64
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     let whole = if whole == "*" { None } else { Some(whole.parse().ok()?) };
     (first <= last && whole.is_none_or(|whole| last < whole)).then_some((first, last, whole))
+}
+
+/// Looks whether a 206 brings the bytes from `from` on, and none from `to` on, of the version `old`; where they end, and the
+/// length of the whole.
+///
+/// # Errors
+/// [`Kind::Range`] for other bytes, [`Kind::Length`] for a contradiction, [`Kind::Changed`] for another version.
+pub(crate) fn check_part(headers: &HeaderMap, old: &Version, from: u64, to: u64) -> Result<(u64, Option<u64>), Error> {
+    let wrong = |what: String| {
+        Error::new(Kind::Range, format!("asked for the rest from byte {from} on, the server sends {what}"))
+    };
+    let Some((first, last, whole)) = content_range(headers) else {
+        return Err(wrong("a part without saying which (no valid Content-Range)".into()));
+    };
+    if first != from || last >= to {
+        return Err(wrong(format!("the bytes from {first} on to {last}")));
+    }
+    let length = text(headers, header::CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+    if length.is_some_and(|length| length != last - first + 1) {
+        let message = format!("the server says {} bytes ({first} to {last}) and sends others", last - first + 1);
+        return Err(Error::new(Kind::Length, message));
+    }
+    let new = version(headers, whole);
+    // A 206 need not repeat the date, but what it says must be the same, and an ETag it must say (RFC 9110, 15.3.7).
+    let says_other = |old: &Option<String>, new: &Option<String>| new.is_some() && old != new;
+    let other = old.etag != new.etag
+        || says_other(&old.modified, &new.modified)
+        || old.length.zip(whole).is_some_and(|(old, new)| old != new);
+    if other {
+        return Err(Error::new(Kind::Changed, "the file changed meanwhile"));
+    }
+    Ok((last + 1, whole))
 }
 
 fn base64(bytes: &[u8]) -> String {

@@ -54,6 +54,16 @@ impl Hosts {
         Turn { _host: places, _all: Arc::clone(&self.all).acquire_owned().await.ok() }
     }
 
+    /// A turn, if one is to be had at once.
+    pub fn try_turn(&self, url: &Url) -> Option<Turn> {
+        let host = self.host(url);
+        if host.paused_until.lock().is_some_and(|until| until > Instant::now()) {
+            return None;
+        }
+        let places = Arc::clone(&host.places).try_acquire_owned().ok()?;
+        Some(Turn { _host: Some(places), _all: Some(Arc::clone(&self.all).try_acquire_owned().ok()?) })
+    }
+
     /// Nobody asks the host of `url` anything before `until`.
     pub fn pause(&self, url: &Url, until: Instant) {
         let host = self.host(url);

@@ -26,19 +26,25 @@
 //! assert_eq!(outcome.result.unwrap_err().kind.name(), "address");
 //! ```
 
+mod about;
 pub mod board;
 mod coding;
+mod commit;
 mod dial;
 pub mod engine;
 pub mod error;
 mod exchange;
 mod hosts;
 mod name;
+mod names;
 mod netrc;
 pub mod options;
 mod pace;
 mod part;
 mod pool;
+mod ranges;
+mod segments;
+mod sink;
 mod transfer;
 
 pub use board::{Snapshot, Stage};

@@ -1,121 +1,75 @@
-//! A file on its way: `NAME.part`, and beside it `NAME.part.about` with what it is a part of.
+//! A file on its way: without a name at first, then `NAME.part` with `NAME.part.about` beside it.
 //!
-//! What must hold, whenever the program or the machine stops:
+//! A file that comes in no time needs no name but its final one: until then it is one of those that the system deletes when
+//! nobody has them open (`O_TMPFILE`). Whatever takes longer is *claimed*: it gets its name as a part, so that another call can
+//! continue it. What must hold, whenever the program or the machine stops:
 //!
-//! * The part holds bytes of one version of one file only. `about` is written while the part is empty, before its first byte;
-//!   whoever finds another version empties the part first.
+//! * The part holds bytes of one version of one file only. `about` is written before the part has its name; whoever finds
+//!   another version empties the part first.
 //! * What is continued was really written. After a kill the kernel still has the bytes, so within one boot of the machine the
-//!   part's length is to be trusted. After another boot only what an orderly stop has synced is (`synced` in `about`).
-//! * One process writes: the part is locked (`flock`) as long as it is open.
-//! * The final name appears by a rename, after the bytes are on the disk, and never takes the place of a file that is not this
-//!   call's own, unless that was asked for.
+//!   part's length is to be trusted. After another boot only what an orderly stop has synced is (`synced` in `about`). Where a
+//!   part has gaps, `ranges` in `about` says what is there, of what was written before it said so.
+//! * One process writes: the part is locked (`flock`) as long as it is open, from before it has its name.
+//! * The final name appears in one step, after the bytes are on the disk ([`crate::commit`]).
 
+use crate::about::{About, Version, boot};
 use crate::error::{Error, Kind};
 use crate::name;
+use crate::names::{Names, name_nameless, rename_to_new};
 use crate::options::{Checksum, hex};
-use juggler_sync::guarded::Guarded;
+use crate::ranges::Ranges;
 use ring::digest;
-use rustix::fs::{self as sys, FallocateFlags, FlockOperation, OFlags, RenameFlags};
+use rustix::fs::{self as sys, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
-use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// From this size on, room is made sure of before the first byte; below, looking costs more than failing.
-const WORTH_RESERVING: u64 = 1 << 20;
+const WORTH_RESERVING: u64 = 4 << 20;
 
-/// What tells one version of a file from another.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Version {
-    /// The `ETag`, where it is a strong one.
-    pub etag: Option<String>,
-    /// `Last-Modified`, where it is old enough to be sure of.
-    pub modified: Option<String>,
-    /// How long the whole file is.
-    pub length: Option<u64>,
-}
+/// From this size on, bytes go to the disk past the page cache: the copies there would cost more than all the rest, and push
+/// out what others need.
+const DIRECT: u64 = 32 << 20;
 
-impl Version {
-    /// What goes into `If-Range`.
-    pub fn validator(&self) -> Option<&str> {
-        self.etag.as_deref().or(self.modified.as_deref())
-    }
-}
-
-/// What `about` says.
-#[derive(Debug)]
-struct About {
-    url: String,
-    version: Version,
-    boot: String,
-    synced: Option<u64>,
-}
-
-impl About {
-    fn write(&self, path: &Path) -> io::Result<()> {
-        let mut text = format!("juggler-part 1\nurl {}\nboot {}\n", self.url, self.boot);
-        let version = &self.version;
-        let numbers = [("length", version.length), ("synced", self.synced)];
-        let texts = [("etag", &version.etag), ("modified", &version.modified)];
-        for (key, value) in texts {
-            text.extend(value.iter().map(|value| format!("{key} {value}\n")));
-        }
-        for (key, value) in numbers {
-            text.extend(value.iter().map(|value| format!("{key} {value}\n")));
-        }
-        // Who finds no last line finds a torn file.
-        text.push_str("end\n");
-        fs::write(path, text)
-    }
-
-    fn read(path: &Path) -> Option<Self> {
-        let text = fs::read_to_string(path).ok()?;
-        let lines = text.strip_prefix("juggler-part 1\n")?.strip_suffix("end\n")?;
-        let field =
-            |key: &str| lines.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).map(str::to_owned);
-        let number = |key| field(key).and_then(|text: String| text.parse().ok());
-        Some(Self {
-            url: field("url")?,
-            version: Version { etag: field("etag"), modified: field("modified"), length: number("length") },
-            boot: field("boot")?,
-            synced: number("synced"),
-        })
-    }
-}
-
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(|_| String::new(), |id| id.trim().to_owned())
-}
+/// How long a file may have no name: what is lost in a kill.
+const NAMELESS: Duration = Duration::from_millis(100);
 
 /// A file on its way; see the [module](self).
 pub(crate) struct Part {
     url: String,
+    folder: PathBuf,
     path: PathBuf,
     about: PathBuf,
-    file: Option<File>,
-    length: u64,
+    file: Option<Arc<File>>,
+    /// The same file, written past the page cache.
+    direct: Option<Arc<File>>,
+    /// Whether it has the name `path`, and since when it has none otherwise.
+    named: bool,
+    begun: Instant,
+    /// What is there.
+    ranges: Ranges,
+    /// Whether it has, or had, gaps: its length alone does not say what is there.
+    gaps: bool,
     resumed: u64,
     version: Version,
     checksum: Option<Checksum>,
-    hashed: Option<digest::Context>,
+    /// The hash of the first bytes, and of how many.
+    hashed: Option<(digest::Context, u64)>,
     reserved: u64,
     keep: bool,
 }
 
 impl Part {
-    /// The part of `url` in `folder`, with what an earlier call left of it if `resume`. `nth` tells apart jobs with one address.
+    /// The part of `url` in `folder`. `nth` tells apart jobs with one address.
     ///
     /// # Errors
-    /// [`Kind::Name`] of an address with a name that leads out of the folder; [`Kind::Disk`].
-    pub fn open(
-        folder: &Path,
-        url: &url::Url,
-        nth: u32,
-        checksum: Option<Checksum>,
-        resume: bool,
-    ) -> Result<Self, Error> {
+    /// [`Kind::Name`] of an address with a name that leads out of the folder.
+    pub fn new(folder: &Path, url: &url::Url, nth: u32, checksum: Option<Checksum>) -> Result<Self, Error> {
         let mut url = url.clone();
         // Neither credentials nor what the server never sees belong in a file.
         let _ = url.set_password(None);
@@ -125,56 +79,58 @@ impl Part {
         let path = folder.join(format!("{}.{id}.part", name::of_url(&url)?));
         let mut about = path.clone().into_os_string();
         about.push(".about");
-        let mut part = Self {
+        Ok(Self {
             url: url.into(),
+            folder: folder.to_owned(),
             path,
             about: about.into(),
             file: None,
-            length: 0,
+            direct: None,
+            named: false,
+            begun: Instant::now(),
+            ranges: Ranges::default(),
+            gaps: false,
             resumed: 0,
             version: Version::default(),
-            hashed: checksum.as_ref().map(|checksum| digest::Context::new(checksum.algorithm)),
+            hashed: checksum.as_ref().map(|checksum| (digest::Context::new(checksum.algorithm), 0)),
             checksum,
             reserved: 0,
             keep: true,
-        };
-        if resume && part.path.exists() {
-            part.find().map_err(|error| Error::disk("continue", &part.path, error))?;
-        }
-        Ok(part)
+        })
     }
 
-    /// Takes over what an earlier call left, if that can be continued.
-    fn find(&mut self) -> io::Result<()> {
-        let Some(about) = About::read(&self.about) else { return Ok(()) };
-        if about.url != self.url || about.version.validator().is_none() {
+    /// Takes over what an earlier call left, if that can be continued and is to be (`resume`); otherwise it goes.
+    ///
+    /// # Errors
+    /// [`Kind::Disk`], also when another process is at it.
+    pub fn find(&mut self, resume: bool) -> Result<(), Error> {
+        if !self.path.exists() {
             return Ok(());
         }
-        let mut file = self.create()?;
-        let mut length = file.metadata()?.len();
-        if about.boot != boot() || about.boot.is_empty() {
-            length = length.min(about.synced.unwrap_or(0));
-        }
+        self.take_over(resume).map_err(|error| Error::disk("continue", &self.path, error))
+    }
+
+    fn take_over(&mut self, resume: bool) -> io::Result<()> {
+        let file = self.create()?;
+        let of_use = |about: &About| resume && about.url == self.url && about.version.validator().is_some();
+        let Some(about) = About::read(&self.about).filter(of_use) else {
+            return fs::remove_file(&self.path).and_then(|()| self.forget());
+        };
+        let mut ranges = about.trusted(file.metadata()?.len());
         if let Some(whole) = about.version.length {
             // One byte at least is asked for: the answer tells whether the part is still of the newest version.
-            length = length.min(whole.saturating_sub(1));
+            ranges.cut(whole.saturating_sub(1));
         }
-        if let Some(hashed) = &mut self.hashed {
-            let mut buffer = vec![0; 1 << 18];
-            let mut rest = (&mut file).take(length);
-            loop {
-                match rest.read(&mut buffer)? {
-                    0 => break,
-                    count => hashed.update(&buffer[..count]),
-                }
-            }
+        self.gaps = about.ranges.is_some();
+        if !self.gaps {
+            file.set_len(ranges.prefix())?;
         }
-        file.set_len(length)?;
-        (self.length, self.resumed, self.version, self.file) = (length, length, about.version, Some(file));
+        (self.resumed, self.ranges, self.version) = (ranges.sum(), ranges, about.version);
+        (self.file, self.named) = (Some(Arc::new(file)), true);
         Ok(())
     }
 
-    /// The part's file, locked.
+    /// The part's file at its name, locked.
     fn create(&self) -> io::Result<File> {
         loop {
             let file = OpenOptions::new()
@@ -184,11 +140,7 @@ impl Part {
                 .truncate(false)
                 .custom_flags(OFlags::NOFOLLOW.bits() as i32)
                 .open(&self.path)?;
-            match sys::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) => return Err(io::Error::other("another process is writing it")),
-                Err(error) => return Err(error.into()),
-                Ok(()) => {}
-            }
+            lock(&file)?;
             // Another process may have given the file its final name, and then let go of the lock.
             let (opened, named) = (file.metadata()?, fs::symlink_metadata(&self.path));
             if named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())) {
@@ -197,9 +149,62 @@ impl Part {
         }
     }
 
+    /// A new file, without a name where the file system has such.
+    fn begin_file(&mut self) -> io::Result<File> {
+        let flags = OFlags::TMPFILE.bits() as i32;
+        match OpenOptions::new().read(true).write(true).custom_flags(flags).mode(0o666).open(&self.folder) {
+            Ok(file) => {
+                (self.named, self.begun) = (false, Instant::now());
+                Ok(file)
+            }
+            Err(_) => {
+                let file = self.create()?;
+                file.set_len(0)?;
+                self.named = true;
+                Ok(file)
+            }
+        }
+    }
+
+    /// Gives the file its name as a part, so that it is there for another call. Of no effect if it has one.
+    ///
+    /// # Errors
+    /// [`Kind::Disk`], also when another process has the part.
+    pub fn claim(&mut self) -> Result<(), Error> {
+        let Some(file) = self.file.as_ref().filter(|_| !self.named) else { return Ok(()) };
+        let name = || {
+            lock(file)?;
+            // Held until ours has the name, so that nobody takes over what it goes in place of.
+            let old = if self.path.exists() { Some(self.create()?) } else { None };
+            if old.is_some() {
+                fs::remove_file(&self.path)?;
+            }
+            self.tell(None)?;
+            name_nameless(file, &self.path)
+        };
+        name().map_err(|error: io::Error| Error::disk("create", &self.path, error))?;
+        self.named = true;
+        Ok(())
+    }
+
+    /// Whether it is time for [`Part::claim`].
+    pub fn is_to_be_claimed(&self) -> bool {
+        !self.named && self.begun.elapsed() >= NAMELESS
+    }
+
     /// How many bytes are there.
     pub fn length(&self) -> u64 {
-        self.length
+        self.ranges.sum()
+    }
+
+    /// Which are there.
+    pub fn ranges(&self) -> &Ranges {
+        &self.ranges
+    }
+
+    /// Whether there may be gaps, so that it must be written down what is there.
+    pub fn has_gaps(&self) -> bool {
+        self.gaps
     }
 
     /// How many of them an earlier call left.
@@ -207,12 +212,17 @@ impl Part {
         self.resumed
     }
 
-    /// The version that the part is of, if it can be continued.
-    pub fn unfinished(&self) -> Option<&Version> {
-        (self.length > 0 && self.version.validator().is_some()).then_some(&self.version)
+    /// What is missing, the end of the last gap being that of the file, or [`u64::MAX`].
+    pub fn missing(&self) -> Vec<(u64, u64)> {
+        self.ranges.gaps(self.version.length.unwrap_or(u64::MAX))
     }
 
-    /// Forgets every byte.
+    /// The version that the part is of, if it can be continued.
+    pub fn unfinished(&self) -> Option<&Version> {
+        (self.length() > 0 && self.version.validator().is_some()).then_some(&self.version)
+    }
+
+    /// Forgets every byte. Nothing may be under way to the file.
     ///
     /// # Errors
     /// [`Kind::Disk`].
@@ -220,8 +230,9 @@ impl Part {
         if let Some(file) = &self.file {
             file.set_len(0).map_err(|error| Error::disk("empty", &self.path, error))?;
         }
-        (self.length, self.resumed, self.reserved, self.version) = (0, 0, 0, Version::default());
-        self.hashed = self.checksum.as_ref().map(|checksum| digest::Context::new(checksum.algorithm));
+        (self.ranges, self.gaps, self.version) = (Ranges::default(), false, Version::default());
+        (self.resumed, self.reserved) = (0, 0);
+        self.hashed = self.checksum.as_ref().map(|checksum| (digest::Context::new(checksum.algorithm), 0));
         Ok(())
     }
 
@@ -232,34 +243,60 @@ impl Part {
     pub fn begin(&mut self, version: Version) -> Result<(), Error> {
         let prepare = |part: &mut Self| {
             if part.file.is_none() {
-                let file = part.create()?;
-                file.set_len(0)?;
-                part.file = Some(file);
+                part.file = Some(Arc::new(part.begin_file()?));
             }
             part.version = version;
-            part.tell(None)
+            if part.named { part.tell(None) } else { Ok(()) }
         };
         prepare(self).map_err(|error| Error::disk("create", &self.path, error))?;
-        self.reserve()
+        self.reserve()?;
+        if let (None, Some(file)) = (&self.direct, self.file.as_ref().filter(|_| self.version.length >= Some(DIRECT))) {
+            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            let flags = OFlags::DIRECT.bits() as i32;
+            // Where the file system can't, the page cache does it.
+            self.direct = OpenOptions::new().write(true).custom_flags(flags).open(path).ok().map(Arc::new);
+        }
+        Ok(())
     }
 
+    /// Writes down what is there; from now on there may be gaps.
+    ///
+    /// # Errors
+    /// [`Kind::Disk`].
+    pub fn tell_ranges(&mut self) -> Result<(), Error> {
+        self.gaps = true;
+        self.tell(None).map_err(|error| Error::disk("write", &self.about, error))
+    }
+
+    /// Writes what the part is of, if it can be continued.
     fn tell(&self, synced: Option<u64>) -> io::Result<()> {
         if self.version.validator().is_none() {
-            return Ok(());
+            return self.forget();
         }
-        About { url: self.url.clone(), version: self.version.clone(), boot: boot(), synced }.write(&self.about)
+        let ranges = self.gaps.then(|| self.ranges.clone());
+        About { url: self.url.clone(), version: self.version.clone(), boot: boot().into(), ranges, synced }
+            .write(&self.about)
+    }
+
+    /// Removes what stands beside the part.
+    fn forget(&self) -> io::Result<()> {
+        match fs::remove_file(&self.about) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Makes sure of room for what is missing.
     fn reserve(&mut self) -> Result<(), Error> {
         let (Some(file), Some(whole)) = (&self.file, self.version.length) else { return Ok(()) };
-        let missing = whole.saturating_sub(self.length.max(self.reserved));
-        if missing < WORTH_RESERVING {
+        if self.reserved >= whole || whole - self.length() < WORTH_RESERVING {
             return Ok(());
         }
+        let missing = whole - self.length();
         let free = sys::fstatvfs(file).map_or(u64::MAX, |room| room.f_bavail.saturating_mul(room.f_frsize));
+        let from = self.ranges.prefix();
         let full = free < missing
-            || match sys::fallocate(file, FallocateFlags::KEEP_SIZE, self.length, whole - self.length) {
+            || match sys::fallocate(file, FallocateFlags::KEEP_SIZE, from, whole - from) {
                 Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => true,
                 // Some file systems can't; then the write will tell.
                 _ => false,
@@ -272,18 +309,49 @@ impl Part {
         Ok(())
     }
 
-    /// Adds bytes.
+    /// Adds bytes that come at `from`.
     ///
     /// # Errors
     /// [`Kind::Disk`]; what was there stays.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let Some(file) = &self.file else { return Err(Error::new(Kind::Disk, "the part is not open")) };
-        file.write_all_at(bytes, self.length).map_err(|error| Error::disk("write", &self.path, error))?;
-        self.length += bytes.len() as u64;
-        if let Some(hashed) = &mut self.hashed {
-            hashed.update(bytes);
-        }
+    pub fn write(&mut self, from: u64, bytes: &[u8]) -> Result<(), Error> {
+        let file = self.file()?;
+        file.write_all_at(bytes, from).map_err(|error| Error::disk("write", &self.path, error))?;
+        self.written(from, from + bytes.len() as u64);
         Ok(())
+    }
+
+    /// Says that the bytes from `from` on and before `to` are there.
+    pub fn written(&mut self, from: u64, to: u64) {
+        self.ranges.add(from, to);
+    }
+
+    /// Counts `bytes`, which belong at `from`, into the hash, if they are its next.
+    pub fn hash(&mut self, from: u64, bytes: &[u8]) {
+        if let Some((hashed, count)) = &mut self.hashed {
+            let end = from + bytes.len() as u64;
+            if (from..end).contains(count) {
+                hashed.update(&bytes[(*count - from) as usize..]);
+                *count = end;
+            }
+        }
+    }
+
+    /// The open file.
+    ///
+    /// # Errors
+    /// [`Kind::Disk`] before [`Part::begin`].
+    pub fn file(&self) -> Result<&Arc<File>, Error> {
+        self.file.as_ref().ok_or_else(|| Error::new(Kind::Disk, "the part is not open"))
+    }
+
+    /// The file, to write whole blocks past the page cache, if it is large and that can be done.
+    pub fn direct(&self) -> Option<&Arc<File>> {
+        self.direct.as_ref()
+    }
+
+    /// The error that a failed write is.
+    pub fn write_error(&self, error: io::Error) -> Error {
+        Error::disk("write", &self.path, error)
     }
 
     /// The bytes are no use to anybody: they go when this is dropped.
@@ -291,12 +359,32 @@ impl Part {
         self.keep = false;
     }
 
-    /// Whether the content is what the checksum promises.
+    /// Whether the file comes with a checksum, so that [`Part::verify`] may have much to read.
+    pub fn has_checksum(&self) -> bool {
+        self.checksum.is_some()
+    }
+
+    /// Whether the content is what the checksum promises; reads what did not come in order.
     ///
     /// # Errors
-    /// [`Kind::Digest`].
+    /// [`Kind::Digest`], [`Kind::Disk`].
     pub fn verify(&mut self) -> Result<(), Error> {
-        let (Some(hashed), Some(checksum)) = (&self.hashed, &self.checksum) else { return Ok(()) };
+        let (Some((hashed, count)), Some(checksum), Some(file)) = (&mut self.hashed, &self.checksum, &self.file) else {
+            return Ok(());
+        };
+        let end = self.ranges.prefix();
+        let mut buffer = vec![0; 1 << 18];
+        while *count < end {
+            let most = usize::try_from(end - *count).map_or(buffer.len(), |rest| rest.min(buffer.len()));
+            match file.read_at(&mut buffer[..most], *count) {
+                Ok(0) => break,
+                Ok(read) => {
+                    hashed.update(&buffer[..read]);
+                    *count += read as u64;
+                }
+                Err(error) => return Err(Error::disk("read", &self.path, error)),
+            }
+        }
         let found = hashed.clone().finish();
         if found.as_ref() == checksum.digest {
             return Ok(());
@@ -307,18 +395,43 @@ impl Part {
         Err(Error::new(Kind::Digest, message))
     }
 
-    /// Gives the whole file its final name, `wanted` or one beside it, and returns that. Waits for the disk.
+    /// Brings the whole file to the disk. Waits for it.
+    ///
+    /// # Errors
+    /// [`Kind::Disk`].
+    pub fn sync(&self) -> Result<(), Error> {
+        self.file()?.sync_all().map_err(|error| Error::disk("sync", &self.path, error))
+    }
+
+    /// Lets go of room that is not needed.
+    ///
+    /// # Errors
+    /// [`Kind::Disk`].
+    pub fn fit(&self) -> Result<(), Error> {
+        if self.reserved <= self.length() {
+            return Ok(());
+        }
+        self.file()?.set_len(self.length()).map_err(|error| Error::disk("cut", &self.path, error))
+    }
+
+    /// Gives the file, which is on the disk, its final name, `wanted` or one beside it, and returns that.
     ///
     /// # Errors
     /// [`Kind::Disk`].
     pub fn finish(mut self, names: &Names, wanted: &str) -> Result<PathBuf, Error> {
-        let Some(file) = self.file.take() else { return Err(Error::new(Kind::Disk, "the part is not open")) };
-        if self.reserved > self.length {
-            file.set_len(self.length).map_err(|error| Error::disk("cut", &self.path, error))?;
+        if names.may_replace() {
+            self.claim()?;
         }
-        file.sync_all().map_err(|error| Error::disk("sync", &self.path, error))?;
-        let path = names.give(&self.path, wanted)?;
-        let _ = fs::remove_file(&self.about);
+        let file = self.file()?;
+        let path = names.give(wanted, |path| match (self.named, names.may_replace()) {
+            (false, _) => name_nameless(file, path),
+            (true, true) => fs::rename(&self.path, path),
+            (true, false) => rename_to_new(&self.path, path),
+        })?;
+        if std::mem::replace(&mut self.named, false) {
+            let _ = self.forget();
+        }
+        self.keep = false;
         Ok(path)
     }
 }
@@ -326,68 +439,22 @@ impl Part {
 impl Drop for Part {
     /// Leaves what can be continued, and nothing else.
     fn drop(&mut self) {
-        let Some(file) = &self.file else { return };
-        let of_use = self.keep && self.unfinished().is_some();
+        let Some(file) = self.file.clone() else { return };
         // Nobody is left to be told of an error; without `synced` the part is not trusted after another boot.
-        if of_use && file.sync_data().is_ok() {
-            let _ = self.tell(Some(self.length));
-        } else if !of_use {
+        if self.keep && self.unfinished().is_some() && self.claim().is_ok() {
+            if file.sync_data().is_ok() {
+                let _ = self.tell(Some(self.ranges.prefix()));
+            }
+        } else if self.named {
             let _ = fs::remove_file(&self.path);
-            let _ = fs::remove_file(&self.about);
+            let _ = self.forget();
         }
     }
 }
 
-/// The final names in a folder.
-#[derive(Debug)]
-pub(crate) struct Names {
-    folder: PathBuf,
-    overwrite: bool,
-    given: Guarded<HashSet<String>>,
-}
-
-impl Names {
-    /// Names in `folder`; those of files from before are given anew only if `overwrite`.
-    pub fn new(folder: PathBuf, overwrite: bool) -> Self {
-        Self { folder, overwrite, given: Guarded::new(HashSet::new()) }
-    }
-
-    /// Renames `part` to `wanted`, or to the first name beside it that is free.
-    fn give(&self, part: &Path, wanted: &str) -> Result<PathBuf, Error> {
-        let mut count = 0;
-        loop {
-            let name = if count == 0 { wanted.to_owned() } else { name::beside(wanted, count) };
-            let path = self.folder.join(&name);
-            count += 1;
-            if !self.given.lock().insert(name) {
-                continue;
-            }
-            let renamed = if self.overwrite { fs::rename(part, &path) } else { rename_to_new(part, &path) };
-            match renamed {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !self.overwrite => {}
-                Err(error) => return Err(Error::disk("create", &path, error)),
-                Ok(()) => return Ok(path),
-            }
-        }
-    }
-
-    /// Makes the names that were given last: waits until the folder is on the disk.
-    pub fn sync(&self) {
-        if !self.given.lock().is_empty() {
-            // The files are there; only after a loss of power could a name be missing.
-            let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
-        }
-    }
-}
-
-/// Renames, but not over another file.
-fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    match sys::renameat_with(sys::CWD, from, sys::CWD, to, RenameFlags::NOREPLACE) {
-        // Not on this file system.
-        Err(Errno::INVAL | Errno::NOSYS) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
+fn lock(file: &File) -> io::Result<()> {
+    match sys::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(io::Error::other("another process is writing it")),
         done => Ok(done?),
     }
 }

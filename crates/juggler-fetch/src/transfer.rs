@@ -8,24 +8,27 @@
 //! | the rest | 206 from the right byte, of the same version | its bytes are added |
 //! | the rest | 206 of another version | the part is emptied, and another attempt made |
 //! | the rest | 206 of other bytes | an error: the server can't do it |
-//! | the rest | 200 of another version | the file changed: the part is emptied, and these are its bytes from the first on |
-//! | the rest | 200 of the same version | an error: the server ignores the range, and would do so again |
+//! | the rest | 200 | the file changed, or the server can't continue: the part is emptied, and these are its bytes from the first on |
 //! | the rest | 416 | the file changed: the part is emptied, and another attempt made |
 //! | anything | another status | an error; whether it passes is [`Error::is_passing`] |
 
+use crate::about::Version;
 use crate::board::{self, Board, Stage};
 use crate::coding::Decoder;
+use crate::commit::{self, Committer};
 use crate::error::{Error, Kind, chain};
 use crate::exchange::{self, Client, Rest};
 use crate::hosts::Hosts;
 use crate::name;
 use crate::options::{Fetched, Job, Options};
 use crate::pace::Pace;
-use crate::part::{Names, Part};
+use crate::part::Part;
 use crate::pool::Answer;
+use crate::segments::{self, News, Segments, Stream, Subject};
 use http_body_util::BodyExt;
-use hyper::header;
+use hyper::header::{self, HeaderMap};
 use juggler_policy::{Attempts, Backoff, GiveUp, Jitter, Retry, Time};
+use std::cmp::Ordering;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,12 +40,18 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// An attempt that brought so many bytes, and kept them, was no failure: retries are counted anew.
 const PROGRESS: u64 = 1 << 20;
 
+/// How often a transfer is looked after: whether it stalled, needs a name, or deserves another connection.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How often it is written down which bytes of a file with gaps are there.
+const TELL: Duration = Duration::from_secs(1);
+
 /// What all files of a call share.
 pub(crate) struct Shared {
     pub options: Options,
     pub client: Client,
     pub hosts: Hosts,
-    pub names: Arc<Names>,
+    pub committer: Committer,
     pub pace: Option<Pace>,
     pub board: Arc<Board>,
 }
@@ -57,29 +66,29 @@ struct Whole {
 ///
 /// # Errors
 /// That of the last attempt.
-pub(crate) async fn fetch(shared: &Shared, job: &Job, nth: u32, attempts: &mut u32) -> Result<Fetched, Error> {
+pub(crate) async fn fetch(shared: &Arc<Shared>, job: &Job, nth: u32, attempts: &mut u32) -> Result<Fetched, Error> {
     let url = address(&job.url)?;
     let options = &shared.options;
-    let mut part = {
-        let (folder, url, checksum, resume) =
-            (options.folder.clone(), url.clone(), job.checksum.clone(), options.resume);
-        // To hash what is there can take long.
-        blocking(move || Part::open(&folder, &url, nth, checksum, resume)).await?
-    };
+    let mut part = Part::new(&options.folder, &url, nth, job.checksum.clone())?;
+    part.find(options.resume)?;
     let backoff = Backoff { base: options.backoff, cap: LONGEST_BACKOFF, jitter: Jitter::Equal };
     let retry = Retry { attempts: options.retries.saturating_add(1), backoff, longest: options.patience };
     let mut failures = Attempts::default();
     let began = Instant::now();
+    // The most that was ever there: who starts over has not got further.
+    let mut most = part.length();
+    let mut more = true;
     let whole = loop {
         *attempts += 1;
-        let had = part.length();
-        let error = match attempt(shared, job, &url, &mut part, *attempts).await {
-            Ok(whole) => break whole,
+        let error = match attempt(shared, job, &url, &mut part, *attempts, &mut more).await {
+            Ok(Some(whole)) => break whole,
+            Ok(None) => continue,
             Err(error) => error,
         };
-        if part.length() >= had + PROGRESS {
+        if part.length() >= most + PROGRESS {
             failures = Attempts::default();
         }
+        most = most.max(part.length());
         if !error.is_passing() {
             return Err(error);
         }
@@ -104,16 +113,26 @@ pub(crate) async fn fetch(shared: &Shared, job: &Job, nth: u32, attempts: &mut u
         });
         tokio::time::sleep(wait).await;
     };
-    part.verify()?;
+    if part.has_checksum() {
+        // There may be much to read.
+        part = blocking(|| part.verify().map(|()| part)).await?;
+    }
     board::update(&shared.board, job.index, |progress| progress.stage = Stage::Syncing);
     let (size, resumed) = (part.length(), part.resumed());
-    let names = Arc::clone(&shared.names);
     let Whole { name, url } = whole;
-    let path = blocking(move || part.finish(&names, &name)).await?;
+    let path = commit::commit(&shared.committer, part, name).await?;
     Ok(Fetched { path, url, size, resumed })
 }
 
-async fn attempt(shared: &Shared, job: &Job, url: &Url, part: &mut Part, count: u32) -> Result<Whole, Error> {
+/// One attempt; `None` where a gap was filled and another one is there.
+async fn attempt(
+    shared: &Arc<Shared>,
+    job: &Job,
+    url: &Url,
+    part: &mut Part,
+    count: u32,
+    more: &mut bool,
+) -> Result<Option<Whole>, Error> {
     let _turn = shared.hosts.turn(url).await;
     if !shared.options.resume && part.length() > 0 {
         part.start_over()?;
@@ -122,8 +141,11 @@ async fn attempt(shared: &Shared, job: &Job, url: &Url, part: &mut Part, count: 
         (progress.stage, progress.waits) = (Stage::Asking, None);
         (progress.attempts, progress.received) = (count, part.length());
     });
-    let rest =
-        part.unfinished().and_then(|version| Some(Rest { from: part.length(), validator: version.validator()? }));
+    let (first, before) = part.missing().first().copied().unwrap_or((0, u64::MAX));
+    let rest = part.unfinished().and_then(|version| {
+        let to = if version.length == Some(before) { u64::MAX } else { before };
+        Some(Rest { from: first, to, validator: version.validator()? })
+    });
     let asked_rest = rest.is_some();
     let (answer, from) = shared.client.get(url, rest).await?;
     let status = answer.response.status();
@@ -131,24 +153,23 @@ async fn attempt(shared: &Shared, job: &Job, url: &Url, part: &mut Part, count: 
     let content_length = exchange::text(headers, header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
     let encoding = exchange::text(headers, header::CONTENT_ENCODING).filter(|_| shared.options.compressed);
     let decoder = Decoder::of(encoding)?;
+    let takes_ranges = exchange::text(headers, header::ACCEPT_RANGES) == Some("bytes") || asked_rest;
     let mut version = exchange::version(headers, content_length);
+    let (mut at, mut to) = (0, u64::MAX);
+    let mut end = content_length;
     match (status.as_u16(), asked_rest) {
         (200 | 203, false) => part.start_over()?,
         (200, true) => {
-            if part.unfinished().is_some_and(|old| old.validator() == version.validator()) {
-                let (have, host) = (part.length(), from.host_str().unwrap_or(""));
-                let message = format!(
-                    "{host} ignores Range: of the same file it sends all again instead of the rest from byte {have} on; \
-                     without resuming (--no-resume) it starts over"
-                );
-                return Err(Error::new(Kind::Range, message));
-            }
+            *more = false;
             part.start_over()?;
         }
-        (206, true) => version = check_rest(&answer, part, content_length)?,
+        (206, true) => {
+            (at, to) = (first, before);
+            (end, version) = check_rest(headers, part, first, before)?;
+        }
         (416, true) => {
             part.start_over()?;
-            return Err(Error::new(Kind::Changed, "the file is shorter than the part that was there"));
+            return Err(changed());
         }
         (206, false) => {
             return Err(Error::new(Kind::Range, "the server sends a part of the file, though all was asked for"));
@@ -157,7 +178,7 @@ async fn attempt(shared: &Shared, job: &Job, url: &Url, part: &mut Part, count: 
     }
     if decoder.is_some() {
         // Neither the length nor the place to continue from is that of the file.
-        version = Default::default();
+        (end, version) = (None, Version::default());
     }
     let disposition = exchange::lossy(headers, header::CONTENT_DISPOSITION);
     let name = match &job.name {
@@ -170,93 +191,186 @@ async fn attempt(shared: &Shared, job: &Job, url: &Url, part: &mut Part, count: 
         (progress.length, progress.received) = (version.length, part.length());
     });
     let whole = version.length;
+    let is_worth_more = takes_ranges
+        && shared.options.resume
+        && shared.pace.is_none()
+        && version.validator().is_some()
+        && decoder.is_none();
+    let segments = whole.filter(|whole| *more && is_worth_more && *whole >= segments::WORTH).map(|whole| {
+        let subject = Subject { url: url.clone(), source: from.clone(), version: version.clone(), whole };
+        Segments::new(Arc::clone(shared), subject)
+    });
     part.begin(version)?;
-    let expected = content_length.map(|length: u64| part.length() + length).filter(|_| decoder.is_none());
-    receive(shared, job.index, answer, part, decoder).await?;
-    let length = part.length();
-    for announced in [expected, whole].into_iter().flatten() {
-        if length < announced {
-            return Err(Error::new(Kind::Truncated, format!("the body ended after {length} of {announced} bytes")));
+    let transfer = Transfer { shared, index: job.index, end, segments };
+    if let Err(error) = transfer.receive(answer, (at, to), part, decoder, more).await {
+        match error.kind {
+            Kind::Changed => {
+                *more = false;
+                part.start_over()?;
+            }
+            Kind::Length => part.discard(),
+            _ => {}
         }
-        if length > announced {
-            part.discard();
-            return Err(Error::new(Kind::Length, format!("{length} bytes came, though {announced} were announced")));
-        }
+        return Err(error);
     }
-    Ok(Whole { name, url: from.into() })
+    if whole.is_some_and(|whole| part.length() > whole) {
+        part.discard();
+        let message = format!("{} bytes came, though {} were announced", part.length(), whole.unwrap_or(0));
+        return Err(Error::new(Kind::Length, message));
+    }
+    let is_whole = whole.is_none() || part.missing().is_empty();
+    Ok(is_whole.then(|| Whole { name, url: from.into() }))
 }
 
-/// Looks whether a 206 continues the part, byte for byte; the version that the file then is of.
-fn check_rest(answer: &Answer, part: &mut Part, content_length: Option<u64>) -> Result<crate::part::Version, Error> {
-    let headers = answer.response.headers();
+/// Looks whether a 206 continues the part, byte for byte; where it ends, and the version that the file then is of.
+fn check_rest(headers: &HeaderMap, part: &mut Part, from: u64, to: u64) -> Result<(Option<u64>, Version), Error> {
     let Some(old) = part.unfinished().cloned() else {
         return Err(Error::new(Kind::Range, "there is nothing to continue"));
     };
-    let have = part.length();
-    let wrong = |what: String| {
-        Error::new(Kind::Range, format!("asked for the rest from byte {have} on, the server sends {what}"))
-    };
-    let Some((first, last, whole)) = exchange::content_range(headers) else {
-        return Err(wrong("a part without saying which (no valid Content-Range)".into()));
-    };
-    if first != have {
-        return Err(wrong(format!("the bytes from {first} on")));
+    match exchange::check_part(headers, &old, from, to) {
+        Err(error) if error.kind == Kind::Changed => part.start_over().and(Err(error)),
+        Err(error) => Err(error),
+        Ok((end, whole)) => Ok((Some(end), Version { length: old.length.or(whole), ..old })),
     }
-    if content_length.is_some_and(|length| length != last - first + 1) {
-        let message = format!("the server says {} bytes ({first} to {last}) and sends others", last - first + 1);
-        return Err(Error::new(Kind::Length, message));
-    }
-    let new = exchange::version(headers, whole);
-    // A 206 need not repeat the date, but what it says must be the same, and an ETag it must say (RFC 9110, 15.3.7).
-    let says_other = |old: &Option<String>, new: &Option<String>| new.is_some() && old != new;
-    let other = old.etag != new.etag
-        || says_other(&old.modified, &new.modified)
-        || old.length.zip(whole).is_some_and(|(old, new)| old != new);
-    if other {
-        part.start_over()?;
-        return Err(Error::new(Kind::Changed, "the file changed meanwhile"));
-    }
-    Ok(crate::part::Version { length: old.length.or(whole), ..old })
 }
 
-/// Brings the body into the part.
-async fn receive(
-    shared: &Shared,
+/// The error that it is when the server has another version by now.
+pub(crate) fn changed() -> Error {
+    Error::new(Kind::Changed, "the file changed meanwhile")
+}
+
+/// The bodies of one attempt.
+struct Transfer<'a> {
+    shared: &'a Shared,
     index: u64,
-    mut answer: Answer,
-    part: &mut Part,
-    mut decoder: Option<Decoder>,
-) -> Result<(), Error> {
-    let stall = shared.options.stall;
-    loop {
-        let frame = tokio::time::timeout(stall, answer.response.body_mut().frame()).await;
-        let frame = frame.map_err(|_| {
-            let message = format!("stalled: nothing came for {stall:?} after {} bytes", part.length());
-            Error::new(Kind::Stalled, message)
-        })?;
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| {
-            Error::new(Kind::Truncated, format!("the body broke off after {} bytes: {}", part.length(), chain(&error)))
-        })?;
-        let Some(bytes) = frame.data_ref() else { continue };
-        match &mut decoder {
-            Some(decoder) => decoder.feed(bytes, |decoded| part.write(decoded))?,
-            None => part.write(bytes)?,
+    /// Where the first connection's bytes end, if that was announced.
+    end: Option<u64>,
+    segments: Option<Segments>,
+}
+
+impl Transfer<'_> {
+    /// Brings the body, whose first byte belongs `at` there and whose last before `to`, into the part, and waits until all that came is written.
+    async fn receive(
+        mut self,
+        mut answer: Answer,
+        (at, to): (u64, u64),
+        part: &mut Part,
+        decoder: Option<Decoder>,
+        more: &mut bool,
+    ) -> Result<(), Error> {
+        let mut first = Stream::new(at, to);
+        let received = self.pump(&mut answer, &mut first, part, decoder, more).await;
+        let mut flushed = first.sink.flush(part).await;
+        if let Some(segments) = &mut self.segments {
+            flushed = segments.flush(part).await.and(flushed);
         }
-        shared.board.with(|state| {
-            state.snapshot.totals.received += bytes.len() as u64;
-            if let Some(progress) = state.snapshot.files.get_mut(&index) {
-                progress.received = part.length();
+        received.and(flushed)?;
+        if first.is_uncut() { answer.end().await } else { Ok(()) }
+    }
+
+    async fn pump(
+        &mut self,
+        answer: &mut Answer,
+        first: &mut Stream,
+        part: &mut Part,
+        mut decoder: Option<Decoder>,
+        more: &mut bool,
+    ) -> Result<(), Error> {
+        let stall = self.shared.options.stall;
+        let pause = LOOK.min(stall).max(Duration::from_millis(1));
+        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + pause, pause);
+        let (mut last, mut told) = (Instant::now(), Instant::now());
+        let mut open = true;
+        while open || self.segments.as_ref().is_some_and(Segments::are_active) {
+            tokio::select! {
+                frame = answer.response.body_mut().frame(), if open => {
+                    let Some(frame) = frame else {
+                        open = false;
+                        if let Some(decoder) = decoder.take() {
+                            decoder.end(|decoded| first.sink.put_now(part, decoded))?;
+                        }
+                        self.check_end(first)?;
+                        continue;
+                    };
+                    let frame = frame.map_err(|error| {
+                        let message = format!("the body broke off after byte {}: {}", first.sink.at(), chain(&error));
+                        Error::new(Kind::Truncated, message)
+                    })?;
+                    let Some(bytes) = frame.data_ref() else { continue };
+                    last = Instant::now();
+                    match &mut decoder {
+                        Some(decoder) => decoder.feed(bytes, |decoded| first.sink.put_now(part, decoded))?,
+                        None => {
+                            first.put(part, bytes).await?;
+                            open = !first.is_over();
+                        }
+                    }
+                    self.account(bytes.len());
+                    if let Some(pace) = &self.shared.pace {
+                        pace.take(bytes.len() as u64).await;
+                        last = Instant::now();
+                    }
+                }
+                news = news(&mut self.segments) => {
+                    if let Some(segments) = &mut self.segments {
+                        let came = segments.take(news, first, part, more).await?;
+                        self.account(came);
+                        open &= !first.is_over();
+                    }
+                }
+                _ = look.tick() => {
+                    if open && last.elapsed() >= stall {
+                        let message = format!("stalled: nothing came for {stall:?} after byte {}", first.sink.at());
+                        return Err(Error::new(Kind::Stalled, message));
+                    }
+                    if part.is_to_be_claimed() {
+                        part.claim()?;
+                    }
+                    if let Some(segments) = self.segments.as_mut().filter(|_| *more) {
+                        segments.consider(first, part, more)?;
+                    }
+                    if part.has_gaps() && told.elapsed() >= TELL {
+                        part.tell_ranges()?;
+                        told = Instant::now();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts bytes that came.
+    fn account(&mut self, bytes: usize) {
+        self.shared.board.with(|state| {
+            state.snapshot.totals.received += bytes as u64;
+            if let Some(progress) = state.snapshot.files.get_mut(&self.index) {
+                progress.received += bytes as u64;
             }
         });
-        if let Some(pace) = &shared.pace {
-            pace.take(bytes.len() as u64).await;
+        if let Some(segments) = &mut self.segments {
+            segments.count(bytes);
         }
     }
-    if let Some(decoder) = decoder {
-        decoder.end(|decoded| part.write(decoded))?;
+
+    /// Whether the first connection brought what it announced.
+    fn check_end(&self, first: &Stream) -> Result<(), Error> {
+        let (at, Some(end)) = (first.sink.at(), self.end) else { return Ok(()) };
+        match at.cmp(&end) {
+            Ordering::Less => {
+                Err(Error::new(Kind::Truncated, format!("the body ended after byte {at}, though {end} were announced")))
+            }
+            Ordering::Greater => Err(Error::new(Kind::Length, format!("{at} bytes came, though {end} were announced"))),
+            Ordering::Equal => Ok(()),
+        }
     }
-    answer.end().await.inspect_err(|_| part.discard())
+}
+
+/// What the segments tell, if there are any.
+async fn news(segments: &mut Option<Segments>) -> (u32, News) {
+    match segments {
+        Some(segments) if segments.are_active() => segments.news().await,
+        _ => std::future::pending().await,
+    }
 }
 
 fn address(text: &str) -> Result<Url, Error> {

@@ -1,6 +1,5 @@
 """What ``juggler fetch`` shows: bars on a terminal, plain lines elsewhere, or JSON."""
 
-import json
 import sys
 from contextlib import AbstractContextManager
 from time import monotonic
@@ -111,6 +110,8 @@ class Display(AbstractContextManager["Display"]):
         print(text, file=sys.stderr, flush=True)
 
     def _print_json(self, value: dict[str, object]) -> None:
+        import json
+
         print(json.dumps(value), flush=True)
 
 

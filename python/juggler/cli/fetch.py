@@ -60,7 +60,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    # With a usage of its own it need not work one out, for which it would import much.
+    parser = _Parser(add_help=False, allow_abbrev=False, usage="juggler fetch")
     parser.add_argument("urls", nargs="*")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-i", "--input")

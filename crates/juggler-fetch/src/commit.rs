@@ -1,0 +1,112 @@
+//! Whole files get their names in groups.
+//!
+//! What makes a file durable is a turn of the file system's journal, and one turn serves all files that are written by then.
+//! So the files that become whole while a group is under way are the next group. Of each group
+//!
+//! 1. the write-back of all is begun, so that one turn of the journal has them all;
+//! 2. all are synced, many at once, so that the disk joins what they wait for;
+//! 3. each gets its final name;
+//! 4. the folder is synced, and only then are the files told to be there.
+//!
+//! What a loss of power leaves at each of these moments is in `docs/internals/fetch.md`.
+
+use crate::error::{Error, Kind};
+use crate::names::Names;
+use crate::part::Part;
+use rustix::fs::{Advice, fadvise};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+/// How many files are synced at once.
+pub(crate) const DISK_THREADS: usize = 16;
+
+/// A whole file, the name that it should get, and who wants to know which it got.
+pub(crate) struct Ready {
+    part: Part,
+    name: String,
+    told: oneshot::Sender<Result<PathBuf, Error>>,
+}
+
+/// The way to [`serve`].
+pub(crate) type Committer = mpsc::UnboundedSender<Ready>;
+
+/// Gives the whole file its final name, `name` or one beside it, and returns that once it is on the disk.
+///
+/// # Errors
+/// [`Kind::Disk`].
+pub(crate) async fn commit(committer: &Committer, part: Part, name: String) -> Result<PathBuf, Error> {
+    let (told, tells) = oneshot::channel();
+    let gone = || Error::new(Kind::Disk, "the downloader ends");
+    committer.send(Ready { part, name, told }).map_err(|_| gone())?;
+    tells.await.map_err(|_| gone())?
+}
+
+/// Commits what comes, group by group, for ever.
+pub(crate) async fn serve(names: Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>) {
+    let mut group = Vec::new();
+    while queue.recv_many(&mut group, usize::MAX).await > 0 {
+        // A thread that failed has let go of its files, whose owners are told so.
+        let Ok(group) = spawn_blocking({
+            let group = std::mem::take(&mut group);
+            move || begun(group)
+        })
+        .await
+        else {
+            continue;
+        };
+        let share = group.len().div_ceil(DISK_THREADS);
+        let mut group = group.into_iter().peekable();
+        let mut syncs = Vec::new();
+        while group.peek().is_some() {
+            let share: Vec<_> = group.by_ref().take(share).collect();
+            syncs.push(spawn_blocking(|| synced(share)));
+        }
+        let mut whole = Vec::new();
+        for sync in syncs {
+            whole.extend(sync.await.unwrap_or_default());
+        }
+        let names = Arc::clone(&names);
+        let _ = spawn_blocking(move || named(&names, whole)).await;
+    }
+}
+
+/// Begins the write-back of a group; those for which it could be.
+fn begun(group: Vec<Ready>) -> Vec<Ready> {
+    each(group, |ready| {
+        ready.part.fit()?;
+        // What is dirty is written, and only what is clean is dropped: of a file that just came, nothing.
+        let _ = fadvise(ready.part.file()?, 0, None, Advice::DontNeed);
+        Ok(())
+    })
+}
+
+/// Waits for the disk; those that are on it.
+fn synced(group: Vec<Ready>) -> Vec<Ready> {
+    each(group, |ready| ready.part.sync())
+}
+
+/// What `step` succeeds with; the others are told why not.
+fn each(group: Vec<Ready>, step: impl Fn(&Ready) -> Result<(), Error>) -> Vec<Ready> {
+    let mut good = Vec::with_capacity(group.len());
+    for ready in group {
+        match step(&ready) {
+            Ok(()) => good.push(ready),
+            Err(error) => {
+                let _ = ready.told.send(Err(error));
+            }
+        }
+    }
+    good
+}
+
+/// Names the files of a group, and tells of each.
+fn named(names: &Names, group: Vec<Ready>) {
+    let named: Vec<_> = group.into_iter().map(|ready| (ready.part.finish(names, &ready.name), ready.told)).collect();
+    let synced = names.sync();
+    for (path, told) in named {
+        // Nobody listens any more if the deadline passed meanwhile.
+        let _ = told.send(path.and_then(|path| synced.clone().map(|()| path)));
+    }
+}

@@ -1,0 +1,84 @@
+//! Final names: given in one step, and never in place of a file that is not this call's own, unless that was asked for.
+
+use crate::error::Error;
+use crate::name;
+use juggler_sync::guarded::Guarded;
+use rustix::fs::{self as sys, AtFlags, RenameFlags};
+use rustix::io::Errno;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+/// The final names in a folder.
+#[derive(Debug)]
+pub(crate) struct Names {
+    folder: PathBuf,
+    overwrite: bool,
+    given: Guarded<HashSet<String>>,
+}
+
+impl Names {
+    /// Names in `folder`; those of files from before are given anew only if `overwrite`.
+    pub fn new(folder: PathBuf, overwrite: bool) -> Self {
+        Self { folder, overwrite, given: Guarded::new(HashSet::new()) }
+    }
+
+    /// Whether the name may be that of another file, which goes.
+    pub fn may_replace(&self) -> bool {
+        self.overwrite
+    }
+
+    /// Calls `give` with the path of `wanted`, or of the first name beside it that is free.
+    ///
+    /// # Errors
+    /// What `give` fails of, but for names that are taken.
+    pub fn give(&self, wanted: &str, give: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, Error> {
+        let mut count = 0;
+        loop {
+            let name = if count == 0 { wanted.to_owned() } else { name::beside(wanted, count) };
+            let path = self.folder.join(&name);
+            count += 1;
+            if !self.given.lock().insert(name) {
+                continue;
+            }
+            match give(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !self.overwrite => {}
+                Err(error) => return Err(Error::disk("create", &path, error)),
+                Ok(()) => return Ok(path),
+            }
+        }
+    }
+
+    /// Waits until the names that were given are on the disk.
+    ///
+    /// # Errors
+    /// [`Kind::Disk`](crate::Kind::Disk).
+    pub fn sync(&self) -> Result<(), Error> {
+        let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        match synced {
+            // Not on this file system.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            done => done.map_err(|error| Error::disk("sync", &self.folder, error)),
+        }
+    }
+}
+
+/// Renames, but not over another file.
+pub(crate) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    match sys::renameat_with(sys::CWD, from, sys::CWD, to, RenameFlags::NOREPLACE) {
+        // Not on this file system.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        done => Ok(done?),
+    }
+}
+
+/// Gives a file that has no name its first one, unless there is a file of that name.
+pub(crate) fn name_nameless(file: &File, to: &Path) -> io::Result<()> {
+    let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(sys::linkat(sys::CWD, from, sys::CWD, to, AtFlags::SYMLINK_FOLLOW)?)
+}
