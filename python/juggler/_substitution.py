@@ -56,6 +56,7 @@ _STDLIB = {
     "juggler.asyncio.streams": ("asyncio", "asyncio.streams"),
     "juggler.asyncio.taskgroups": ("asyncio", "asyncio.taskgroups"),
     "juggler.asyncio.tasks": ("asyncio", "asyncio.tasks"),
+    "juggler.asyncio.timeouts": ("asyncio", "asyncio.timeouts"),
 }
 ASYNCIO = frozenset(ours for ours in _STDLIB if ours.startswith("juggler.asyncio."))
 """What `juggler.asyncio.install` puts in place."""

@@ -200,6 +200,27 @@ print("native")
     assert output(tmp_path, program) == "native\n"
 
 
+def test_who_opts_out_of_native_tasks_has_none_after_install_either(tmp_path: Path) -> None:
+    program = f"""{MAIN}
+stock = [asyncio.Future, asyncio.Task]
+import juggler.asyncio
+juggler.asyncio.install()
+async def kinds():
+    loop = asyncio.get_running_loop()
+    made = [loop.create_future(), asyncio.create_task(asyncio.sleep(0), name="named")]
+    assert [type(each) for each in (*made, asyncio.current_task())] == [*stock, stock[1]]
+    assert made[1].get_name() == "named"
+    if sys.version_info >= (3, 12):
+        loop.set_task_factory(asyncio.eager_task_factory)
+        assert type(asyncio.create_task(asyncio.sleep(0))) is stock[1]
+    await made[1]
+    print("stock")
+juggler.asyncio.run(kinds(), native_tasks=False)
+juggler.asyncio.run(kinds(), native_tasks=False, debug=True)
+"""
+    assert output(tmp_path, program) == "stock\n" * 2
+
+
 def test_a_program_s_own_policy_stays(tmp_path: Path) -> None:
     program = """
 class Loop(asyncio.SelectorEventLoop): ...

@@ -46,7 +46,8 @@ def test_what_is_chosen(facts: Facts, model: str, why: str) -> None:
     assert f"{choosing.duration(facts.seconds)}" in str(choice)
 
 
-def test_processes_must_earn_their_start() -> None:
+def test_processes_must_earn_their_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "START", [0.3])
     assert choose(COMPUTES, CORES, LIMIT, left=0.05).model == "serial"
     assert choose(COMPUTES, CORES, LIMIT, left=60.0).model == "processes"
 

@@ -31,17 +31,19 @@ _NAMES = (
 
 
 def _classes(module: Any, new_event_loop: Any) -> dict[str, Any]:
-    own = {"new_event_loop": new_event_loop, "serve": None}
+    own = {"new_event_loop": new_event_loop, "serve": None, "tls": None, "datagrams": None}
     return {**own, **{name: getattr(module, name) for name in _NAMES}}
 
 
-def _peer(name: str) -> Contender:
-    """Another loop, on the standard library's tasks, futures and primitives."""
+def _peer(name: str, *lacks: str) -> Contender:
+    """Another loop, on the standard library's tasks and primitives; what it `lacks` is left out."""
     try:
         module = importlib.import_module(name)
     except ImportError:
         return Contender(name, "not installed", {})
-    return Contender(name, version(name), _classes(asyncio, module.new_event_loop))
+    classes = _classes(asyncio, module.new_event_loop)
+    known = {name: found for name, found in classes.items() if name not in lacks}
+    return Contender(name, version(name), known)
 
 
 def contenders() -> list[Contender]:
@@ -53,7 +55,12 @@ def contenders() -> list[Contender]:
         Contender("asyncio", "this interpreter's", stock),
         Contender("juggler", version("juggler"), _classes(ours, ours.new_event_loop)),
         _peer("uvloop"),
-        _peer("rloop"),
+        _peer("rloop", "tls", "datagrams"),
         # No loop: what the system calls, and OpenSSL, cost in any case.
-        Contender("blocking", "a socket of this interpreter's", {"serve": None}, informative=True),
+        Contender(
+            "blocking",
+            "a socket of this interpreter's",
+            {"serve": None, "tls": None},
+            informative=True,
+        ),
     ]

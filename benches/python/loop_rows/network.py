@@ -154,7 +154,7 @@ def _server_context() -> ssl.SSLContext:
     return context
 
 
-def _blocking(kind: str, context: ssl.SSLContext | None, orders: IO[str]) -> float:
+def _blocking(size: int, context: ssl.SSLContext | None, orders: IO[str]) -> float:
     """What the fastest server costs: one that waits in `recv`, and knows whose turn it is."""
     place = memoryview(bytearray(256 * 1024))
     with (
@@ -171,14 +171,16 @@ def _blocking(kind: str, context: ssl.SSLContext | None, orders: IO[str]) -> flo
         began = _clock()
         while left:
             for connection in list(left):
-                if count := connection.recv_into(place):
+                got = 0
+                while got < size and (count := connection.recv_into(place)):
                     connection.sendall(place[:count])
-                else:
+                    got += count
+                if not got:
                     left.remove(connection)
         return _clock() - began
 
 
-def _row(name: str, serve: Serve, kind: str, size: int, trips: int, need: str) -> Bench:
+def _row(name: str, serve: Serve, kind: str, size: int, trips: int, *needs: str) -> Bench:
     def prepare(contender: Contender, effort: Effort) -> Sample:
         count = effort.count(trips // CONNECTIONS) * CONNECTIONS
         client = subprocess.Popen(
@@ -188,7 +190,7 @@ def _row(name: str, serve: Serve, kind: str, size: int, trips: int, need: str) -
         orders = client.stdin
         assert orders is not None
         if contender.name == "blocking":
-            return lambda: _blocking(kind, context, orders) / count
+            return lambda: _blocking(size, context, orders) / count
         loop = contender.classes["new_event_loop"]()
 
         async def connection() -> float:
@@ -203,7 +205,7 @@ def _row(name: str, serve: Serve, kind: str, size: int, trips: int, need: str) -
 
         return lambda: loop.run_until_complete(connection())
 
-    return bench(GROUP, name, [need], prepare)
+    return bench(GROUP, name, needs, prepare)
 
 
 def _spawning(contender: Contender, effort: Effort) -> Sample:
@@ -235,17 +237,17 @@ ROWS = [
         for name, size in _SIZES.items()
     ),
     *(
-        _row(f"TLS echo, protocol, {name}", _protocol, "tls", size, 3_200, "serve")
+        _row(f"TLS echo, protocol, {name}", _protocol, "tls", size, 3_200, "serve", "tls")
         for name, size in _SIZES.items()
     ),
     *(
-        _row(f"TLS echo, streams, {name}", _streams, "tls", size, 3_200, "start_server")
+        _row(f"TLS echo, streams, {name}", _streams, "tls", size, 3_200, "start_server", "tls")
         for name, size in _SIZES.items()
     ),
     *(
         _row(f"TCP echo, sock_recv and sock_sendall, {name}", _sockets, "tcp", size, 3_200, "serve")
         for name, size in _SIZES.items()
     ),
-    _row("UDP echo, protocol, 1 KiB", _datagrams, "udp", 1024, 3_200, "new_event_loop"),
+    _row("UDP echo, protocol, 1 KiB", _datagrams, "udp", 1024, 3_200, "datagrams"),
     bench(GROUP, "a child process", ["new_event_loop", "create_subprocess_exec"], _spawning),
 ]

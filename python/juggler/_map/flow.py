@@ -277,6 +277,8 @@ class Flow:
         """How many items may be taken beyond the results that were handed out."""
         if self.options.buffer is not None:
             return self.options.buffer
+        if self._measuring is not None:
+            return _LARGEST
         return (4 if self.options.ordered else 2) * self._width * self._chunk
 
     def _advance(self, part: Part) -> None:
@@ -484,13 +486,11 @@ class Flow:
         self._model = models.Watched(self.call, pool, measured.probe)
         self._measuring = measured
         limit = self.options.limit or models.THREADS
-        size = 1
         self.patience = measuring.LOOK
         while not measured.enough():
             if self._running == 0:
-                if self._measured_room() and self._take(size):
-                    size = min(2 * size, 256)
-                elif self._source.ended or not self._measured_room():
+                full = self._held >= self._room()
+                if not self._take(measured.together) and (full or self._source.ended):
                     break
             yield WAIT
             self._collect()
@@ -507,9 +507,6 @@ class Flow:
         self._judge = Judge(facts.seconds / max(0.1, 1 - facts.queued))
         self._use(choice)
         self._memory.keep(self.call.function, choice, limit)
-
-    def _measured_room(self) -> bool:
-        return self._held < (self.options.buffer or _LARGEST)
 
     def _reconsider(self) -> None:
         """Try something else if what was chosen does not keep its promise."""

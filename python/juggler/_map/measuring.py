@@ -24,6 +24,8 @@ FEW = 64
 """So many of these are enough."""
 LOOK = 0.002
 """Seconds between two looks at a call that goes on."""
+WAITS = 0.2
+"""Who computes, and holds the GIL, for a smaller share than this needs nothing but threads."""
 _SAMPLES = 3
 
 
@@ -89,6 +91,13 @@ class Measuring:
             self._results += results[: _SAMPLES - len(self._results)]
 
     @property
+    def together(self) -> int:
+        """How many calls to make next: one, until it is known that they are short."""
+        if not self._calls:
+            return 1
+        return max(1, min(256, int(ENOUGH * 1e9 / 4 / self._shortest)))
+
+    @property
     def calls(self) -> int:
         """How many calls have ended."""
         return self._calls
@@ -105,7 +114,12 @@ class Measuring:
             return calls > 0 or seen >= ENOUGH
         if calls >= FEW and seen < SHORT * calls:
             return True
-        return (seen >= ENOUGH and calls >= 3) or (seen >= SURE and calls > 0)
+        if seen < ENOUGH or calls == 0:
+            return False
+        if calls >= 3 or seen >= SURE:
+            return True
+        facts = self._facts()  # threads cost nothing if one call misled
+        return facts.running < WAITS and (facts.gil or 0.0) < WAITS
 
     def facts(self, pickled: bool) -> Facts:
         """What was seen.

@@ -8,6 +8,8 @@ import threading
 from asyncio import events, unix_events
 
 from juggler import _substitution
+from juggler.asyncio import tasks
+from juggler.asyncio._base import Base
 from juggler.asyncio._event_loop import EventLoop
 
 TYPE_CHECKING = False
@@ -24,11 +26,31 @@ get_policy: Callable[[], Any] = getattr(events, f"{_UNDERSCORE}get_event_loop_po
 _set_policy: Callable[[Any], None] = getattr(events, f"{_UNDERSCORE}set_event_loop_policy")
 
 
-class _StockTasks(EventLoop):
-    """A loop whose tasks and futures are the standard library's."""
+# Not by their public names, which `install` gives to others.
+_StockFuture: Any = asyncio.futures._CFuture  # type: ignore[attr-defined]
+_StockTask: Any = asyncio.tasks._CTask  # type: ignore[attr-defined]
 
-    create_future = asyncio.BaseEventLoop.create_future
-    create_task = asyncio.BaseEventLoop.create_task
+
+class _StockTasks(EventLoop):
+    """A loop whose tasks and futures are the standard library's, also after `install`."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = _StockFuture(loop=self)
+        return future
+
+    def create_task(self, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        if self.get_task_factory() is not None:
+            return asyncio.BaseEventLoop.create_task(self, coro, **kwargs)
+        self._check_closed()
+        task = _StockTask(coro, loop=self, **kwargs)
+        if task._source_traceback:
+            del task._source_traceback[-1]
+        made: asyncio.Task[Any] = task
+        return made
+
+    def set_task_factory(self, factory: Any) -> None:
+        eager = factory is tasks.eager_task_factory and tasks.stdlib_eager_task_factory
+        Base.set_task_factory(self, eager or factory)
 
 
 def new_event_loop(*, native_tasks: bool = True, checks: bool | None = None) -> EventLoop:

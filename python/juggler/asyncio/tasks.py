@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 
+_stdlib_wait_for = asyncio.wait_for  # what the native one falls back on
 stdlib_eager_task_factory: Any = getattr(asyncio, "eager_task_factory", None)
 
 if sys.version_info >= (3, 12):
@@ -172,8 +173,14 @@ def create_eager_task_factory(
     return factory
 
 
-eager_task_factory = create_eager_task_factory(Task)
-"""For ``loop.set_task_factory``: a task runs at once, until it waits for something."""
+def eager_task_factory(
+    loop: asyncio.AbstractEventLoop, coro: Any, *, eager_start: bool = True, **kwargs: Any
+) -> Task[Any]:
+    """Make a task that runs at once, until it waits for something.
+
+    Stands in for `asyncio.eager_task_factory`: ``loop.set_task_factory(eager_task_factory)``.
+    """
+    return Task(coro, loop=loop, eager_start=eager_start, **kwargs)
 
 
 def _pass_for_coroutine_function(cls: Any) -> None:

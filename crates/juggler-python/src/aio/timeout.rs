@@ -10,7 +10,9 @@ use super::callback;
 use super::current;
 use super::entry::{Entry, Kind};
 use super::event_loop::{self, Loop, plain_loop, seconds};
-use super::stdlib::{CANCELLED_ERROR, Import};
+use super::stdlib::CANCELLED_ERROR;
+#[cfg(Py_3_13)]
+use super::stdlib::Import;
 use super::sync::coroutine;
 use super::sync::operation::{self, Ending, Next, Operation, Step};
 use super::sync::reference::Ref;
