@@ -363,9 +363,10 @@ def fetch(
     once, in a thread that never needs the GIL, and end with the object: keep it, or use ``with``.
 
     Until it is whole a file has no name, or, if it takes more than a tenth of a second, is
-    ``NAME.ID.part``, and ``NAME.ID.part.about`` says of which version. An attempt that breaks off is continued there, also by a later call, if the server has not
-    changed the file (``If-Range``); otherwise it starts over. A whole file is synced, then renamed.
-    Where a file of its name is there, it gets a name beside it (``x-1.zip``).
+    ``NAME.ID.part``, and ``NAME.ID.part.about`` says of which version. An attempt that breaks off
+    is continued there, also by a later call, if the server has not changed the file
+    (``If-Range``); otherwise it starts over. A whole file is synced, then gets its name. Where a
+    file of that name is there, it is one beside it (``x-1.zip``).
 
     Args:
         urls: Addresses, or `File` objects, any number of them, also an endless generator.

@@ -15,7 +15,8 @@ usage: juggler fetch [options] URL...
 
 Fetch files over HTTP and HTTPS, many at once. A file at its final name is whole: until then it has
 no name, or is NAME.ID.part if it takes a while, which is continued after a fault, also by the next
-call, if the server has not changed the file. Where a file of its name is there already, the new one gets a name beside it (x-1.zip).
+call, if the server has not changed the file. Where a file of its name is there already, the new one
+gets a name beside it (x-1.zip).
 
 options:
   -i, --input LIST      a file with an address a line, or - for standard input; a checksum may
