@@ -43,9 +43,14 @@ def refuse_seven(number: int) -> int:
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """No thread of a pipeline outlives it."""
+    before = set(threading.enumerate())
     yield
-    end = time.monotonic() + LONG
-    while left := [t.name for t in threading.enumerate() if t.name.startswith("juggler-")]:
+    end = time.monotonic() + 10
+    while left := [
+        thread
+        for thread in set(threading.enumerate()) - before
+        if thread.name.startswith(("juggler-pipeline", "juggler-map", "juggler-shutdown"))
+    ]:
         assert time.monotonic() < end, left
         time.sleep(0.01)
 
