@@ -176,7 +176,7 @@ def show(rows: list[Row], names: list[str]) -> None:
 
 
 def main() -> int:
-    """Judge the versions, two at a time on two cores, and return the exit status."""
+    """Judge the versions, some of them at a time, and return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -185,7 +185,9 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every suite on every version")
     parser.add_argument("--match", help="only tests whose id contains this")
     parser.add_argument("--baseline", action="store_true", help="judge the stdlib, not juggler")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at the same time")
+    # Tests mostly wait: one more than there are processors.
+    jobs = (os.cpu_count() or 1) + 1
+    parser.add_argument("--jobs", type=int, default=jobs, help="at the same time")
     options = parser.parse_args()
     if unknown := set(options.versions) - set(VERSIONS):
         parser.error(f"not supported: {', '.join(sorted(unknown))}; choose from {VERSIONS}")
