@@ -87,7 +87,9 @@ def child(pipe, name):
     pipe.send((known, importlib.import_module(name).imported_by == os.getppid()))
 
 ours, theirs = mp.Pipe()
-mp.Process(target=print, args=("unhurried",)).start()  # the very first doesn't wait for imports
+unhurried = mp.Process(target=print, args=("unhurried",))  # the very first doesn't wait for imports
+unhurried.start()
+unhurried.join()
 for name in "first", "second":
     __import__(name)
     process = mp.Process(target=child, args=(theirs, name))
