@@ -198,8 +198,11 @@ def main() -> int:
     ]
     if options.match:
         arguments.append(f"--match={options.match}")
+    # Those with the most suites first, for nobody to wait for them alone.
+    longest_first = sorted(options.versions, key=lambda v: len(everyday(v)), reverse=True)
     with ThreadPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(lambda v: judge(v, arguments, options.baseline), options.versions))
+        rows = list(pool.map(lambda v: judge(v, arguments, options.baseline), longest_first))
+    rows.sort(key=lambda row: options.versions.index(row.version))
     show(rows, names)
     total: Counter[str] = Counter()
     for row in rows:
