@@ -10,7 +10,6 @@ import asyncio
 import importlib
 import importlib.util
 import pkgutil
-import sys
 import unittest
 from types import ModuleType
 
@@ -25,7 +24,7 @@ PARTS = (
     "taskgroups",
     "timeouts",
     "waitfor",
-    *(["eager_task_factory"] if sys.version_info >= (3, 12) else []),
+    "eager_task_factory",
     "context",
     "pep492",
     "threads",
