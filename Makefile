@@ -101,7 +101,7 @@ test-loom: ## every interleaving of the primitives and queues, by loom
 	cargo test $(LOCKED) --release -p juggler-sync -p juggler-ipc -p juggler-loop --test 'loom*' --target-dir target/loom $(ARGS)
 
 .PHONY: test-python
-test-python: build ## the Python package: units, command line, properties, processes, examples
+test-python: build ## the Python package: units, maps, processes, event loop, clients, downloads, examples
 	$(PY) -m pytest $(PYTEST_FOLDERS) $(ARGS)
 
 .PHONY: stress-processes

@@ -20,9 +20,9 @@ from functools import update_wrapper
 from queue import Empty, Full
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
-from juggler._map import Pool, Results, map
+from juggler._map import CallOptions, Pool, Results, map
 from juggler._map.flow import Inbox
 from juggler._map.options import On, check_count, check_function
 from juggler._map.source import Source
@@ -32,7 +32,6 @@ from juggler.queue import Queue, ShutDown
 
 if TYPE_CHECKING:
     from juggler._progress import Display, Setting
-    from juggler.policy import Policy, Rate
 
 __all__ = ["Pipeline", "StageReport", "Stream", "pipeline"]
 
@@ -46,20 +45,13 @@ _TICK = 0.5
 """Seconds between two looks at how far it is, while nothing arrives."""
 
 
-class StageOptions(TypedDict, total=False):
+class StageOptions(CallOptions, total=False):
     """What a stage that makes calls takes as `juggler.map` does."""
 
     on: On | Executor | Pool
     limit: int | None
-    ordered: bool
     errors: Literal["raise", "return", "skip"]
     star: Literal[False, True, "**"]
-    chunk: int | Literal["auto"]
-    rate: str | Rate | None
-    retries: int
-    timeout: float | None
-    deadline: float | None
-    policy: Policy | None
 
 
 class Pipeline(Generic[T_co]):
@@ -399,7 +391,6 @@ class _CallsWork(_Work):
     def __init__(self, results: Results[Any], spread: bool) -> None:
         self._results = results
         self._spread = spread
-        self.close = results.close  # type: ignore[method-assign]
 
     @property
     def failed(self) -> int:  # type: ignore[override]
@@ -412,6 +403,9 @@ class _CallsWork(_Work):
     @property
     def model(self) -> str:  # type: ignore[override]
         return str(self._results.choice or "")
+
+    def close(self) -> None:
+        self._results.close()
 
     def __iter__(self) -> Iterator[Any]:
         with self._results as results:
@@ -439,7 +433,9 @@ class _BatchesWork(_Work):
         self._before = before
         self._size = size
         self._within = within
-        self.close = before.close  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        self._before.close()
 
     def __iter__(self) -> Iterator[Any]:
         items: list[Any] = []
@@ -447,10 +443,11 @@ class _BatchesWork(_Work):
         try:
             while True:
                 try:
-                    items.append(self._before.get(None if end is None else end - monotonic()))
+                    left = None if end is None else max(0.0, end - monotonic())
+                    items.append(self._before.get(left))
                     if len(items) == 1 and self._within is not None:
                         end = monotonic() + self._within
-                except (Empty, ValueError):  # the time is over; ValueError: it was before we asked
+                except Empty:  # the time is over
                     pass
                 if len(items) == self._size or (end is not None and monotonic() >= end):
                     yield items
@@ -527,10 +524,10 @@ class Stream(Iterator[T_co], AsyncIterator[T_co], Generic[T_co]):
 
     def __next__(self) -> T_co:
         """The next item; waits for it without the GIL, and answers signals."""
-        self._begin(StopIteration)
+        self._begin(StopIteration())
         inbox = self._under_way.inbox
         try:
-            while not (items := self._pull(StopIteration)):
+            while not (items := self._pull(StopIteration())):
                 inbox.wait(None if self._display is None else _TICK)
             return items[0]  # type: ignore[no-any-return]
         except StopIteration:
@@ -542,7 +539,7 @@ class Stream(Iterator[T_co], AsyncIterator[T_co], Generic[T_co]):
             raise
 
     def __enter__(self) -> Self:
-        self._begin(RuntimeError)
+        self._begin(RuntimeError("this pipeline was closed"))
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
@@ -570,13 +567,13 @@ class Stream(Iterator[T_co], AsyncIterator[T_co], Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         """The next item; suspends the task until it is there."""
-        self._begin(StopAsyncIteration)
+        self._begin(StopAsyncIteration())
         if self._came is None:
             loop = asyncio.get_running_loop()
             came = self._came = asyncio.Event()
             self._under_way.inbox.bell = lambda: loop.call_soon_threadsafe(came.set)
         try:
-            while not (items := self._pull(StopAsyncIteration)):
+            while not (items := self._pull(StopAsyncIteration())):
                 try:
                     async with asyncio.timeout(None if self._display is None else _TICK):
                         await self._came.wait()
@@ -589,7 +586,7 @@ class Stream(Iterator[T_co], AsyncIterator[T_co], Generic[T_co]):
             raise
 
     async def __aenter__(self) -> Self:
-        self._begin(RuntimeError)
+        self._begin(RuntimeError("this pipeline was closed"))
         return self
 
     async def __aexit__(
@@ -603,23 +600,22 @@ class Stream(Iterator[T_co], AsyncIterator[T_co], Generic[T_co]):
 
     # ------------------------------------------------------------ both
 
-    def _begin(self, end: type[BaseException]) -> None:
+    def _begin(self, closed: Exception) -> None:
         if self._state == "closed":
-            raise end if end is not RuntimeError else RuntimeError("this pipeline was closed")
+            raise closed
         if self._state == "new":
             self._state = "under way"
             self._display = open_display(self._progress)
             self._under_way.start()
 
-    def _pull(self, end: type[BaseException]) -> list[Any]:
-        under_way = self._under_way
-        under_way.inbox.take()
-        items = under_way.joints[-1].pull(1)
+    def _pull(self, end: Exception) -> list[Any]:
+        last = self._under_way.joints[-1]
+        self._under_way.inbox.take()
+        items = last.pull(1)
         if self._display is not None:
             self._show()
-        if not items and under_way.joints[-1].ended:
-            error = under_way.joints[-1].error
-            raise end if error is None else error
+        if not items and last.ended:
+            raise last.error or end
         return items
 
     def _show(self, last: bool = False) -> None:

@@ -39,10 +39,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class MapOptions(TypedDict, total=False):
-    """What `Pool.map` takes besides the function, the items, ``errors`` and ``star``."""
+class CallOptions(TypedDict, total=False):
+    """What maps and the stages of pipelines take alike."""
 
-    buffer: int | None
     ordered: bool
     chunk: int | Literal["auto"]
     rate: str | Rate | None
@@ -50,6 +49,12 @@ class MapOptions(TypedDict, total=False):
     timeout: float | None
     deadline: float | None
     policy: Policy | None
+
+
+class MapOptions(CallOptions, total=False):
+    """What `Pool.map` takes besides the function, the items, ``errors`` and ``star``."""
+
+    buffer: int | None
     progress: bool | Callable[[Progress], object] | None
     explain: bool
 
@@ -197,7 +202,7 @@ def map(
     if isinstance(on, Pool):
         if limit is not None:
             raise TypeError("limit is the pool's: Pool(limit=...)")
-        on._check()
+        on._workers.check()
         resources, memory, owns = on._workers, on._memory, False
         model, limit = on._on, on._limit
     else:

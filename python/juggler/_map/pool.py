@@ -189,7 +189,7 @@ class Pool:
         measured to what was chosen for it; what is not known goes to threads.
         """
         options.check_function(fn)
-        self._check()
+        self._workers.check()
         if not isinstance(self._on, str):
             return self._on.submit(fn, *args, **kwargs)
         is_async = options.is_coroutine_function(fn)
@@ -217,10 +217,6 @@ class Pool:
             cancel_futures: whether to cancel those that have not begun.
         """
         self._workers.close(wait=wait, cancel=cancel_futures)
-
-    def _check(self) -> None:
-        if self._workers.closed:
-            raise RuntimeError("the pool is shut down: make a new one for more calls")
 
     def __enter__(self) -> Self:
         return self

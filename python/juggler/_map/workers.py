@@ -25,7 +25,7 @@ class Workers:
     def threads(self, width: int) -> futures.ThreadPoolExecutor:
         """A pool of so many threads."""
         with self._lock:
-            self._check()
+            self.check()
             if width not in self._threads:
                 self._threads[width] = futures.ThreadPoolExecutor(width, "juggler-map")
             return self._threads[width]
@@ -33,7 +33,7 @@ class Workers:
     def processes(self, width: int) -> futures.ProcessPoolExecutor:
         """A pool of so many processes."""
         with self._lock:
-            self._check()
+            self.check()
             if width not in self._processes:
                 self._processes[width] = futures.ProcessPoolExecutor(width)
             return self._processes[width]
@@ -41,12 +41,13 @@ class Workers:
     def loop(self) -> LoopThread:
         """An event loop."""
         with self._lock:
-            self._check()
+            self.check()
             if self._loop is None:
                 self._loop = LoopThread()
             return self._loop
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise if they were let go of."""
         if self.closed:
             raise RuntimeError("the pool is shut down: make a new one for more calls")
 

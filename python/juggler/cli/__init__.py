@@ -7,7 +7,7 @@ its name and returns the exit status, and a line in `COMMANDS`.
 import sys
 
 COMMANDS = {
-    "run": "run a Python program, unmodified, on juggler's threads, queues, pools and processes",
+    "run": "run an unmodified Python program on juggler's threads, pools, processes and loop",
     "advise": "say what a program's functions should run on, and what that would gain",
     "fetch": "fetch files from the web, many at once, and never half a one",
 }
