@@ -1,11 +1,25 @@
-//! Who sleeps: a bit for each worker, and a word for each to sleep on.
+//! Who sleeps: a bit for each worker, and a word for each to sleep on; and who naps.
 //!
 //! A worker sets its bit, looks for work once more and sleeps while its word is 0; whoever brings work clears a bit, sets
 //! that worker's word and wakes it. Both sides write before they read, in one order for all (`SeqCst`): either the worker
 //! sees the work or the submitter sees the bit. The lowest bit is cleared first, so that few workers stay warm.
+//!
+//! # Naps
+//!
+//! A worker that is faster than who submits would fall asleep after each call, and be woken for each, which costs as much as
+//! the call. So who has done [`BUSY`] things in one go takes a [`NAP`] first, and finds several to do when it is over.
+//! Nobody ends it but a parent that is about to sleep itself, and has nothing to add; napping workers have bits of their
+//! own for that. The parent that collects naps likewise.
 
 use juggler_sync::sync::{AtomicU64, Ordering};
 use juggler_sync::sys::SharedFutex;
+use std::time::Duration;
+
+/// After how many things in one go a nap pays.
+pub const BUSY: usize = 16;
+
+/// How long a nap is; the system adds some 50 µs.
+pub const NAP: Duration = Duration::from_micros(50);
 
 /// A view of the bits and words.
 #[derive(Clone, Copy, Debug)]

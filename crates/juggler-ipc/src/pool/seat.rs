@@ -1,6 +1,7 @@
 //! A worker's side of the pool.
 #![allow(unsafe_code)]
 
+use super::idle::{BUSY, NAP};
 use super::payload::{self, Apart, Payload};
 use super::region::Region;
 use super::slot::{Phase, State};
@@ -8,7 +9,7 @@ use super::table::{BEGUN, Table, UNFIT};
 use crate::arena::{Block, Holder};
 use juggler_sync::sync::{AtomicU32, Ordering};
 use juggler_sync::sys::monotonic_nanos;
-use juggler_sync::{Deadline, Gate};
+use juggler_sync::{Deadline, Gate, Waited};
 use std::io;
 
 /// Results outside of their slots: the slots, the slots' states until the results are read, what they take.
@@ -22,6 +23,8 @@ pub struct Seat {
     /// Where results go that don't fit their slots.
     region: Region,
     unread: Unread,
+    /// How many tasks it has taken since it slept.
+    busy: usize,
 }
 
 /// A task that this worker has taken.
@@ -54,7 +57,7 @@ impl Seat {
                 unread.push((at, state, payload::Taken::Region(offset)));
             }
         }
-        Ok(Self { table, worker, region, unread })
+        Ok(Self { table, worker, region, unread, busy: 0 })
     }
 
     /// The process that the pool belongs to.
@@ -73,10 +76,11 @@ impl Seat {
     /// The gate's.
     #[inline]
     pub fn next<G: Gate>(&mut self, gate: &G) -> Result<Option<Taken>, G::Error> {
-        let Self { table, worker, .. } = &*self;
+        let Self { table, worker, busy, .. } = self;
         let order = table.order();
         loop {
             if let Some((slot, state)) = order.take(*worker as u16) {
+                *busy += 1;
                 table.desk(*worker).busy.store(slot as u32 + 1, Ordering::Relaxed);
                 table.slots()[slot].progress.store(0, Ordering::Relaxed);
                 table.slots()[slot].started.store(monotonic_nanos(), Ordering::Release);
@@ -88,14 +92,18 @@ impl Seat {
             if table.is_closing() {
                 return Ok(None);
             }
+            let naps = std::mem::take(busy) >= BUSY;
+            let sleepers = if naps { table.napping() } else { table.idle() };
             let word = &table.desk(*worker).word;
-            table.idle().enter(*worker, word);
-            let waited = if order.length() == 0 && !table.is_closing() {
-                gate.wait(word, 0, Deadline::NEVER).map(drop)
+            sleepers.enter(*worker, word);
+            let waited = if order.length() > 0 || table.is_closing() {
+                Ok(Waited::Woken)
+            } else if naps {
+                gate.nap(word, 0, Deadline::after(NAP))
             } else {
-                Ok(())
+                gate.wait(word, 0, Deadline::NEVER)
             };
-            let chosen = !table.idle().leave(*worker);
+            let chosen = !sleepers.leave(*worker);
             if let Err(error) = waited {
                 if chosen && order.length() > 0 {
                     table.wake_one();
