@@ -37,7 +37,7 @@ VALUES = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def pool() -> Iterator[ProcessPoolExecutor]:
     with ProcessPoolExecutor(2) as pool:
         yield pool

@@ -21,22 +21,24 @@ pub struct Done<'a> {
 }
 
 impl Done<'_> {
-    /// Says that `slot` is done.
+    /// Says that `slot` is done; whether the parent slept.
     #[inline]
-    pub fn mark(&self, slot: usize) {
+    pub fn mark(&self, slot: usize) -> bool {
         self.bits[slot / 64].fetch_or(1 << (slot % 64), Ordering::AcqRel);
         self.summary.fetch_or(1 << (slot / 64), Ordering::AcqRel);
-        self.notify();
+        self.notify()
     }
 
-    /// Has the parent look.
+    /// Has the parent look; whether it slept.
     #[inline]
-    pub fn notify(&self) {
+    pub fn notify(&self) -> bool {
         // SeqCst on both sides: the parent sees the count, or is seen asleep.
         self.completions.word.fetch_add(1, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) != 0 && self.asleep.swap(0, Ordering::SeqCst) != 0 {
+        let slept = self.asleep.load(Ordering::SeqCst) != 0 && self.asleep.swap(0, Ordering::SeqCst) != 0;
+        if slept {
             self.completions.wake(u32::MAX);
         }
+        slept
     }
 
     /// Has the parent look, even if it counts as awake: whoever was to wake it is dead.

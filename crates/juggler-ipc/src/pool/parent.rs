@@ -370,7 +370,9 @@ impl<T> Parent<T> {
             }
         });
         // Whoever looked meanwhile saw no mark.
-        left.into_iter().for_each(|slot| self.table.done().mark(slot));
+        for slot in left {
+            self.table.done().mark(slot);
+        }
     }
 
     /// The result of a task, good until it is released, and its blocks.

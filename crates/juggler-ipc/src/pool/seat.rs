@@ -1,7 +1,7 @@
 //! A worker's side of the pool.
 #![allow(unsafe_code)]
 
-use super::idle::{BUSY, NAP};
+use super::idle::{NAP, Pace};
 use super::payload::{self, Apart, Payload};
 use super::region::Region;
 use super::slot::{Phase, State};
@@ -23,8 +23,10 @@ pub struct Seat {
     /// Where results go that don't fit their slots.
     region: Region,
     unread: Unread,
-    /// How many tasks it has taken since it slept.
-    busy: usize,
+    /// How often tasks come.
+    pace: Pace,
+    /// Whether the parent waited for the last one.
+    awaited: bool,
 }
 
 /// A task that this worker has taken.
@@ -57,7 +59,7 @@ impl Seat {
                 unread.push((at, state, payload::Taken::Region(offset)));
             }
         }
-        Ok(Self { table, worker, region, unread, busy: 0 })
+        Ok(Self { table, worker, region, unread, pace: Pace::default(), awaited: false })
     }
 
     /// The process that the pool belongs to.
@@ -76,11 +78,11 @@ impl Seat {
     /// The gate's.
     #[inline]
     pub fn next<G: Gate>(&mut self, gate: &G) -> Result<Option<Taken>, G::Error> {
-        let Self { table, worker, busy, .. } = self;
+        let Self { table, worker, pace, awaited, .. } = &*self;
         let order = table.order();
         loop {
             if let Some((slot, state)) = order.take(*worker as u16) {
-                *busy += 1;
+                pace.count(1);
                 table.desk(*worker).busy.store(slot as u32 + 1, Ordering::Relaxed);
                 table.slots()[slot].progress.store(0, Ordering::Relaxed);
                 table.slots()[slot].started.store(monotonic_nanos(), Ordering::Release);
@@ -92,7 +94,7 @@ impl Seat {
             if table.is_closing() {
                 return Ok(None);
             }
-            let naps = std::mem::take(busy) >= BUSY;
+            let naps = pace.rest() && !awaited;
             let sleepers = if naps { table.napping() } else { table.idle() };
             let word = &table.desk(*worker).word;
             sleepers.enter(*worker, word);
@@ -179,7 +181,7 @@ impl Seat {
         desk.busy.store(0, Ordering::Relaxed);
         // Release: pairs with the collector's Acquire. If the parent took the task from us, it is none of ours any more.
         if entry.state.compare_exchange(state.0, state.done().0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            self.table.done().mark(slot);
+            self.awaited = self.table.done().mark(slot);
             apart.blocks.into_iter().for_each(Block::leave);
         }
         Ok(())

@@ -11,6 +11,7 @@ use crate::futures::layout;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods};
+use juggler_ipc::pool::idle::Pace;
 use juggler_ipc::pool::parent::{Options, Parent};
 use juggler_ipc::pool::payload::Apart;
 use juggler_ipc::pool::watch::Watch;
@@ -45,6 +46,8 @@ pub struct Pool {
     /// Counts what those who wait behind the leader must look at.
     pub turn: Futex,
     pub followers: AtomicU32,
+    /// How often results come.
+    pub pace: Pace,
     /// Whether the collector was started.
     pub collector: AtomicU32,
     /// Whether the collector is to collect at once, as somebody waits to be told.
@@ -94,6 +97,7 @@ impl Pool {
             leader: AtomicU32::new(0),
             turn: Futex::new(0),
             followers: AtomicU32::new(0),
+            pace: Pace::default(),
             collector: AtomicU32::new(0),
             eager: AtomicU32::new(0),
             functions: Functions::new(define_main),

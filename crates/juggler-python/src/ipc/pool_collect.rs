@@ -15,7 +15,7 @@ use crate::futures::future::{self, Future, Outcome, Source};
 use crate::gate::PyGate;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
-use juggler_ipc::pool::idle::{BUSY, NAP};
+use juggler_ipc::pool::idle::{MANY, NAP};
 use juggler_ipc::pool::parent::{Finished, Reason};
 use juggler_sync::future::State;
 use juggler_sync::sync::{Arc, Ordering};
@@ -199,15 +199,14 @@ impl Pool {
         let gate = PyGate::new(py);
         let table = self.parent.table();
         let done = table.done();
-        let mut busy = 0;
         loop {
             let seen = done.seen();
-            busy += self.collect(py)?;
+            self.pace.count(self.collect(py)?);
             if is_over() {
                 return Ok(());
             }
             table.end_naps();
-            let waited = if std::mem::take(&mut busy) >= BUSY && table.order().length() > 0 {
+            let waited = if self.pace.rest() && table.order().length() >= MANY {
                 let turn = self.turn.load(Ordering::SeqCst);
                 gate.nap(&self.turn, turn, Deadline::after(NAP).min(deadline))?
             } else if done.about_to_sleep(seen) {
