@@ -36,6 +36,8 @@ impl Done<'_> {
         self.completions.word.fetch_add(1, Ordering::SeqCst);
         let slept = self.asleep.load(Ordering::SeqCst) != 0 && self.asleep.swap(0, Ordering::SeqCst) != 0;
         if slept {
+            // It may have seen the count above, and be on its way to bed: now that nobody else wakes it, it must not sleep.
+            self.completions.word.fetch_add(1, Ordering::SeqCst);
             self.completions.wake(u32::MAX);
         }
         slept
@@ -43,8 +45,8 @@ impl Done<'_> {
 
     /// Has the parent look, even if it counts as awake: whoever was to wake it is dead.
     pub fn notify_all(&self) {
-        self.completions.word.fetch_add(1, Ordering::SeqCst);
         self.asleep.store(0, Ordering::SeqCst);
+        self.completions.word.fetch_add(1, Ordering::SeqCst);
         self.completions.wake(u32::MAX);
     }
 
