@@ -8,8 +8,9 @@
 //!
 //! A worker that is faster than who submits would fall asleep after each call, and be woken for each, which costs as much as
 //! the call. So while calls come at a [pace](Pace) it takes a [`NAP`] first, and finds several to do when it is over. Nobody ends
-//! that but a parent that is about to sleep itself, and has nothing to add; napping workers have bits of their own for it. A
-//! worker for which the parent waits does not nap. The parent that collects naps likewise, while [`MANY`] calls are queued.
+//! that but a parent that is about to sleep itself, or asks for a result; napping workers have bits of their own for it. While the
+//! parent waits for each call, the worker does not nap: nobody must have waited for [`TRIES`] rests. The parent that
+//! collects naps likewise, while [`MANY`] calls are queued.
 
 use juggler_sync::sync::{AtomicU32, AtomicU64, Ordering};
 use juggler_sync::sys::{SharedFutex, monotonic_nanos};
@@ -20,6 +21,9 @@ pub const NAP: Duration = Duration::from_micros(50);
 
 /// From so many queued calls on, who collects them has no hurry.
 pub const MANY: u64 = 16;
+
+/// After how many rests for which nobody waited a worker naps.
+pub const TRIES: u32 = 4;
 
 /// Within how many nanoseconds the next must come, on the average, for a nap to pay.
 const OFTEN: u64 = 100_000;

@@ -1,7 +1,7 @@
 //! A worker's side of the pool.
 #![allow(unsafe_code)]
 
-use super::idle::{NAP, Pace};
+use super::idle::{NAP, Pace, TRIES};
 use super::payload::{self, Apart, Payload};
 use super::region::Region;
 use super::slot::{Phase, State};
@@ -25,8 +25,10 @@ pub struct Seat {
     unread: Unread,
     /// How often tasks come.
     pace: Pace,
-    /// Whether the parent waited for the last one.
+    /// Whether the parent waited for the last one, or ended a nap.
     awaited: bool,
+    /// How many rests in a row came at a pace, and nobody waited.
+    brisk: u32,
 }
 
 /// A task that this worker has taken.
@@ -59,7 +61,7 @@ impl Seat {
                 unread.push((at, state, payload::Taken::Region(offset)));
             }
         }
-        Ok(Self { table, worker, region, unread, pace: Pace::default(), awaited: false })
+        Ok(Self { table, worker, region, unread, pace: Pace::default(), awaited: false, brisk: 0 })
     }
 
     /// The process that the pool belongs to.
@@ -78,7 +80,7 @@ impl Seat {
     /// The gate's.
     #[inline]
     pub fn next<G: Gate>(&mut self, gate: &G) -> Result<Option<Taken>, G::Error> {
-        let Self { table, worker, pace, awaited, .. } = &*self;
+        let Self { table, worker, pace, awaited, brisk, .. } = self;
         let order = table.order();
         loop {
             if let Some((slot, state)) = order.take(*worker as u16) {
@@ -94,7 +96,8 @@ impl Seat {
             if table.is_closing() {
                 return Ok(None);
             }
-            let naps = pace.rest() && !awaited;
+            *brisk = if pace.rest() && !*awaited { *brisk + 1 } else { 0 };
+            let naps = *brisk > TRIES;
             let sleepers = if naps { table.napping() } else { table.idle() };
             let word = &table.desk(*worker).word;
             sleepers.enter(*worker, word);
@@ -106,6 +109,7 @@ impl Seat {
                 gate.wait(word, 0, Deadline::NEVER)
             };
             let chosen = !sleepers.leave(*worker);
+            *awaited = naps && chosen;
             if let Err(error) = waited {
                 if chosen && order.length() > 0 {
                     table.wake_one();

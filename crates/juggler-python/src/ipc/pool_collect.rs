@@ -7,9 +7,9 @@
 #![allow(unsafe_code)]
 
 use super::pickle;
+use super::plain;
 use super::pool::{Pool, Task};
 use super::pool_engine::ProcessPoolEngine;
-use super::plain;
 use super::pool_worker::{ERROR, PLAIN};
 use crate::futures::future::{self, Future, Outcome, Source};
 use crate::gate::PyGate;
@@ -314,8 +314,11 @@ impl Source {
             return Ok(());
         }
         self.pool.collect(future.py())?;
-        if future.engine.state() == State::Pending && self.pool.parent.has_begun(self.id) {
-            future::start(future)?;
+        if future.engine.state() == State::Pending {
+            self.pool.parent.table().end_naps();
+            if self.pool.parent.has_begun(self.id) {
+                future::start(future)?;
+            }
         }
         Ok(())
     }

@@ -91,7 +91,14 @@ struct Current {
 }
 
 /// Ends a call with a result. What runs afterwards, as destructors of the result do, can't be stopped.
-fn finish(py: Python<'_>, seat: &mut Seat, task: Taken, kind: u32, apart: Apart, parts: &[&[u8]]) -> Result<(), Raised> {
+fn finish(
+    py: Python<'_>,
+    seat: &mut Seat,
+    task: Taken,
+    kind: u32,
+    apart: Apart,
+    parts: &[&[u8]],
+) -> Result<(), Raised> {
     SEAT.store(0, Ordering::Relaxed);
     seat.finish(task, kind, apart, parts).map_err(|problem| {
         let length: usize = parts.iter().map(|part| part.len()).sum();
@@ -163,9 +170,8 @@ impl<'py> Worker<'py> {
 
     /// Hands back what came of a call.
     fn hand_back(&mut self, py: Python<'py>, task: Taken, result: Obj) -> Result<(), Raised> {
-        let send = |kind, bytes: &[u8]| {
-            finish(py, &mut self.seat, task, PLAIN + u32::from(kind), Apart::default(), &[bytes])
-        };
+        let send =
+            |kind, bytes: &[u8]| finish(py, &mut self.seat, task, PLAIN + u32::from(kind), Apart::default(), &[bytes]);
         if let Some(sent) = plain::look(result.as_ptr(), pickle::THRESHOLD - 1, send)? {
             return sent;
         }
