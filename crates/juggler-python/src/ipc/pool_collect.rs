@@ -65,15 +65,25 @@ impl Pool {
     /// # Errors
     /// `KeyboardInterrupt`, if it came while callbacks were called.
     pub fn collect(&self, py: Python<'_>) -> Result<usize, Raised> {
-        self.collect_some(py, |_| true)
+        self.collect_beside(py, |_| true)
+    }
+
+    /// Collects in a thread that may not be the leader.
+    fn collect_beside(&self, py: Python<'_>, wanted: impl Fn(u32) -> bool) -> Result<usize, Raised> {
+        let collected = self.collect_some(py, wanted);
+        // The leader may have looked while its future's result was being unpickled here, and sleeps.
+        if self.leader.load(Ordering::SeqCst) != 0 {
+            self.parent.table().done().notify();
+        }
+        collected
     }
 
     /// Ends futures of calls that are done, in a thread that did not ask for any: only if nobody is told, and only
     /// with plain results, so that no code of the program's runs.
     #[inline]
     pub fn collect_plain(&self, py: Python<'_>) {
-        let led = self.leader.load(Ordering::Relaxed) | self.eager.load(Ordering::Relaxed) != 0;
-        if !led && let Err(raised) = self.collect_some(py, |kind| kind >= PLAIN) {
+        let told = self.leader.load(Ordering::Relaxed) | self.eager.load(Ordering::Relaxed) != 0;
+        if !told && let Err(raised) = self.collect_beside(py, |kind| kind >= PLAIN) {
             raised.fetch(py).write_unraisable(py, None);
         }
     }
@@ -201,7 +211,7 @@ impl Pool {
         let done = table.done();
         loop {
             let seen = done.seen();
-            self.pace.count(self.collect(py)?);
+            self.pace.count(self.collect_some(py, |_| true)?);
             if is_over() {
                 return Ok(());
             }
@@ -215,7 +225,7 @@ impl Pool {
                 Waited::Woken
             };
             if waited == Waited::TimedOut && deadline.has_passed() {
-                return self.collect(py).map(drop);
+                return self.collect_some(py, |_| true).map(drop);
             }
         }
     }
