@@ -1,7 +1,7 @@
 use crate::{model, spawn};
 use juggler_ipc::lane::{FRESH, Lane};
 use juggler_sync::sync::{Arc, AtomicU32, Ordering};
-use loom::sync::Mutex;
+use loom::sync::{Condvar, Mutex};
 use loom::thread::yield_now;
 use std::collections::VecDeque;
 
@@ -11,6 +11,7 @@ struct Line {
     lane: Lane,
     message: AtomicU32,
     socket: Mutex<VecDeque<u32>>,
+    sent: Condvar,
     received: AtomicU32,
 }
 
@@ -19,6 +20,7 @@ impl Line {
         let drained = || self.socket.lock().unwrap().is_empty();
         if !self.lane.send(4, || now, drained, || self.message.store(message, Ordering::Relaxed)) {
             self.socket.lock().unwrap().push_back(message);
+            self.sent.notify_all();
         }
     }
 
@@ -37,11 +39,12 @@ impl Line {
             assert_eq!(arrived.length(), 4);
             return self.message.load(Ordering::Relaxed);
         }
+        let mut socket = self.socket.lock().unwrap();
         loop {
-            if let Some(message) = self.socket.lock().unwrap().pop_front() {
-                return message;
+            match socket.pop_front() {
+                Some(message) => return message,
+                None => socket = self.sent.wait(socket).unwrap(),
             }
-            yield_now();
         }
     }
 }
@@ -66,7 +69,9 @@ fn of_two_senders_messages_none_is_lost() {
         let line = Arc::new(Line::default());
         let senders = [1, 2].map(|message| spawn(&line, move |line| line.send(message, 2)));
         assert_eq!(line.receive(1) + line.receive(2), 3);
-        senders.map(|sender| sender.join().unwrap());
+        for sender in senders {
+            sender.join().unwrap();
+        }
         assert!(line.lane.wait(3).is_some());
     });
 }
