@@ -150,6 +150,18 @@ mod tests {
     }
 
     #[test]
+    fn one_slow_wait_changes_no_mind() {
+        let waits = || {
+            for _ in 0..200 {
+                learn(|looks| pass(if looks { 1_000 } else { 60_000 }));
+            }
+            learn(|_| pass(90_000));
+            learn(|looks| looks)
+        };
+        assert_eq!(std::thread::spawn(waits).join().unwrap(), processors() > 1);
+    }
+
+    #[test]
     fn a_look_ends_when_what_it_waits_for_is_there_and_in_vain() {
         let mut left = 3;
         let come = until(|| {
