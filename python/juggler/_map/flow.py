@@ -16,7 +16,7 @@ from juggler import _works as works
 from juggler._map import choosing, measuring, models, workers
 from juggler._map.choosing import Choice
 from juggler._map.part import Failure, Part, run
-from juggler._map.source import AsyncSource, Source
+from juggler._map.source import AsyncReader, Source, ThreadReader, is_swift
 
 if TYPE_CHECKING:
     from juggler._map.measuring import Measuring
@@ -88,6 +88,7 @@ class Flow:
         self._cores = workers.cores()
         self._is_async = False
         self._source: Source
+        self._sized: Any = None
         self._model: Model
         self._used: list[Model] = []
         self._measuring: Measuring | None = None
@@ -107,18 +108,25 @@ class Flow:
     def start(self, is_async: bool) -> None:
         """Begin, in the thread or task that will drive it."""
         self._is_async = is_async
-        items: Any = self.options.items
-        if isinstance(items, Source):
-            self._source = items
-        # Some are both, as another map is.
-        elif not isinstance(items, AsyncIterable) or (not is_async and isinstance(items, Iterable)):
-            self._source = Source(items)
-        elif is_async:
-            self._source = AsyncSource(items, asyncio.get_running_loop().create_task)
-        else:
-            self._source = AsyncSource(items, self._resources.loop().start)
+        # Who reads it is to be the only one who refers to it.
+        items, self.options.items = self.options.items, ()
+        self._sized = items if hasattr(items, "__len__") else None
+        self._source = self._read(items)
         self._source.announce = self.inbox.put
         works.enroll(self)
+
+    def _read(self, items: Any) -> Source:
+        if isinstance(items, Source):
+            return items
+        note = "juggler.map: the input"
+        # Some are both, as another map is.
+        if isinstance(items, AsyncIterable) and (self._is_async or not isinstance(items, Iterable)):
+            if self._is_async:
+                return AsyncReader(items, asyncio.get_running_loop().create_task, note)
+            return AsyncReader(items, self._resources.loop().start, note)
+        if is_swift(items) or (self.options.on == "serial" and not self.call.is_async):
+            return Source(items)
+        return ThreadReader(items, "juggler-map-input", note)
 
     def end_intake(self) -> None:
         """Take no more in, and finish what was taken; from any thread."""
@@ -182,8 +190,7 @@ class Flow:
         while True:
             self._collect()
             part = self._next()
-            starving = self._running < 2 * self._width
-            if part is not None and (self._source.slow or not starving):
+            if part is not None and self._running >= 2 * self._width:
                 yield from self._hand_out(part)
             elif self._take(self._chunk):
                 pass
@@ -205,9 +212,8 @@ class Flow:
                     yield WAIT
         while (first := self._next()) is not None:
             yield from self._hand_out(first)
-        one_by_one = self._source.at_once
-        if self.options.on == "serial" and one_by_one is not None:
-            yield from self._strictly(one_by_one)
+        if self.options.on == "serial" and type(self._source) is Source:
+            yield from self._strictly(self._source)
             return
         function, call = self.call.here(), self.call
         while True:
@@ -231,7 +237,7 @@ class Flow:
             else:
                 yield WAIT
 
-    def _strictly(self, items: Iterator[Any]) -> Iterator[Any]:
+    def _strictly(self, items: Iterable[Any]) -> Iterator[Any]:
         """Each item is pulled when its result is asked for, and called with at once."""
         function, star = self.call.here(), self.call.star
         for number, item in enumerate(items):
@@ -272,6 +278,13 @@ class Flow:
         self._running += 1
         self._advance(part)
         return True
+
+    def _length(self) -> int | None:
+        """How many items there are, if they tell; a list may grow."""
+        try:
+            return None if self._sized is None else len(self._sized)
+        except TypeError:
+            return None
 
     def _room(self) -> int:
         """How many items may be taken beyond the results that were handed out."""
@@ -365,8 +378,8 @@ class Flow:
         """How many calls may go together at most."""
         if self.options.buffer is not None:
             return max(1, self.options.buffer // (2 * self._width))
-        if self.options.length is not None:
-            return max(1, min(_LARGEST, self.options.length // (4 * self._width)))
+        if (length := self._length()) is not None:
+            return max(1, min(_LARGEST, length // (4 * self._width)))
         return _LARGEST
 
     def _next(self) -> Part | None:
@@ -481,7 +494,7 @@ class Flow:
 
     def _measure(self) -> Iterator[Any]:
         """Make the first calls one after the other, until it is known what they are like."""
-        measured = measuring.Measuring(self.call.function)
+        measured = measuring.Measuring(self.call.function, self._source.processor_time)
         pool = self._resources.threads(1)
         self._model = models.Watched(self.call, pool, measured.probe)
         self._measuring = measured
@@ -500,7 +513,7 @@ class Flow:
             facts = measured.facts(pickled=True)
         self._measuring = None
         left = None
-        if (length := self.options.length) is not None:
+        if (length := self._length()) is not None:
             left = max(0, length - facts.calls) * facts.seconds
         choice = choosing.choose(facts, self._cores, limit, left, not self._is_async)
         # What others take of the machine, they take of everything that could be chosen.
@@ -539,7 +552,7 @@ class Flow:
         self.display.show(
             Progress(
                 name=_name(self.call.function),
-                total=self.options.length,
+                total=self._length(),
                 done=self.done + (self.failed if self.options.errors != "return" else 0),
                 failed=self.failed,
                 retried=self.retries,

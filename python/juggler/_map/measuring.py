@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter, thread_time_ns
 from typing import Any, NamedTuple
@@ -59,12 +60,18 @@ class _Reading(NamedTuple):
 
 
 class Measuring:
-    """What is seen of the first calls of a function, one after the other."""
+    """What is seen of the first calls of a function, one after the other.
 
-    def __init__(self, function: Any) -> None:
+    Args:
+        function: the function.
+        reading: nanoseconds that a thread has computed to read the input.
+    """
+
+    def __init__(self, function: Any, reading: Callable[[], int] = int) -> None:
         self.probe = Probe()
         self.began = perf_counter()
-        self._spent = thread_time_ns()
+        self._reading = reading
+        self._spent = self._ours()
         self._function = function
         self._traces = Traces(function)
         self._items: list[Any] = []
@@ -141,6 +148,10 @@ class Measuring:
                     pickle = answer
         return replace(facts, pickle=pickle, obstacle=obstacle, measuring=self.seconds)
 
+    def _ours(self) -> int:
+        """Nanoseconds that were computed for the map: this thread looks now and then."""
+        return thread_time_ns() + self._reading()
+
     def _facts(self) -> Facts:
         seen = _Reading(*self.probe.read())
         last, calls = self._last, self._calls
@@ -152,8 +163,7 @@ class Measuring:
         if nanoseconds < 100_000:
             # Whatever came in between is much to such a call.
             nanoseconds = min(nanoseconds, self._shortest)
-        # This thread looked now and then.
-        process = seen.process - (thread_time_ns() - self._spent)
+        process = seen.process - (self._ours() - self._spent)
         gil: float | None = None
         if not _has_gil():
             gil = 0.0
