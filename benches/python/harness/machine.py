@@ -68,7 +68,7 @@ def _commit() -> str:
 
 
 def machine(version: str) -> dict[str, str]:
-    """The facts of any run with this version of juggler, in the order of reading."""
+    """Where and what was measured: the processor, the interpreter, juggler's `version`."""
     commit = _commit()
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     return {
@@ -83,20 +83,15 @@ def machine(version: str) -> dict[str, str]:
     }
 
 
-def rounds(count: int, share: float) -> str:
-    """How often everything was measured, and whether that is enough."""
-    text = f"{count}, interleaved, order rotating; medians over the rounds"
-    few = count < _PUBLISHABLE or share < 1
-    return text + ("; TOO FEW OR TOO SMALL TO PUBLISH" if few else "")
-
-
 def header(contenders: Sequence[Contender], effort: Effort, loop: float) -> dict[str, str]:
     """The facts that a reader needs to judge the numbers, in the order of reading."""
     versions = {contender.name: contender.version for contender in contenders}
     facts = machine(versions.pop("juggler"))
     # A version of its own only where a distribution of its own was measured.
     facts |= {name: known for name, known in versions.items() if known != "this interpreter's"}
-    facts["rounds"] = rounds(effort.rounds, effort.share)
+    facts["rounds"] = f"{effort.rounds}, interleaved, order rotating; medians over the rounds"
+    if effort.rounds < _PUBLISHABLE or effort.share < 1:
+        facts["rounds"] += "; TOO FEW OR TOO SMALL TO PUBLISH"
     facts["loop"] = f"{loop * 1e9:.2f} ns a statement, included in every time"
     facts["settings"] = (
         f"cyclic gc off while a turn runs; switch interval {sys.getswitchinterval() * 1e3:g} ms"
