@@ -276,3 +276,46 @@ def test_processes_that_compute_all_the_time_stay(clock: Clock) -> None:
     assert judged(flow.Judge(COMPUTES.seconds), clock, choice, 50, busy=0.9) is None
     judge = flow.Judge(COMPUTES.seconds)
     assert judged(judge, clock, choice, 50, busy=0.3).model == "threads"
+
+
+def wait_and_compute(_: object) -> int:
+    time.sleep(0.02)
+    return spin(0.02)
+
+
+def test_a_call_that_waits_first_and_computes_then_is_found_out() -> None:
+    results = juggler.map(wait_and_compute, range(400))
+    for _ in results:
+        if results.choice is not None and results.choice.history:
+            break
+    assert results.choice is not None
+    assert results.choice.history == ["calls compute after all"]
+    results.close()
+
+
+def test_what_leaves_traces_never_goes_to_processes_not_even_to_compare() -> None:
+    seen = []
+
+    def call(_: object) -> None:
+        wait_and_compute(None)
+        seen.append(1)
+
+    results = juggler.map(call, range(60))
+    assert len(list(results)) == len(seen) == 60
+    assert results.choice is not None and results.choice.model == "threads"
+
+
+def test_a_call_that_goes_on_counts_in_the_limit() -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def call(_: object) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.1)
+        with lock:
+            now -= 1
+
+    assert len(list(juggler.map(call, range(20), limit=3))) == 20
+    assert most == 3

@@ -90,11 +90,12 @@ def test_serial_reads_where_it_iterates() -> None:
 
 
 def test_leaving_does_not_wait_for_an_input_that_blocks() -> None:
-    gate, ended = threading.Event(), threading.Event()
+    waits, gate, ended = threading.Event(), threading.Event(), threading.Event()
 
     def blocking() -> Iterator[int]:
         try:
             yield 1
+            waits.set()
             gate.wait(60)
             yield 2
         finally:
@@ -102,6 +103,7 @@ def test_leaving_does_not_wait_for_an_input_that_blocks() -> None:
 
     with juggler.map(double, blocking(), on="threads") as results:
         assert next(results) == 2
+        assert waits.wait(60)
     assert not ended.is_set()
     gate.set()
     assert ended.wait(60)

@@ -317,7 +317,7 @@ def test_bad_use() -> None:
     with pytest.raises(ValueError, match="grace must be a number of seconds"):
         juggler.shutdown(-1)
     with juggler.shutdown() as stop:
-        with pytest.raises(TypeError, match="an executor, a task, a server or a function"):
+        with pytest.raises(TypeError, match="an executor, a pool, a task, a server or a function"):
             stop.add(7)
         with pytest.raises(RuntimeError, match="entered once"), stop:
             pass

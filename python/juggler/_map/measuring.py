@@ -59,6 +59,31 @@ class _Reading(NamedTuple):
         )
 
 
+class Evidence:
+    """Whether calls can be made in another process, as the first of them show."""
+
+    def __init__(self, function: Any) -> None:
+        self.results: list[Any] = []
+        self._function = function
+        self._traces = Traces(function)
+        self._items: list[Any] = []
+
+    def add(self, items: list[Any], star: bool) -> None:
+        """These items are sent to calls."""
+        self._traces.add([one for item in items for one in item] if star else items)
+        self._items += items[: _SAMPLES - len(self._items)]
+
+    def weigh(self, facts: Facts, samples: int = _SAMPLES) -> Facts:
+        """The facts, with what it costs to send items to processes, or why that can't be."""
+        obstacle = writes_globals(self._function) or self._traces.changed()
+        if obstacle is not None:
+            return replace(facts, obstacle=obstacle)
+        answer = cost(self._function, self._items[:samples], self.results[:samples])
+        if isinstance(answer, str):
+            return replace(facts, obstacle=answer)
+        return replace(facts, pickle=answer)
+
+
 class Measuring:
     """What is seen of the first calls of a function, one after the other.
 
@@ -72,10 +97,7 @@ class Measuring:
         self.began = perf_counter()
         self._reading = reading
         self._spent = self._ours()
-        self._function = function
-        self._traces = Traces(function)
-        self._items: list[Any] = []
-        self._results: list[Any] = []
+        self.evidence = Evidence(function)
         # After the first call, which may be unlike the others, and after the last that ended.
         self._first = _Reading()
         self._last = _Reading()
@@ -84,8 +106,7 @@ class Measuring:
 
     def send(self, items: list[Any], star: bool) -> None:
         """Some items are sent."""
-        self._traces.add([one for item in items for one in item] if star else items)
-        self._items += items[: _SAMPLES - len(self._items)]
+        self.evidence.add(items, star)
 
     def came(self, results: list[Any], took: int) -> None:
         """Their results came; the calls took so many nanoseconds."""
@@ -95,7 +116,7 @@ class Measuring:
             self._last = _Reading(*self.probe.read())
             if self._first.wall == 0 and len(results) == 1:
                 self._first = self._last
-            self._results += results[: _SAMPLES - len(self._results)]
+            self.evidence.results += results[: _SAMPLES - len(self.evidence.results)]
 
     @property
     def together(self) -> int:
@@ -121,11 +142,12 @@ class Measuring:
             return calls > 0 or seen >= ENOUGH
         if calls >= FEW and seen < SHORT * calls:
             return True
-        if seen < ENOUGH or calls == 0:
+        if seen < ENOUGH:
             return False
-        if calls >= 3 or seen >= SURE:
+        if calls >= 3 or (calls and seen >= SURE):
             return True
-        facts = self._facts()  # threads cost nothing if one call misled
+        # It waits, perhaps still: threads cost nothing, even if that misleads.
+        facts = self._facts()
         return facts.running < WAITS and (facts.gil or 0.0) < WAITS
 
     def facts(self, pickled: bool) -> Facts:
@@ -135,18 +157,8 @@ class Measuring:
             pickled: whether to find out what it costs to send items to processes, and whether
                 that can be.
         """
-        facts = self._facts()
-        pickle: float | None = None
-        obstacle: str | None = None
-        if pickled:
-            obstacle = writes_globals(self._function) or self._traces.changed()
-            if obstacle is None:
-                answer = cost(self._function, self._items, self._results)
-                if isinstance(answer, str):
-                    obstacle = answer
-                else:
-                    pickle = answer
-        return replace(facts, pickle=pickle, obstacle=obstacle, measuring=self.seconds)
+        facts = replace(self._facts(), measuring=self.seconds)
+        return self.evidence.weigh(facts) if pickled else facts
 
     def _ours(self) -> int:
         """Nanoseconds that were computed for the map: this thread looks now and then."""

@@ -326,6 +326,7 @@ class LoopThread:
     def __init__(self, name: str = "juggler-map-loop") -> None:
         self._running = threading.Event()
         self._calls: set[asyncio.Task[Any]] = set()
+        self._at_once = False
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
         self._running.wait()
@@ -341,6 +342,9 @@ class LoopThread:
         self._running.set()
         await self._end.wait()
         while self._calls:
+            if self._at_once:
+                for task in self._calls:
+                    task.cancel()
             await asyncio.wait(self._calls)
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -369,9 +373,9 @@ class LoopThread:
 
     def _close(self, at_once: bool) -> None:
         self._end.set()
-        if at_once:
-            for task in self._calls:
-                task.cancel()
+        self._at_once |= at_once
+        for task in self._calls if at_once else ():
+            task.cancel()
 
 
 def submit(pool: futures.ThreadPoolExecutor, function: Callable[..., Any], *args: Any) -> Any:

@@ -90,7 +90,7 @@ class Reader(Source):
     """What somebody else reads, as far as it was asked for.
 
     Args:
-        ahead: how many items to have here at least, beyond what was pulled.
+        ahead: how many items to have here, beyond what was pulled; 0 is what is asked for.
         note: added to an error that it raises.
     """
 
@@ -107,8 +107,8 @@ class Reader(Source):
         self._hungry = False
 
     def pull(self, most: int) -> list[Any]:
-        """The next items, up to so many, that are here; so many more are read."""
-        self._asked = max(self._asked, self.pulled + max(most, self._ahead))
+        """The next items, up to so many, that are here; more are read meanwhile."""
+        self._asked = max(self._asked, self.pulled + (self._ahead or most))
         if self._read < self._asked and not self._ending:
             self._go_on()
         items = self._take(most)
@@ -179,7 +179,7 @@ class ThreadReader(Reader):
         items: the input.
         name: of the thread.
         note: added to an error that it raises.
-        ahead: how many items to have here at least, beyond what was pulled.
+        ahead: how many items to have here, beyond what was pulled; 0 is what is asked for.
     """
 
     def __init__(self, items: Iterable[Any], name: str, note: str, ahead: int = 0) -> None:
@@ -258,7 +258,7 @@ class AsyncReader(Reader):
         items: the input.
         start: takes a coroutine to start in the loop, and returns what can cancel it.
         note: added to an error that it raises.
-        ahead: how many items to have here at least, beyond what was pulled.
+        ahead: how many items to have here, beyond what was pulled; 0 is what is asked for.
     """
 
     def __init__(
