@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -132,7 +133,7 @@ def test_what_travels_has_a_cost_and_what_does_not_a_reason() -> None:
 
 def measured(function: Any, items: list[Any]) -> Facts:
     """The facts of some calls in this thread."""
-    measuring = Measuring(function)
+    measuring = Measuring(function, None)
     measuring.send(items, star=False)
     for item in items:
         began = time.perf_counter_ns()
@@ -319,3 +320,19 @@ def test_a_call_that_goes_on_counts_in_the_limit() -> None:
 
     assert len(list(juggler.map(call, range(20), limit=3))) == 20
     assert most == 3
+
+
+@pytest.mark.parametrize("on", ["input", "user"])
+def test_short_calls_are_not_judged_by_who_feeds_them_or_takes_their_results(on: str) -> None:
+    def numbers() -> Iterator[int]:
+        for number in range(400):
+            if on == "input":
+                time.sleep(0.002)
+            yield number
+
+    results = juggler.map(abs, numbers())
+    for _ in results:
+        if on == "user":
+            time.sleep(0.002)
+    assert results.choice is not None
+    assert (results.choice.model, results.choice.history) == ("serial", [])

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from functools import partial
 from queue import Empty, SimpleQueue
-from time import perf_counter, process_time
+from time import perf_counter, process_time, thread_time_ns
 from typing import TYPE_CHECKING, Any
 
 from juggler import _works as works
@@ -206,8 +206,11 @@ class Flow:
             elif not self._parts and self._source.ended:
                 return
             else:
-                if self._judge is not None and self._judge.waits():
-                    self._reconsider()
+                if self._judge is not None:
+                    if self._running < self._width and not self._source.ended:
+                        self._judge.pause()  # it is the input that takes its time
+                    elif self._judge.waits():
+                        self._reconsider()
                 yield WAIT
 
     def _serially(self) -> Iterator[Any]:
@@ -233,7 +236,8 @@ class Flow:
                 self._adapt(len(items), took)
                 if self._judge is not None:
                     self._judge.completed += len(items)
-                    if self._judge.waits():
+                    self._judge.spent += took
+                    if self._judge.waits(serial=True):
                         self._reconsider()
                 yield from self._hand_out(part)
                 if self.choice is not None and self.choice.model != "serial":
@@ -515,7 +519,7 @@ class Flow:
 
     def _measure(self) -> Iterator[Any]:
         """Make the first calls one after the other, until it is known what they are like."""
-        measured = measuring.Measuring(self.call.function, self._source.processor_time)
+        measured = measuring.Measuring(self.call.function, self._ours)
         limit = self.options.limit or models.THREADS
         pool = self._resources.threads(limit)
         self._model = models.Watched(self.call, pool, measured.probe)
@@ -550,6 +554,10 @@ class Flow:
                 self._evidence = measured.evidence
         self._use(choice)
         self._memory.keep(self.call.function, choice, limit)
+
+    def _ours(self) -> int:
+        """Nanoseconds that were computed for the map: this thread looks now and then."""
+        return thread_time_ns() + self._source.processor_time()
 
     def _reconsider(self) -> None:
         """Try something else if what was chosen does not keep its promise."""
@@ -608,13 +616,23 @@ class Judge:
         self.settled = False
         self._tried: list[tuple[str, float]] = []
         self._began: float | None = None
+        self._serial = False
         self._computed = 0.0
         self._counted = 0
         self._first: tuple[float, int] | None = None
 
-    def waits(self) -> bool:
-        """Whether it is time for a verdict; asked when nothing is ready."""
-        now = perf_counter()
+    def pause(self) -> None:
+        """Nothing is to be learned from this time."""
+        self._began, self._counted = None, self.completed
+
+    def waits(self, serial: bool = False) -> bool:
+        """Whether it is time for a verdict; asked when nothing is ready.
+
+        Args:
+            serial: whether calls are made where it is asked: then only their own time counts, and
+                not that of whoever takes the results.
+        """
+        now, self._serial = perf_counter(), serial
         if self._began is None:
             if self.completed > self._counted:  # what starts slowly is not judged before
                 self._began, self._counted = now, self.completed
@@ -622,7 +640,11 @@ class Judge:
                 self.spent = 0
                 self._first = self._first or (now, self.completed)
             return False
-        return not self.settled and now - self._began > 0.25 and self.completed > self._counted + 8
+        return not self.settled and self._elapsed() > 0.25 and self.completed > self._counted + 8
+
+    def _elapsed(self) -> float:
+        assert self._began is not None
+        return self.spent / 1e9 if self._serial else perf_counter() - self._began
 
     @property
     def compared(self) -> bool:
@@ -630,22 +652,22 @@ class Judge:
         return len(self._tried) == 2
 
     def _rate(self) -> float:
-        assert self._began is not None
-        return (self.completed - self._counted) / (perf_counter() - self._began)
+        return (self.completed - self._counted) / self._elapsed()
 
     def verdict(self, choice: Choice, cores: int, limit: int) -> Choice | None:
         """What to run on instead, if anything."""
         rate = self._rate()
         facts = choice.facts
-        assert self._began is not None and facts is not None
-        busy = self.spent / 1e9 / (perf_counter() - self._began) / choice.workers
+        assert facts is not None
+        elapsed = self._elapsed()
+        busy = self.spent / 1e9 / elapsed / choice.workers
         achieved = rate * self.seconds
         computed = process_time() - self._computed
         # What was seen waiting may compute later on.
         misled = (
             choice.model == "threads"
             and facts.running < measuring.WAITS
-            and computed > _SATURATED * (perf_counter() - self._began)
+            and computed > _SATURATED * elapsed
             and computed / (self.completed - self._counted) > _COMPUTING
         )
         promised = choice.predicted.get(choice.model, 1.0)
@@ -694,7 +716,7 @@ class Judge:
 
     def overall(self, choice: Choice) -> float | None:
         """The factor achieved from the first result to the last."""
-        if self._first is None or self.completed - self._first[1] < 8:
+        if self._first is None or self._serial or self.completed - self._first[1] < 8:
             return choice.achieved
         began, counted = self._first
         return (self.completed - counted) / (perf_counter() - began) * self.seconds

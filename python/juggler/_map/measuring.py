@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from time import perf_counter, thread_time_ns
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from juggler._juggler import Probe
@@ -89,14 +89,15 @@ class Measuring:
 
     Args:
         function: the function.
-        reading: nanoseconds that a thread has computed to read the input.
+        ours: nanoseconds of processor time that are not the calls'; None if nobody knows, so that
+            it can't be told whether calls have threads of their own.
     """
 
-    def __init__(self, function: Any, reading: Callable[[], int] = int) -> None:
+    def __init__(self, function: Any, ours: Callable[[], int] | None) -> None:
         self.probe = Probe()
         self.began = perf_counter()
-        self._reading = reading
-        self._spent = self._ours()
+        self._ours = ours
+        self._spent = ours() if ours else 0
         self.evidence = Evidence(function)
         # After the first call, which may be unlike the others, and after the last that ended.
         self._first = _Reading()
@@ -160,10 +161,6 @@ class Measuring:
         facts = replace(self._facts(), measuring=self.seconds)
         return self.evidence.weigh(facts) if pickled else facts
 
-    def _ours(self) -> int:
-        """Nanoseconds that were computed for the map: this thread looks now and then."""
-        return thread_time_ns() + self._reading()
-
     def _facts(self) -> Facts:
         seen = _Reading(*self.probe.read())
         last, calls = self._last, self._calls
@@ -175,7 +172,7 @@ class Measuring:
         if nanoseconds < 100_000:
             # Whatever came in between is much to such a call.
             nanoseconds = min(nanoseconds, self._shortest)
-        process = seen.process - (self._ours() - self._spent)
+        process = seen.process - (self._ours() - self._spent) if self._ours else 0
         gil: float | None = None
         if not _has_gil():
             gil = 0.0
