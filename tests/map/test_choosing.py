@@ -325,7 +325,7 @@ def test_a_call_that_goes_on_counts_in_the_limit() -> None:
 @pytest.mark.parametrize("on", ["input", "user"])
 def test_short_calls_are_not_judged_by_who_feeds_them_or_takes_their_results(on: str) -> None:
     def numbers() -> Iterator[int]:
-        for number in range(400):
+        for number in range(200):
             if on == "input":
                 time.sleep(0.002)
             yield number

@@ -102,7 +102,7 @@ def _print_table(found: "list[tuple[Subject, Advice | None]]") -> None:
     for title in ("handed to", "it", "should run on"):
         table.add_column(title)
     table.add_column("gain", no_wrap=True)
-    table.add_column("what stands in the way", min_width=20)
+    table.add_column("what stands in the way")
     for subject, advice in found:
         row = [subject.name, f"{subject.handed_to}, {subject.calls} times"]
         if advice is None:
