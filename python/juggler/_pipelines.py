@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, 
 
 from juggler._map import CallOptions, Pool, Results, map
 from juggler._map.flow import Inbox
-from juggler._map.options import On, check_count, check_function
 from juggler._map.models import LoopThread
+from juggler._map.options import On, check_count, check_function
 from juggler._map.source import AsyncReader, Source, ThreadReader, is_swift
 from juggler._progress import Progress, open_display
 from juggler._works import dismiss, enroll
@@ -200,10 +200,9 @@ def pipeline(source: Iterable[T] | AsyncIterable[T]) -> Pipeline[T]:
     stages: what has not begun never does.
 
     Blocking: building one blocks nothing. A source that may block is iterated in a thread of the
-    pipeline, which nobody can take out of a ``next`` that blocks; an asynchronous one in a loop in a
-    thread.
-    Fork: a child has none of the threads: begin a pipeline in the process that uses it. The
-    standard library has no counterpart.
+    pipeline, which nobody can take out of a ``next`` that blocks; an asynchronous one in a loop in
+    a thread. Fork: a child has none of the threads: begin a pipeline in the process that uses it.
+    The standard library has no counterpart.
 
     Args:
         source: an iterable or an asynchronous one.

@@ -223,8 +223,9 @@ class Clock:
     """Time for the judge."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
+        self.now = self.computed = 0.0
         monkeypatch.setattr(flow, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(flow, "process_time", lambda: self.computed)
 
 
 @pytest.fixture
@@ -232,11 +233,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def judged(judge: flow.Judge, clock: Clock, choice: Any, rate: float, busy: float = 0.0) -> Any:
+def judged(
+    judge: flow.Judge,
+    clock: Clock,
+    choice: Any,
+    rate: float,
+    busy: float = 0.0,
+    computed: float = 0.0,
+) -> Any:
     """The verdict after a second at this rate."""
     judge.completed += 1
     assert not judge.waits()
     clock.now += 1.0
+    clock.computed += computed
     judge.completed += int(rate)
     judge.spent = int(busy * choice.workers * 1e9)
     assert judge.waits()
@@ -284,14 +293,17 @@ def wait_and_compute(_: object) -> int:
     return spin(0.02)
 
 
-def test_a_call_that_waits_first_and_computes_then_is_found_out() -> None:
-    results = juggler.map(wait_and_compute, range(400))
-    for _ in results:
-        if results.choice is not None and results.choice.history:
-            break
-    assert results.choice is not None
-    assert results.choice.history == ["calls compute after all"]
-    results.close()
+def test_calls_that_wait_first_and_compute_then_are_found_out(clock: Clock) -> None:
+    choice = choose(WAITS, CORES, LIMIT)
+    judge = flow.Judge(WAITS.seconds)
+    assert judged(judge, clock, choice, 50, computed=0.95).model == "processes"
+    assert judge.reason == "calls compute after all"
+    # As much, but in so many calls that a process for each would not be worth it.
+    judge = flow.Judge(WAITS.seconds)
+    assert judged(judge, clock, choice, 3000, computed=0.95) is None
+    # Not much.
+    judge = flow.Judge(WAITS.seconds)
+    assert judged(judge, clock, choice, 2000, computed=0.5) is None
 
 
 def test_what_leaves_traces_never_goes_to_processes_not_even_to_compare() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from threading import get_native_id
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -59,6 +60,35 @@ class _Reading(NamedTuple):
         )
 
 
+class Watch:
+    """A probe, and whose calls it watches."""
+
+    def __init__(self) -> None:
+        self._probe = Probe()
+        self._thread = 0
+
+    def begin(self) -> None:
+        """This thread begins with what is to be watched."""
+        self._thread = get_native_id()
+        self._probe.begin()
+
+    def end(self) -> None:
+        """It has ended that."""
+        self._probe.end()
+
+    def read(self) -> _Reading:
+        """What was seen so far, also of a call that goes on."""
+        return _Reading(*self._probe.read())
+
+    def is_blocked(self) -> bool:
+        """Whether its thread waits now, and not for a processor: that shows only afterwards."""
+        try:
+            with open(f"/proc/self/task/{self._thread}/stat", "rb") as stat:
+                return stat.read().rpartition(b")")[2].split()[0] != b"R"
+        except OSError:
+            return True
+
+
 class Evidence:
     """Whether calls can be made in another process, as the first of them show."""
 
@@ -94,7 +124,7 @@ class Measuring:
     """
 
     def __init__(self, function: Any, ours: Callable[[], int] | None) -> None:
-        self.probe = Probe()
+        self.probe = Watch()
         self.began = perf_counter()
         self._ours = ours
         self._spent = ours() if ours else 0
@@ -114,7 +144,7 @@ class Measuring:
         if results:
             self._shortest = min(self._shortest, took / len(results))
             self._calls += len(results)
-            self._last = _Reading(*self.probe.read())
+            self._last = self.probe.read()
             if self._first.wall == 0 and len(results) == 1:
                 self._first = self._last
             self.evidence.results += results[: _SAMPLES - len(self.evidence.results)]
@@ -138,7 +168,7 @@ class Measuring:
 
     def enough(self) -> bool:
         """Whether a choice can be made."""
-        seen, calls = _Reading(*self.probe.read()).wall / 1e9, self._calls
+        seen, calls = self.probe.read().wall / 1e9, self._calls
         if self.seconds >= PATIENCE:
             return calls > 0 or seen >= ENOUGH
         if calls >= FEW and seen < SHORT * calls:
@@ -149,7 +179,8 @@ class Measuring:
             return True
         # It waits, perhaps still: threads cost nothing, even if that misleads.
         facts = self._facts()
-        return facts.running < WAITS and (facts.gil or 0.0) < WAITS
+        waits = facts.running < WAITS and (facts.gil or 0.0) < WAITS
+        return waits and self.probe.is_blocked()
 
     def facts(self, pickled: bool) -> Facts:
         """What was seen.
@@ -162,7 +193,7 @@ class Measuring:
         return self.evidence.weigh(facts) if pickled else facts
 
     def _facts(self) -> Facts:
-        seen = _Reading(*self.probe.read())
+        seen = self.probe.read()
         last, calls = self._last, self._calls
         if calls >= 3 and self._first.wall:
             seen, last = seen.since(self._first), last.since(self._first)

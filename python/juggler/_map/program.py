@@ -51,7 +51,7 @@ class Subject:
         """Whether more calls should be measured."""
         measuring = self._measuring
         return self._measured < _CALLS and (
-            measuring is None or measuring.probe.read()[0] < _SECONDS * 1e9
+            measuring is None or measuring.probe.read().wall < _SECONDS * 1e9
         )
 
     def call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

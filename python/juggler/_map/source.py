@@ -25,7 +25,7 @@ _SWIFT = frozenset(
 )
 """What gives its next item at once: no code of a program runs, and nothing is waited for."""
 _BRIEF = 0.1
-"""Seconds that an input has to come back, when it is closed, before it counts as one that blocks."""
+"""Seconds that an input has to come back in when it is closed, or else it counts as blocking."""
 _END = object()
 
 
@@ -186,7 +186,9 @@ class ThreadReader(Reader):
         super().__init__(ahead, note)
         self._input = items
         # Those are the iterators that are both, and any thread may close them.
-        self._close_input = getattr(items, "close", None) if isinstance(items, AsyncIterable) else None
+        self._close_input = (
+            getattr(items, "close", None) if isinstance(items, AsyncIterable) else None
+        )
         self._wanted = Event()
         # Whether it is not in the middle of a `next`, which may block for ever.
         self._free = Event()
