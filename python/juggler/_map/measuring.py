@@ -192,8 +192,12 @@ class Measuring:
         facts = replace(self._facts(), measuring=self.seconds)
         return self.evidence.weigh(facts) if pickled else facts
 
+    def _seen(self) -> _Reading:
+        """What was seen; without the call that goes on, if that may wait for a processor."""
+        return self._last if self._calls and not self.probe.is_blocked() else self.probe.read()
+
     def _facts(self) -> Facts:
-        seen = self.probe.read()
+        seen = self._seen()
         last, calls = self._last, self._calls
         if calls >= 3 and self._first.wall:
             seen, last = seen.since(self._first), last.since(self._first)
