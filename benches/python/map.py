@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import juggler
+from harness.machine import machine
 from juggler import futures
 
 FIXED = ("serial", "threads", "processes")
@@ -107,6 +108,10 @@ def main() -> int:
     options = parser.parse_args()
     rounds = 2 if options.quick else options.rounds
     rows = []
+    print("| | |\n|---|---|")
+    for fact in machine(juggler.__version__).items():
+        print(f"| {' | '.join(fact)} |")
+    print(f"| rounds | {rounds}, interleaved, order rotating; medians over the rounds |\n")
     print(f"| kind of work | {' | '.join(NAMES)} | best fixed | auto / best |")
     print("|---|---:|---:|---:|---:|---|---:|", flush=True)
     for kind in kinds(0.25 if options.quick else 1.0):
@@ -117,8 +122,10 @@ def main() -> int:
                 for reason in rows[-1]["chosen"]:
                     print(f"    {reason}", flush=True)
     costs = {} if options.match else overhead(rounds)
+    if costs:
+        print("\n| a call that does nothing | an item |\n|---|---:|")
     for name, seconds in costs.items():
-        print(f"{name}: {seconds * 1e9:.0f} ns an item")
+        print(f"| {name} | {seconds * 1e9:.0f} ns |")
     if options.json:
         options.json.write_text(json.dumps({"rows": rows, "overhead": costs}, indent=1))
     return 1 if any(row["ratio"] > 1.15 for row in rows) else 0

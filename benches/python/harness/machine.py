@@ -67,12 +67,11 @@ def _commit() -> str:
         return ""
 
 
-def header(contenders: Sequence[Contender], effort: Effort, loop: float) -> dict[str, str]:
-    """The facts that a reader needs to judge the numbers, in the order of reading."""
-    versions = {contender.name: contender.version for contender in contenders}
+def machine(version: str) -> dict[str, str]:
+    """Where and what was measured: the processor, the interpreter, juggler's `version`."""
     commit = _commit()
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
-    facts = {
+    return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": _cpu(),
         "cores": f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}",
@@ -80,8 +79,14 @@ def header(contenders: Sequence[Contender], effort: Effort, loop: float) -> dict
         "load before": f"{load} (1, 5, 15 minutes)",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "build": _build(),
-        "juggler": versions.pop("juggler") + (f", commit {commit}" if commit else ""),
+        "juggler": version + (f", commit {commit}" if commit else ""),
     }
+
+
+def header(contenders: Sequence[Contender], effort: Effort, loop: float) -> dict[str, str]:
+    """The facts that a reader needs to judge the numbers, in the order of reading."""
+    versions = {contender.name: contender.version for contender in contenders}
+    facts = machine(versions.pop("juggler"))
     # A version of its own only where a distribution of its own was measured.
     facts |= {name: known for name, known in versions.items() if known != "this interpreter's"}
     facts["rounds"] = f"{effort.rounds}, interleaved, order rotating; medians over the rounds"

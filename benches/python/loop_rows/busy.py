@@ -28,7 +28,10 @@ while time.monotonic() < end:
     peer.sendall(message)
     left = len(message)
     while left:
-        left -= len(peer.recv(left))
+        received = len(peer.recv(left))
+        if not received:
+            sys.exit("the server hung up")
+        left -= received
     requests += 1
 print(requests)
 """
