@@ -12,7 +12,7 @@ use crate::aio::transport::stream::as_stream;
 use crate::aio::transport::telling::{Limits, Tells, Told, get_protocol, set_protocol};
 use crate::gc::Ready;
 use crate::obj::Obj;
-use crate::raw::{self, Args, Raised, RawResult, This, methods};
+use crate::raw::{self, Raised, RawResult, This, methods};
 use juggler_loop::buffer::WriteBuffer;
 use pyo3::exceptions::PyException;
 use pyo3::ffi;

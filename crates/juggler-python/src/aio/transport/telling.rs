@@ -7,6 +7,7 @@ use crate::aio::event_loop::{self, Loop};
 use crate::aio::future::none;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This};
+use pyo3::PyClass;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
