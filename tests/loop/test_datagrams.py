@@ -64,7 +64,7 @@ def test_there_and_back(any_loop: Loop, host: str) -> None:
             data, sender = await theirs.next()
             two.sendto(data, sender)
             assert await ours.next() == (b"again", there)
-            two.sendto(data, tuple(list(sender)))
+            two.sendto(data, (*sender,))
             assert await ours.next() == (b"again", there)
         # An address that has to be looked up.
         if host == "127.0.0.1":

@@ -196,7 +196,8 @@ impl SocketCall {
 
     /// Whether trying would be in vain.
     fn is_in_vain(&self, py: Python<'_>) -> Result<bool, Raised> {
-        let is_drained = |watch| watch_of(py, watch).waiting.with(py, |waiting| std::mem::take(&mut waiting.is_drained));
+        let is_drained =
+            |watch| watch_of(py, watch).waiting.with(py, |waiting| std::mem::take(&mut waiting.is_drained));
         Ok(match &self.what {
             What::Receive(most) => *most > 0 && self.watch.as_ref().is_some_and(is_drained),
             What::ReceiveInto(object) => {

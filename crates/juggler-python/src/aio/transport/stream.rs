@@ -70,13 +70,8 @@ pub(super) struct State {
 impl State {
     /// Takes out what refers to Python objects.
     fn clear(&mut self) -> impl Sized + use<> {
-        let objects = [
-            self.socket.take(),
-            self.server.take(),
-            self.waiter.take(),
-            self.empty_waiter.take(),
-            self.error.take(),
-        ];
+        let objects =
+            [self.socket.take(), self.server.take(), self.waiter.take(), self.empty_waiter.take(), self.error.take()];
         (self.told.take(), objects, self.buffer.clear())
     }
 }

@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use super::chunk::{Chunk, chunks_of};
-use super::stream::{State, Stream, assume};
 use super::os_error;
+use super::stream::{State, Stream, assume};
 use crate::aio::stdlib::Import;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -125,8 +125,9 @@ impl This<'_, '_, Stream> {
     /// Calls the protocol's `pause_writing` if there is too much in the buffer.
     #[inline]
     pub(super) fn pause_protocol(self) -> Result<(), Raised> {
-        let pause =
-            self.with(|state| state.buffer.len() > state.limits.high && !std::mem::replace(&mut state.protocol_paused, true));
+        let pause = self.with(|state| {
+            state.buffer.len() > state.limits.high && !std::mem::replace(&mut state.protocol_paused, true)
+        });
         if !pause {
             return Ok(());
         }
@@ -136,7 +137,8 @@ impl This<'_, '_, Stream> {
 
     /// Calls the protocol's `resume_writing` if it was paused, and the buffer is empty enough.
     fn resume_protocol(self) -> Result<(), Raised> {
-        let resume = self.with(|state| state.buffer.len() <= state.limits.low && std::mem::take(&mut state.protocol_paused));
+        let resume =
+            self.with(|state| state.buffer.len() <= state.limits.low && std::mem::take(&mut state.protocol_paused));
         if !resume {
             return Ok(());
         }
