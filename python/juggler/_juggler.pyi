@@ -61,6 +61,7 @@ __all__ = [
     "Condition",
     "ConditionStatistics",
     "Connection",
+    "DatagramSocket",
     "DeadlockError",
     "Event",
     "EventStatistics",
@@ -1034,6 +1035,12 @@ class Acceptor:
         /,
     ) -> Self: ...
     def _start(self) -> None: ...
+
+@final
+class DatagramSocket:
+    def __new__(cls, socket: Any, is_ipv6: bool, is_connected: bool, /) -> Self: ...
+    def receive(self) -> tuple[bytes, tuple[Any, ...]] | None: ...
+    def send(self, data: bytes, address: Any, /) -> bool: ...
 
 @disjoint_base
 class StreamReader:
