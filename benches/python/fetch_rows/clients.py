@@ -44,16 +44,8 @@ def _program(name: str, command: Callable[[str], Command]) -> Contender:
 
 def _juggler(addresses: Path, folder: Path) -> list[str]:
     limits = [f"--limit={CONNECTIONS}", f"--per-host={CONNECTIONS}"]
-    return [
-        sys.executable,
-        "-m",
-        "juggler",
-        "fetch",
-        "-q",
-        *limits,
-        f"-i{addresses}",
-        f"-o{folder}",
-    ]
+    command = str(Path(sys.executable).with_name("juggler"))
+    return [command, "fetch", "-q", *limits, f"-i{addresses}", f"-o{folder}"]
 
 
 def _wget2(path: str) -> Command:
