@@ -63,6 +63,8 @@ class _Echo(asyncio.Protocol):
         self.lost = lost
 
     def connection_made(self, transport: Any) -> None:
+        peer = transport.get_extra_info("socket")
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.write = transport.write
 
     def data_received(self, data: bytes) -> None:
@@ -72,27 +74,21 @@ class _Echo(asyncio.Protocol):
         self.lost.set_result(None)
 
 
-async def _serve(peer: socket.socket) -> None:
+async def _serve(listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     lost = loop.create_future()
-    await loop.connect_accepted_socket(lambda: _Echo(lost), peer)
+    server = await loop.create_server(lambda: _Echo(lost), sock=listener)
     await lost
-
-
-def _connection() -> tuple[socket.socket, socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        ours = socket.create_connection(listener.getsockname())
-        theirs, _ = listener.accept()
-    for end in (ours, theirs):
-        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return ours, theirs
+    server.close()
 
 
 def _prepare(contender: Contender, effort: Effort) -> Callable[[], Sequence[Sequence[float]]]:
     seconds = max(0.2, effort.share)
 
     def turn() -> list[list[float]]:
-        ours, theirs = _connection()
+        listener = socket.create_server(("127.0.0.1", 0))
+        theirs = socket.create_connection(listener.getsockname())
+        theirs.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         command = [sys.executable, "-I", "-S", "-c", _CLIENT, str(theirs.fileno()), str(seconds)]
         loop, computing = contender.make("new_event_loop"), _Computing()
         computing.start()
@@ -105,9 +101,9 @@ def _prepare(contender: Contender, effort: Effort) -> Callable[[], Sequence[Sequ
                 stderr=subprocess.DEVNULL,
             )
             theirs.close()
-            # Ours is closed first: a client whose server has failed ends by that.
-            with client, ours:
-                beside = computing.per_unit(lambda: loop.run_until_complete(_serve(ours)))
+            # The listener is closed first: a client whose server has failed ends by that.
+            with client, listener:
+                beside = computing.per_unit(lambda: loop.run_until_complete(_serve(listener)))
                 assert client.stdout is not None
                 requests = int(client.stdout.read())
         finally:
