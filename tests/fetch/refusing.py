@@ -1,4 +1,4 @@
-"""A system that lacks something: what file systems refuse, a seccomp filter refuses on any of them."""
+"""A system that lacks something: what file systems refuse, a seccomp filter refuses anywhere."""
 
 from __future__ import annotations
 
@@ -52,11 +52,14 @@ _RULES = {
     "fallocate": _Rule("fallocate", 0, errno.EOPNOTSUPP),
     "renameat2": _Rule("renameat2", 0, errno.ENOSYS),
 }
-REFUSABLE = list(_RULES)
+LACKING = list(_RULES)
+"""What file systems may lack."""
+
+_RULES["room"] = _Rule("fallocate", 0, errno.ENOSPC)
 
 
 def refusing(*names: str) -> Callable[[], None]:
-    """What `subprocess` is to do before a program that is to be refused so much (`REFUSABLE`)."""
+    """What `subprocess` does before a program that is refused what is `LACKING`, or room."""
     rules = [_RULES[name] for name in names]
     program = [step for rule in rules for step in rule.program()] + [(_RETURN, 0, 0, _ALLOW)]
     steps = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))

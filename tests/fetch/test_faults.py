@@ -156,7 +156,8 @@ def test_everything_goes_wrong_in_turn(
     def page(request: Request) -> None:
         """Fail in some way, up to a point; a little further each time."""
         if request.count == 12:
-            return request.serve(BODY)
+            request.serve(BODY)
+            return
         first = request.first_byte or 0
         until = min(first + chance.randrange(1, 20_000), len(BODY) - 1)
         match chance.choice(["busy", "unavailable", "cut", "reset", "stalls", "drops"]):

@@ -179,9 +179,7 @@ def test_no_segments_without_a_place_or_without_ranges(
     assert len(server.asked("/x")) == 1
 
 
-@pytest.mark.parametrize(
-    "page", [changes, changes_and_ignores_if_range, shrinks, sends_too_much]
-)
+@pytest.mark.parametrize("page", [changes, changes_and_ignores_if_range, shrinks, sends_too_much])
 def test_a_file_that_changes_before_a_segment_starts_over_over_one_connection(
     server: Server, folder: Path, command: Command, page: Callable[[Request], None]
 ) -> None:

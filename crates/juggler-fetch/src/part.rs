@@ -300,7 +300,11 @@ impl Part {
             return Ok(());
         }
         let missing = whole - self.length();
-        let free = sys::fstatvfs(file).map_or(u64::MAX, |room| room.f_bavail.saturating_mul(room.f_frsize));
+        let free = match sys::fstatvfs(file) {
+            // Without blocks, such as one in memory without a limit, a file system does not say.
+            Ok(room) if room.f_blocks > 0 => room.f_bavail.saturating_mul(room.f_frsize),
+            _ => u64::MAX,
+        };
         let from = self.ranges.prefix();
         let full = free < missing
             || match sys::fallocate(file, FallocateFlags::KEEP_SIZE, from, whole - from) {
