@@ -1,12 +1,12 @@
 //! Whole files get their names in groups.
 //!
-//! What makes a file durable is a turn of the file system's journal, and one turn serves all files that are written by then.
-//! So the files that become whole while a group is under way are the next group. Of each group
+//! What makes a file durable is a turn of the file system's journal and a flush of the disk, and one of each serves all files
+//! that are written by then. So the write-back of a file begins when it is whole, and those that become whole while a group is
+//! under way are the next group. Of each group
 //!
-//! 1. the write-back of all is begun, so that one turn of the journal has them all;
-//! 2. all are synced, many at once, so that the disk joins what they wait for;
-//! 3. each gets its final name;
-//! 4. the folder is synced, and only then are the files told to be there.
+//! 1. all are synced: with their whole file system where that is less, or else one by one, many at once;
+//! 2. each gets its final name;
+//! 3. the folder is synced, and only then are the files told to be there.
 //!
 //! What a loss of power leaves at each of these moments is in `docs/internals/fetch.md`.
 
