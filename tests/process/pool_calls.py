@@ -5,9 +5,10 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, ClassVar, Never
 
 
 def identity(value: Any) -> Any:
@@ -32,6 +33,13 @@ def exit_when(marker: str) -> None:
     while not os.path.exists(marker):
         time.sleep(0.01)
     os._exit(1)
+
+
+def return_when(marker: str, value: Any) -> Any:
+    """Return once the file is there."""
+    while not os.path.exists(marker):
+        time.sleep(0.01)
+    return value
 
 
 def kill_if(value: int, culprit: int) -> int:
@@ -201,3 +209,24 @@ def spoil_and_die_once(array: Any, marker: str) -> float:
         array[:] = 0
         os._exit(7)
     return float(array.sum())
+
+
+def together(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+    return (*args, *kwargs.values())
+
+
+def are_one(first: object, second: object) -> bool:
+    return first is second
+
+
+class Noted:
+    """Notes which threads unpickle it."""
+
+    threads: ClassVar[set[int]] = set()
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.threads.add(threading.get_ident())
+        vars(self).update(state)

@@ -24,7 +24,7 @@ LEAVES = re.compile(
     Float_(AsDouble|FromDouble)|Frame_Get\w+|GILState_(Ensure|Release)|Import_AddModule(Ref)?|
     Long_\w+|ModuleDef_Init|Module_GetNameObject|Object_(GC_(Un)?[Tt]rack|Generic[GS]etDict)|
     ThreadState_(Get|UncheckedGet)|Tuple_GetItem|Type_(Get\w+|IsSubtype|Modified)|
-    Unicode_(AsUTF8AndSize|CompareWithASCIIString|DecodeUTF8|EqualToUTF8AndSize)|
+    Unicode_(AsUTF8AndSize|CompareWithASCIIString|DecodeUTF8|EqualToUTF8AndSize|GetLength)|
     Unicode_(FromStringAndSize|InternInPlace)|
     InterpreterState_Main|Runtime|Set_Size|_Version|_?Weakref_\w+Type|Weakref_(GetObject|GetRef|NewRef|RefType)
     )""",

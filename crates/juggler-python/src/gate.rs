@@ -101,6 +101,20 @@ impl PyGate<'_> {
             looks = false;
         }
     }
+
+    /// Runs signal handlers after a sleep that one may have ended.
+    fn waited(&self, slept: FutexWait) -> Result<Waited, Raised> {
+        let waited = match slept {
+            FutexWait::Woken => return Ok(Waited::Woken),
+            // A signal may have come just before the sleep, and not ended it. Who sleeps in slices sees it here.
+            FutexWait::TimedOut => Waited::TimedOut,
+            FutexWait::Interrupted => Waited::Woken,
+        };
+        // The handler may do anything: until it waits anew, this thread counts as running.
+        crate::trace::stopped_waiting();
+        // SAFETY: the thread is attached again.
+        if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(waited) } else { Err(Raised) }
+    }
 }
 
 impl Gate for PyGate<'_> {
@@ -115,16 +129,12 @@ impl Gate for PyGate<'_> {
         } else {
             self.sleep(futex, expected, deadline, false)?
         };
-        let waited = match slept {
-            FutexWait::Woken => return Ok(Waited::Woken),
-            // A signal may have come just before the sleep, and not ended it. Who sleeps in slices sees it here.
-            FutexWait::TimedOut => Waited::TimedOut,
-            FutexWait::Interrupted => Waited::Woken,
-        };
-        // The handler may do anything: until it waits anew, this thread counts as running.
-        crate::trace::stopped_waiting();
-        // SAFETY: the thread is attached again.
-        if unsafe { ffi::PyErr_CheckSignals() } == 0 { Ok(waited) } else { Err(Raised) }
+        self.waited(slept)
+    }
+
+    fn nap<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Raised> {
+        let slept = self.sleep(futex, expected, deadline, false)?;
+        self.waited(slept)
     }
 
     fn resumed(&self, waiter: &Waiter) {

@@ -55,6 +55,14 @@ pub trait Gate {
     /// What the gate's owner lets interrupt a wait. The caller undoes its place in line and passes the error on.
     fn wait<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Self::Error>;
 
+    /// As [`wait`](Self::wait), for who would rather not be back too soon: more is done at once then.
+    ///
+    /// # Errors
+    /// Those of `wait`.
+    fn nap<S: Sleep>(&self, futex: &S, expected: u32, deadline: Deadline) -> Result<Waited, Self::Error> {
+        self.wait(futex, expected, deadline)
+    }
+
     /// Called by a waiter that was notified, as soon as it can go on.
     fn resumed(&self, _waiter: &Waiter) {}
 }

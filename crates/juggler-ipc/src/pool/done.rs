@@ -21,28 +21,32 @@ pub struct Done<'a> {
 }
 
 impl Done<'_> {
-    /// Says that `slot` is done.
+    /// Says that `slot` is done; whether the parent slept.
     #[inline]
-    pub fn mark(&self, slot: usize) {
+    pub fn mark(&self, slot: usize) -> bool {
         self.bits[slot / 64].fetch_or(1 << (slot % 64), Ordering::AcqRel);
         self.summary.fetch_or(1 << (slot / 64), Ordering::AcqRel);
-        self.notify();
+        self.notify()
     }
 
-    /// Has the parent look.
+    /// Has the parent look; whether it slept.
     #[inline]
-    pub fn notify(&self) {
+    pub fn notify(&self) -> bool {
         // SeqCst on both sides: the parent sees the count, or is seen asleep.
         self.completions.word.fetch_add(1, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) != 0 && self.asleep.swap(0, Ordering::SeqCst) != 0 {
+        let slept = self.asleep.load(Ordering::SeqCst) != 0 && self.asleep.swap(0, Ordering::SeqCst) != 0;
+        if slept {
+            // It may have seen the count above, and be on its way to bed: now that nobody else wakes it, it must not sleep.
+            self.completions.word.fetch_add(1, Ordering::SeqCst);
             self.completions.wake(u32::MAX);
         }
+        slept
     }
 
     /// Has the parent look, even if it counts as awake: whoever was to wake it is dead.
     pub fn notify_all(&self) {
-        self.completions.word.fetch_add(1, Ordering::SeqCst);
         self.asleep.store(0, Ordering::SeqCst);
+        self.completions.word.fetch_add(1, Ordering::SeqCst);
         self.completions.wake(u32::MAX);
     }
 

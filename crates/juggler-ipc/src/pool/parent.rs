@@ -347,23 +347,32 @@ impl<T> Parent<T> {
         }
     }
 
-    /// Adds what is done to `finished`, in no particular order. Each must be [released](Self::release).
-    pub fn collect(&self, finished: &mut Vec<Finished<T>>) {
+    /// Adds what is done, with results of a kind that is `wanted`, to `finished`, in no particular order. Each must be
+    /// [released](Self::release).
+    pub fn collect(&self, finished: &mut Vec<Finished<T>>, wanted: impl Fn(u32) -> bool) {
         let mut inner = self.inner.lock();
+        let mut left = Vec::new();
         self.table.done().drain(|slot| {
             let state = State(self.table.slots()[slot].state.load(Ordering::Acquire));
             // A mark may be set twice, and by a process gone wrong at will.
-            if state.phase() == Phase::Done
-                && let Some(entry) = inner.entries[slot].take()
-            {
+            let kind = self.table.slots()[slot].kind.load(Ordering::Relaxed);
+            if state.phase() != Phase::Done {
+                return;
+            }
+            if !wanted(kind) {
+                left.push(slot);
+            } else if let Some(entry) = inner.entries[slot].take() {
                 inner.timed -= entry.timed();
                 let Entry { owner, taken, blocks, inherited, stop, .. } = entry;
-                let kind = self.table.slots()[slot].kind.load(Ordering::Relaxed);
                 let stop = stop.map(|stop| stop.reason);
                 let results = inherited.unwrap_or_else(|| self.take_results(slot));
                 finished.push(Finished { slot, owner, kind, stop, taken, _blocks: blocks, results });
             }
         });
+        // Whoever looked meanwhile saw no mark.
+        for slot in left {
+            self.table.done().mark(slot);
+        }
     }
 
     /// The result of a task, good until it is released, and its blocks.
@@ -562,6 +571,7 @@ impl<T> Parent<T> {
             self.settle_slot(&mut inner, slot, &mut settled);
         }
         self.table.idle().leave(worker);
+        self.table.napping().leave(worker);
         self.refill(&mut inner);
         self.close_if_drained(&inner);
         drop(inner);
@@ -641,7 +651,7 @@ impl<T> Parent<T> {
             waiting: self.table.order().length() as usize + inner.backlog.len(),
             deepest: inner.deepest,
             workers: inner.desks.iter().filter(|taken| **taken).count(),
-            idle: self.table.idle().count(),
+            idle: self.table.idle().count() + self.table.napping().count(),
             in_flight: SLOTS - inner.free.len(),
         }
     }

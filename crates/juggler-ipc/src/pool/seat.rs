@@ -1,6 +1,7 @@
 //! A worker's side of the pool.
 #![allow(unsafe_code)]
 
+use super::idle::{NAP, Pace, TRIES};
 use super::payload::{self, Apart, Payload};
 use super::region::Region;
 use super::slot::{Phase, State};
@@ -8,7 +9,7 @@ use super::table::{BEGUN, Table, UNFIT};
 use crate::arena::{Block, Holder};
 use juggler_sync::sync::{AtomicU32, Ordering};
 use juggler_sync::sys::monotonic_nanos;
-use juggler_sync::{Deadline, Gate};
+use juggler_sync::{Deadline, Gate, Waited};
 use std::io;
 
 /// Results outside of their slots: the slots, the slots' states until the results are read, what they take.
@@ -22,6 +23,12 @@ pub struct Seat {
     /// Where results go that don't fit their slots.
     region: Region,
     unread: Unread,
+    /// How often tasks come.
+    pace: Pace,
+    /// Whether the parent waited for the last one, or ended a nap.
+    awaited: bool,
+    /// How many rests in a row came at a pace, and nobody waited.
+    brisk: u32,
 }
 
 /// A task that this worker has taken.
@@ -54,7 +61,7 @@ impl Seat {
                 unread.push((at, state, payload::Taken::Region(offset)));
             }
         }
-        Ok(Self { table, worker, region, unread })
+        Ok(Self { table, worker, region, unread, pace: Pace::default(), awaited: false, brisk: 0 })
     }
 
     /// The process that the pool belongs to.
@@ -73,10 +80,11 @@ impl Seat {
     /// The gate's.
     #[inline]
     pub fn next<G: Gate>(&mut self, gate: &G) -> Result<Option<Taken>, G::Error> {
-        let Self { table, worker, .. } = &*self;
+        let Self { table, worker, pace, awaited, brisk, .. } = self;
         let order = table.order();
         loop {
             if let Some((slot, state)) = order.take(*worker as u16) {
+                pace.count(1);
                 table.desk(*worker).busy.store(slot as u32 + 1, Ordering::Relaxed);
                 table.slots()[slot].progress.store(0, Ordering::Relaxed);
                 table.slots()[slot].started.store(monotonic_nanos(), Ordering::Release);
@@ -88,14 +96,20 @@ impl Seat {
             if table.is_closing() {
                 return Ok(None);
             }
+            *brisk = if pace.rest() && !*awaited { *brisk + 1 } else { 0 };
+            let naps = *brisk > TRIES;
+            let sleepers = if naps { table.napping() } else { table.idle() };
             let word = &table.desk(*worker).word;
-            table.idle().enter(*worker, word);
-            let waited = if order.length() == 0 && !table.is_closing() {
-                gate.wait(word, 0, Deadline::NEVER).map(drop)
+            sleepers.enter(*worker, word);
+            let waited = if order.length() > 0 || table.is_closing() {
+                Ok(Waited::Woken)
+            } else if naps {
+                gate.nap(word, 0, Deadline::after(NAP))
             } else {
-                Ok(())
+                gate.wait(word, 0, Deadline::NEVER)
             };
-            let chosen = !table.idle().leave(*worker);
+            let chosen = !sleepers.leave(*worker);
+            *awaited = naps && chosen;
             if let Err(error) = waited {
                 if chosen && order.length() > 0 {
                     table.wake_one();
@@ -171,7 +185,7 @@ impl Seat {
         desk.busy.store(0, Ordering::Relaxed);
         // Release: pairs with the collector's Acquire. If the parent took the task from us, it is none of ours any more.
         if entry.state.compare_exchange(state.0, state.done().0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            self.table.done().mark(slot);
+            self.awaited = self.table.done().mark(slot);
             apart.blocks.into_iter().for_each(Block::leave);
         }
         Ok(())

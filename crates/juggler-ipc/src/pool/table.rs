@@ -48,6 +48,7 @@ struct Header {
     head: Line<AtomicU64>,
     tail: Line<AtomicU64>,
     idle: Line<[AtomicU64; MAX_WORKERS / 64]>,
+    napping: Line<[AtomicU64; MAX_WORKERS / 64]>,
     completions: Line<SharedFutex>,
     asleep: Line<AtomicU32>,
     summary: Line<AtomicU64>,
@@ -234,6 +235,11 @@ impl Table {
         Idle { bits: &self.header().idle.0[..self.workers.div_ceil(64)] }
     }
 
+    /// Who naps.
+    pub fn napping(&self) -> Idle<'_> {
+        Idle { bits: &self.header().napping.0[..self.workers.div_ceil(64)] }
+    }
+
     /// What is done.
     pub fn done(&self) -> Done<'_> {
         let Header { summary, done, completions, asleep, .. } = self.header();
@@ -243,7 +249,18 @@ impl Table {
     /// Wakes a sleeping worker, if there is one.
     #[inline]
     pub fn wake_one(&self) -> bool {
-        match self.idle().choose() {
+        self.wake_one_of(self.idle())
+    }
+
+    /// Ends the naps of as many workers as there is work for.
+    #[inline]
+    pub fn end_naps(&self) {
+        while self.order().length() > 0 && self.wake_one_of(self.napping()) {}
+    }
+
+    #[inline]
+    fn wake_one_of(&self, sleepers: Idle<'_>) -> bool {
+        match sleepers.choose() {
             Some(worker) if worker < self.workers => {
                 rouse(&self.desk(worker).word);
                 true

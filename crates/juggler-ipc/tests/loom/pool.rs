@@ -17,6 +17,7 @@ struct Pool {
     ring: [AtomicU64; 4],
     slots: [Slot; 2],
     idle: [AtomicU64; 1],
+    napping: [AtomicU64; 1],
     word: SharedFutex,
     summary: AtomicU64,
     bits: [AtomicU64; 1],
@@ -32,6 +33,7 @@ impl Pool {
             ring: Default::default(),
             slots: Default::default(),
             idle: Default::default(),
+            napping: Default::default(),
             word: SharedFutex::new(0),
             summary: AtomicU64::new(0),
             bits: Default::default(),
@@ -46,6 +48,10 @@ impl Pool {
 
     fn idle(&self) -> Idle<'_> {
         Idle { bits: &self.idle }
+    }
+
+    fn napping(&self) -> Idle<'_> {
+        Idle { bits: &self.napping }
     }
 
     fn done(&self) -> Done<'_> {
@@ -143,5 +149,60 @@ fn a_parent_that_goes_to_sleep_misses_no_result() {
         }
         assert_eq!(found, Some(0));
         worker.join().unwrap();
+    });
+}
+
+#[test]
+fn a_parent_that_goes_to_sleep_ends_every_nap() {
+    model(|| {
+        let pool = Pool::new();
+        let other = pool.clone();
+        let worker = thread::spawn(move || {
+            loop {
+                if let Some((slot, taken)) = other.order().take(1) {
+                    return other.finish(slot, taken);
+                }
+                other.napping().enter(0, &other.word);
+                if other.order().length() == 0 {
+                    // As if naps did not end by themselves.
+                    other.word.wait(0, Deadline::NEVER);
+                }
+                other.napping().leave(0);
+            }
+        });
+        assert!(pool.order().push(0));
+        while pool.order().length() > 0 && pool.napping().choose().is_some() {
+            rouse(&pool.word);
+        }
+        worker.join().unwrap();
+        assert_eq!(State(pool.slots[0].state.load(Ordering::Acquire)).phase(), Phase::Done);
+    });
+}
+
+#[test]
+fn a_result_that_somebody_else_did_not_want_is_not_missed() {
+    model(|| {
+        let pool = Pool::new();
+        let (worker, submitter) = (pool.clone(), pool.clone());
+        let worker = thread::spawn(move || worker.done().mark(0));
+        let submitter = thread::spawn(move || {
+            let mut left = None;
+            submitter.done().drain(|slot| left = Some(slot));
+            if let Some(slot) = left {
+                submitter.done().mark(slot);
+            }
+        });
+        let done = pool.done();
+        let mut found = None;
+        while found.is_none() {
+            let seen = done.seen();
+            done.drain(|slot| found = Some(slot));
+            if found.is_none() && done.about_to_sleep(seen) {
+                done.completions.wait(seen, Deadline::NEVER);
+            }
+        }
+        assert_eq!(found, Some(0));
+        worker.join().unwrap();
+        submitter.join().unwrap();
     });
 }

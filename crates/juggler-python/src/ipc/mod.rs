@@ -10,6 +10,7 @@ pub mod lock;
 pub mod memory;
 pub mod parent;
 pub mod pickle;
+pub mod plain;
 pub mod pool;
 pub mod pool_collect;
 pub mod pool_engine;

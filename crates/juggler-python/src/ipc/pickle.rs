@@ -25,7 +25,7 @@ use std::cell::RefCell;
 use std::os::raw::{c_char, c_int};
 
 /// From this size in bytes on, a buffer travels out of band; as `pickling.THRESHOLD`.
-const THRESHOLD: usize = 64 * 1024;
+pub const THRESHOLD: usize = 64 * 1024;
 
 /// From this size in bytes on, a copy is worth leaving the interpreter for.
 const LONG_COPY: usize = 1024 * 1024;

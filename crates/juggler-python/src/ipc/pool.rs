@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 use super::functions::Functions;
-use super::pickle::{self, Pickle};
+use super::pickle::{self, Packed, Pickle};
+use super::plain::Row;
 use super::pool_engine::ProcessPoolEngine;
 use super::pool_worker::{Form, Head};
 use crate::futures::future::{self, Future, Outcome, Source};
@@ -10,7 +11,9 @@ use crate::futures::layout;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods};
+use juggler_ipc::pool::idle::Pace;
 use juggler_ipc::pool::parent::{Options, Parent};
+use juggler_ipc::pool::payload::Apart;
 use juggler_ipc::pool::watch::Watch;
 use juggler_sync::guarded::Guarded;
 use juggler_sync::sync::{Arc, AtomicU32, Ordering};
@@ -28,6 +31,12 @@ pub struct Task {
     pub future: Obj,
 }
 
+/// The arguments of a call, as they are sent.
+enum Arguments {
+    Plain(Row),
+    Pickled(Pickle, Packed),
+}
+
 /// What an executor, its futures and its threads share.
 pub struct Pool {
     pub parent: Parent<Task>,
@@ -37,6 +46,8 @@ pub struct Pool {
     /// Counts what those who wait behind the leader must look at.
     pub turn: Futex,
     pub followers: AtomicU32,
+    /// How often results come.
+    pub pace: Pace,
     /// Whether the collector was started.
     pub collector: AtomicU32,
     /// Whether the collector is to collect at once, as somebody waits to be told.
@@ -86,6 +97,7 @@ impl Pool {
             leader: AtomicU32::new(0),
             turn: Futex::new(0),
             followers: AtomicU32::new(0),
+            pace: Pace::default(),
             collector: AtomicU32::new(0),
             eager: AtomicU32::new(0),
             functions: Functions::new(define_main),
@@ -136,26 +148,29 @@ impl Pool {
         let source = Source { pool: self.clone(), id, priority: options.priority };
         let future = layout::create_from(py, Some(source))?;
         let task = Task { future: future.clone_ref(py) };
-        let packed = self.encode(py, values, names).and_then(|(head, function, arguments)| {
-            let packed = arguments.pack(py, |length| self.parent.room(length))?;
-            Ok((head, function, arguments, packed))
-        });
-        let submitted = match packed {
-            Ok((mut head, function, arguments, mut packed)) => {
-                let apart = std::mem::take(&mut packed.apart);
+        let submitted = match self.encode(py, values, names) {
+            Ok((mut head, function, arguments)) => {
                 // A retry has to find what the first one found.
                 head.private = options.retries > 0;
-                if !apart.blocks.is_empty() {
-                    self.tend();
-                }
                 // SAFETY: it is bytes.
                 let function = function.as_ref().map_or(&[][..], |function| unsafe { pickle::contents(function) });
                 let head = head.bytes();
-                let first = [&head[..], function, arguments.bytes()];
-                if apart.count() == 0 {
-                    self.parent.submit(id, task, options, apart, &first)
-                } else {
-                    self.parent.submit(id, task, options, apart, &packed.parts(&first))
+                match arguments {
+                    Arguments::Plain(row) => {
+                        self.parent.submit(id, task, options, Apart::default(), &[&head, function, row.bytes()])
+                    }
+                    Arguments::Pickled(data, mut packed) => {
+                        let apart = std::mem::take(&mut packed.apart);
+                        if !apart.blocks.is_empty() {
+                            self.tend();
+                        }
+                        let first = [&head, function, data.bytes()];
+                        if apart.count() == 0 {
+                            self.parent.submit(id, task, options, apart, &first)
+                        } else {
+                            self.parent.submit(id, task, options, apart, &packed.parts(&first))
+                        }
+                    }
                 }
             }
             Err(raised) => {
@@ -169,7 +184,10 @@ impl Pool {
         };
         match submitted {
             Ok(waits) => {
-                if waits {
+                if waits || id % COLLECTED == 0 {
+                    self.collect_plain(py);
+                }
+                if waits && self.parent.has_backlog() {
                     self.ensure_collector(py, true)?;
                 }
                 if options.timeout > 0 {
@@ -196,28 +214,41 @@ impl Pool {
         }
     }
 
-    /// The pickle of a call: its head, the function if that is apart, the rest.
+    /// A call as it is sent: its head, the function's pickle if that is apart, the rest.
     #[inline]
     fn encode(
         &self,
         py: Python<'_>,
         values: &[*mut ffi::PyObject],
         names: *mut ffi::PyObject,
-    ) -> Result<(Head, Option<Obj>, Pickle), Raised> {
-        let Some(function) = self.functions.pickle(py, values[0]) else { return self.encode_whole(py, values, names) };
-        // SAFETY: `names` is null or a tuple of as many names as there are named values; the values are live.
-        let arguments = unsafe { arguments(py, &values[1..], names)? };
-        match pickle::dumps(py, arguments.as_ptr()) {
-            Ok(data) if !(self.define_main && pickle::mentions_main(data.bytes())) => {
-                // SAFETY: `Functions` has bytes.
-                let length = unsafe { pickle::contents(&function) }.len();
-                let form = if names.is_null() { Form::Arguments } else { Form::Named };
-                return Ok((Head { function: length as u32, form, private: false }, Some(function), data));
+    ) -> Result<(Head, Option<Obj>, Arguments), Raised> {
+        if let Some(function) = self.functions.pickle(py, values[0]) {
+            // SAFETY: `Functions` has bytes.
+            let length = unsafe { pickle::contents(&function) }.len() as u32;
+            let head = |form| Head { function: length, form, private: false };
+            if names.is_null()
+                && let Some(row) = Row::of(&values[1..])?
+            {
+                return Ok((head(Form::Plain), Some(function), Arguments::Plain(row)));
             }
-            Ok(_) => {}
-            Err(raised) => drop(raised.fetch(py)),
+            // SAFETY: `names` is null or a tuple of as many names as there are named values; the values are live.
+            let arguments = unsafe { arguments(py, &values[1..], names)? };
+            match pickle::dumps(py, arguments.as_ptr()) {
+                Ok(data) if !(self.define_main && pickle::mentions_main(data.bytes())) => {
+                    let form = if names.is_null() { Form::Arguments } else { Form::Named };
+                    return Ok((head(form), Some(function), self.pack(py, data)?));
+                }
+                Ok(_) => {}
+                Err(raised) => drop(raised.fetch(py)),
+            }
         }
-        self.encode_whole(py, values, names)
+        let data = self.encode_whole(py, values, names)?;
+        Ok((Head { function: 0, form: Form::Whole, private: false }, None, self.pack(py, data)?))
+    }
+
+    fn pack(&self, py: Python<'_>, data: Pickle) -> Result<Arguments, Raised> {
+        let packed = data.pack(py, |length| self.parent.room(length))?;
+        Ok(Arguments::Pickled(data, packed))
     }
 
     /// The function, its arguments and their names in one pickle.
@@ -227,7 +258,7 @@ impl Pool {
         py: Python<'_>,
         values: &[*mut ffi::PyObject],
         names: *mut ffi::PyObject,
-    ) -> Result<(Head, Option<Obj>, Pickle), Raised> {
+    ) -> Result<Pickle, Raised> {
         let encode = || {
             // SAFETY: as in `encode`.
             let (function, arguments) = unsafe {
@@ -246,8 +277,7 @@ impl Pool {
             }
             Pickle::from_python(&super::pool_collect::hook(py, "dump_call")?.call1((call, self.define_main))?)
         };
-        let data = encode().map_err(|error| Raised::from_err(py, error))?;
-        Ok((Head { function: 0, form: Form::Whole, private: false }, None, data))
+        encode().map_err(|error| Raised::from_err(py, error))
     }
 
     /// Ends `future`, which no worker knows of, with `error`.
@@ -341,6 +371,10 @@ impl Parts {
         Ok(missing)
     }
 }
+
+/// After how many calls whoever submits collects. The slots are used again while their memory is in the cache, or has never
+/// been touched at all, and calls don't have to wait for slots that nobody frees.
+const COLLECTED: u64 = 64;
 
 /// While calls are submitted together, how long the first may wait until a worker is told, in nanoseconds. A worker that is
 /// done with it before the next is there falls asleep, and every wake costs as much as a call.

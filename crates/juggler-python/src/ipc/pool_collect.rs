@@ -7,13 +7,15 @@
 #![allow(unsafe_code)]
 
 use super::pickle;
+use super::plain;
 use super::pool::{Pool, Task};
 use super::pool_engine::ProcessPoolEngine;
-use super::pool_worker::{ERROR, NONE};
+use super::pool_worker::{ERROR, PLAIN};
 use crate::futures::future::{self, Future, Outcome, Source};
 use crate::gate::PyGate;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
+use juggler_ipc::pool::idle::{MANY, NAP};
 use juggler_ipc::pool::parent::{Finished, Reason};
 use juggler_sync::future::State;
 use juggler_sync::sync::{Arc, Ordering};
@@ -58,37 +60,48 @@ pub fn name_of(reason: Option<Reason>) -> Option<&'static str> {
 }
 
 impl Pool {
-    /// Ends the futures of all that is done.
+    /// Ends the futures of all that is done; how many.
     ///
     /// # Errors
     /// `KeyboardInterrupt`, if it came while callbacks were called.
-    pub fn collect(&self, py: Python<'_>) -> Result<(), Raised> {
+    pub fn collect(&self, py: Python<'_>) -> Result<usize, Raised> {
+        self.collect_some(py, |_| true)
+    }
+
+    /// Ends futures of calls that are done, in a thread that did not ask for any: only if nobody is told, and only
+    /// with plain results, so that no code of the program's runs.
+    #[inline]
+    pub fn collect_plain(&self, py: Python<'_>) {
+        let led = self.leader.load(Ordering::Relaxed) | self.eager.load(Ordering::Relaxed) != 0;
+        if !led && let Err(raised) = self.collect_some(py, |kind| kind >= PLAIN) {
+            raised.fetch(py).write_unraisable(py, None);
+        }
+    }
+
+    fn collect_some(&self, py: Python<'_>, wanted: impl Fn(u32) -> bool) -> Result<usize, Raised> {
         if !self.parent.table().done().any() {
-            return Ok(());
+            return Ok(0);
         }
         let mut finished = Vec::new();
-        self.parent.collect(&mut finished);
+        self.parent.collect(&mut finished, wanted);
         if finished.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
+        let count = finished.len();
         let mut interrupted = Ok(());
-        let mut finished = finished.into_iter();
-        loop {
-            let mut batch: Vec<_> = finished.by_ref().take(BATCH).collect();
-            if batch.is_empty() {
-                break;
-            }
-            for task in &mut batch {
+        while !finished.is_empty() {
+            let start = finished.len().saturating_sub(BATCH);
+            for task in &mut finished[start..] {
                 let outcome = self.outcome(py, task).unwrap_or_else(|error| Outcome::Error(value(py, &error)));
                 if let Err(error) = finish(py, &task.owner, outcome) {
                     interrupted = Err(error);
                 }
             }
-            drop(self.parent.release(batch.into_iter()));
+            drop(self.parent.release(finished.drain(start..)));
             self.advance();
         }
         self.tell_supervisor();
-        interrupted.map_err(|error| Raised::from_err(py, error))
+        interrupted.map(|()| count).map_err(|error| Raised::from_err(py, error))
     }
 
     /// If that was the last call of a closed pool: the supervisor may have no worker left to wait for.
@@ -100,9 +113,6 @@ impl Pool {
 
     #[inline]
     fn outcome(&self, py: Python<'_>, task: &mut Finished<Task>) -> PyResult<Outcome> {
-        if task.kind == NONE {
-            return Ok(Outcome::Result(py.None().into_bound(py).into()));
-        }
         let (payload, blocks) = match self.parent.result(task) {
             Ok(result) => result,
             Err(problem) => return Ok(Outcome::Error(hook(py, "result_lost")?.call1((problem.to_string(),))?.into())),
@@ -114,6 +124,14 @@ impl Pool {
                 None => hook(py, "load_error")?.call1((data,))?,
             };
             return Ok(Outcome::Error(error.into()));
+        }
+        if let Some(kind) = task.kind.checked_sub(PLAIN) {
+            // A kind that there is not makes no sense either.
+            let made = plain::object(py, u8::try_from(kind).unwrap_or(0), payload.bytes());
+            return match made.map_err(|raised| raised.fetch(py))? {
+                Some(result) => Ok(Outcome::Result(result)),
+                None => Ok(Outcome::Error(hook(py, "result_lost")?.call1(("it makes no sense",))?.into())),
+            };
         }
         if !blocks.is_empty() {
             self.tend();
@@ -179,15 +197,25 @@ impl Pool {
 
     fn lead(&self, py: Python<'_>, deadline: Deadline, is_over: impl Fn() -> bool) -> Result<(), Raised> {
         let gate = PyGate::new(py);
-        let done = self.parent.table().done();
+        let table = self.parent.table();
+        let done = table.done();
         loop {
             let seen = done.seen();
-            self.collect(py)?;
+            self.pace.count(self.collect(py)?);
             if is_over() {
                 return Ok(());
             }
-            if done.about_to_sleep(seen) && gate.wait(done.completions, seen, deadline)? == Waited::TimedOut {
-                return self.collect(py);
+            table.end_naps();
+            let waited = if self.pace.rest() && table.order().length() >= MANY {
+                let turn = self.turn.load(Ordering::SeqCst);
+                gate.nap(&self.turn, turn, Deadline::after(NAP).min(deadline))?
+            } else if done.about_to_sleep(seen) {
+                gate.wait(done.completions, seen, deadline)?
+            } else {
+                Waited::Woken
+            };
+            if waited == Waited::TimedOut && deadline.has_passed() {
+                return self.collect(py).map(drop);
             }
         }
     }
@@ -286,8 +314,11 @@ impl Source {
             return Ok(());
         }
         self.pool.collect(future.py())?;
-        if future.engine.state() == State::Pending && self.pool.parent.has_begun(self.id) {
-            future::start(future)?;
+        if future.engine.state() == State::Pending {
+            self.pool.parent.table().end_naps();
+            if self.pool.parent.has_begun(self.id) {
+                future::start(future)?;
+            }
         }
         Ok(())
     }

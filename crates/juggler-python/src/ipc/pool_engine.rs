@@ -195,7 +195,7 @@ impl ProcessPoolEngine {
 
     /// Ends the futures of all that is done.
     fn collect(&self, py: Python<'_>) -> PyResult<()> {
-        self.pool.collect(py).map_err(|raised| raised.fetch(py))
+        self.pool.collect(py).map(drop).map_err(|raised| raised.fetch(py))
     }
 
     /// Has calls collected without anybody waiting for them, or raises what keeps a thread from being started.

@@ -1,7 +1,8 @@
 //! What a worker process of a `ProcessPoolExecutor` does: takes calls, makes them, hands back what came of them.
 #![allow(unsafe_code)]
 
-use super::pickle::{self, Packed, Pickle};
+use super::pickle::{self, Pickle};
+use super::plain::{self, Row};
 use crate::gate::PyGate;
 use crate::obj::Obj;
 use crate::raw::Raised;
@@ -20,10 +21,10 @@ use std::time::Duration;
 
 /// The result is a pickle.
 pub const RESULT: u32 = 0;
-/// The result is None.
-pub const NONE: u32 = 1;
 /// The result is what `dump_error` made.
-pub const ERROR: u32 = 2;
+pub const ERROR: u32 = 1;
+/// The result is a plain object, of the kind that is added to this.
+pub const PLAIN: u32 = 1 << 8;
 
 /// What the pickles of a call hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub enum Form {
     Named,
     /// A tuple: the function, its arguments and the dictionary.
     Whole,
+    /// The function, and a row of plain arguments.
+    Plain,
 }
 
 /// What stands before the pickles of a call.
@@ -59,6 +62,7 @@ impl Head {
         let form = match head >> 32 & 0xff {
             0 => Form::Arguments,
             1 => Form::Named,
+            3 => Form::Plain,
             _ => Form::Whole,
         };
         let head = Self { function: head as u32, form, private: head >> 40 != 0 };
@@ -69,9 +73,6 @@ impl Head {
 
 /// The seat while a call is made, for [`stop_requested`]. Only the worker's own thread uses it.
 static SEAT: AtomicUsize = AtomicUsize::new(0);
-
-/// What came of a call: its kind, its pickle, the buffers.
-type Made = (u32, Option<Pickle>, Packed);
 
 struct Worker<'py> {
     seat: Seat,
@@ -84,9 +85,25 @@ struct Worker<'py> {
 }
 
 /// A call that is made, and where.
-struct Current<'a> {
-    seat: &'a Seat,
+struct Current {
+    seat: *const Seat,
     task: Taken,
+}
+
+/// Ends a call with a result. What runs afterwards, as destructors of the result do, can't be stopped.
+fn finish(
+    py: Python<'_>,
+    seat: &mut Seat,
+    task: Taken,
+    kind: u32,
+    apart: Apart,
+    parts: &[&[u8]],
+) -> Result<(), Raised> {
+    SEAT.store(0, Ordering::Relaxed);
+    seat.finish(task, kind, apart, parts).map_err(|problem| {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        Raised::new::<PyOSError>(py, &format!("cannot hand back a result of {length} bytes: {problem}"))
+    })
 }
 
 impl<'py> Worker<'py> {
@@ -102,12 +119,23 @@ impl<'py> Worker<'py> {
         if head.form != Form::Whole && !matches!(&self.function, Some((known, _)) if known == function) {
             self.function = Some((function.to_vec(), pickle::loads(py, function, None)?));
         }
+        if head.form == Form::Plain {
+            let Some(arguments) = Row::objects(py, rest)? else { return Err(malformed(&"it is no row of objects")) };
+            self.loading = false;
+            drop(payload);
+            let function = self.last_function(py);
+            // SAFETY: live objects, as many as said; an `Obj` is a pointer to one.
+            return unsafe {
+                let (start, count) = (arguments.as_ptr().cast(), arguments.len());
+                pickle::owned(ffi::PyObject_Vectorcall(function.as_ptr(), start, count, std::ptr::null_mut()))
+            };
+        }
         let loaded = pickle::unpack(py, &payload, rest, blocks, head.private)?;
         self.loading = false;
         drop(payload);
         let wrong = |error: PyErr| Raised::from_err(py, error);
         let (function, arguments, keywords): (Obj, Obj, Option<Obj>) = match head.form {
-            Form::Arguments => (self.last_function(py), loaded, None),
+            Form::Plain | Form::Arguments => (self.last_function(py), loaded, None),
             Form::Named => {
                 let parts = loaded.bind(py).extract().map_err(wrong)?;
                 let (arguments, keywords): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = parts;
@@ -140,10 +168,12 @@ impl<'py> Worker<'py> {
         function.clone_ref(py)
     }
 
-    /// What came of a call, pickled, and its buffers.
-    fn result(&self, py: Python<'py>, result: Obj) -> Result<Made, Raised> {
-        if result.bind(py).is_none() {
-            return Ok((NONE, None, Packed::default()));
+    /// Hands back what came of a call.
+    fn hand_back(&mut self, py: Python<'py>, task: Taken, result: Obj) -> Result<(), Raised> {
+        let send =
+            |kind, bytes: &[u8]| finish(py, &mut self.seat, task, PLAIN + u32::from(kind), Apart::default(), &[bytes]);
+        if let Some(sent) = plain::look(result.as_ptr(), pickle::THRESHOLD - 1, send)? {
+            return sent;
         }
         let data = match pickle::dumps(py, result.as_ptr()) {
             Ok(data) => data,
@@ -153,43 +183,28 @@ impl<'py> Worker<'py> {
                 data.and_then(|data| Pickle::from_python(&data)).map_err(|error| Raised::from_err(py, error))?
             }
         };
-        let seat = &self.seat;
-        let packed = data.pack(py, |length| seat.room(length))?;
-        Ok((RESULT, Some(data), packed))
+        let mut packed = data.pack(py, |length| self.seat.room(length))?;
+        drop(result);
+        let apart = std::mem::take(&mut packed.apart);
+        if apart.count() == 0 {
+            finish(py, &mut self.seat, task, RESULT, apart, &[data.bytes()])
+        } else {
+            finish(py, &mut self.seat, task, RESULT, apart, &packed.parts(&[data.bytes()]))
+        }
     }
 
     fn work(&mut self, py: Python<'py>, task: Taken) -> PyResult<()> {
-        let made = {
-            let seat = std::ptr::from_ref(&self.seat);
-            // SAFETY: the seat lives longer than the call; what `make` changes of the worker lies beside it.
-            let current = Current { seat: unsafe { &*seat }, task };
-            SEAT.store(std::ptr::from_ref(&current) as usize, Ordering::Relaxed);
-            let made = self.make(py, task).and_then(|result| self.result(py, result));
-            SEAT.store(0, Ordering::Relaxed);
-            made
-        };
-        let (kind, data, mut packed) = match made {
-            Ok(made) => made,
-            Err(raised) => {
-                let error = raised.fetch(py);
-                if std::mem::take(&mut self.loading) && !error.is_instance_of::<PyException>(py) {
-                    // A payload that exits: it ends this process, as it would in the standard library.
-                    return Err(error);
-                }
-                return self.fail(py, task, error);
-            }
-        };
-        let bytes = data.as_ref().map_or(&[][..], Pickle::bytes);
-        let apart = std::mem::take(&mut packed.apart);
-        let finished = if apart.count() == 0 {
-            self.seat.finish(task, kind, apart, &[bytes])
-        } else {
-            self.seat.finish(task, kind, apart, &packed.parts(&[bytes]))
-        };
-        finished.or_else(|problem| {
-            let error = PyOSError::new_err(format!("cannot hand back a result of {} bytes: {problem}", bytes.len()));
-            self.fail(py, task, error)
-        })
+        let current = Current { seat: &raw const self.seat, task };
+        SEAT.store(std::ptr::from_ref(&current) as usize, Ordering::Relaxed);
+        let made = self.make(py, task).and_then(|result| self.hand_back(py, task, result));
+        SEAT.store(0, Ordering::Relaxed);
+        let Err(raised) = made else { return Ok(()) };
+        let error = raised.fetch(py);
+        if std::mem::take(&mut self.loading) && !error.is_instance_of::<PyException>(py) {
+            // A payload that exits: it ends this process, as it would in the standard library.
+            return Err(error);
+        }
+        self.fail(py, task, error)
     }
 
     /// Ends a call with an exception.
@@ -203,9 +218,9 @@ impl<'py> Worker<'py> {
 #[pyfunction]
 #[pyo3(name = "_stop_requested")]
 pub fn stop_requested() -> bool {
-    let current = SEAT.load(Ordering::Relaxed) as *const Current<'_>;
+    let current = SEAT.load(Ordering::Relaxed) as *const Current;
     // SAFETY: it is not null only while the call is made, by the thread that runs signal handlers: this one.
-    unsafe { current.as_ref() }.is_some_and(|current| current.seat.is_to_stop(current.task))
+    unsafe { current.as_ref().is_some_and(|current| (*current.seat).is_to_stop(current.task)) }
 }
 
 /// Calls `function` with each of `items`, with its elements if `star`. Returns the results, what the first call raised
@@ -219,9 +234,9 @@ pub fn run_chunk<'py>(
     star: bool,
 ) -> (Bound<'py, PyList>, Option<Bound<'py, PyAny>>, u64) {
     let begin = monotonic_nanos();
-    let current = SEAT.load(Ordering::Relaxed) as *const Current<'_>;
+    let current = SEAT.load(Ordering::Relaxed) as *const Current;
     // SAFETY: as in `stop_requested`.
-    let progress = unsafe { current.as_ref() }.map(|current| current.seat.progress(current.task));
+    let progress = unsafe { current.as_ref().map(|current| (*current.seat).progress(current.task)) };
     let results = PyList::empty(py);
     for (at, item) in items.iter().enumerate() {
         // SAFETY: live objects; with `star` the items are tuples, as the parent zipped them.

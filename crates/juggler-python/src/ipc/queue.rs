@@ -7,7 +7,8 @@
 
 use crate::futures::stdlib::Import;
 use crate::gate::PyGate;
-use crate::ipc::pickle::{self, Buffer, owned};
+use crate::ipc::pickle::{self, owned};
+use crate::ipc::plain;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods, truth};
 use crate::timeout;
@@ -27,17 +28,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static EMPTY: Import = Import::new("queue", "Empty");
 static FULL: Import = Import::new("queue", "Full");
 
-const NONE: u8 = 1;
-const TRUE: u8 = 2;
-const FALSE: u8 = 3;
-const INT: u8 = 4;
-const FLOAT: u8 = 5;
-const STR: u8 = 6;
-const BYTES: u8 = 7;
-const PICKLE: u8 = 8;
-const BYTEARRAY: u8 = 9;
+/// A pickle; other frames are [plain] objects.
+const PICKLE: u8 = plain::KINDS;
 /// A pickle and its large buffers: see [`Payload::framed`].
-const APART: u8 = 10;
+const APART: u8 = PICKLE + 1;
 
 /// The native part of a queue between processes.
 ///
@@ -234,40 +228,9 @@ fn put_by(this: This<'_, '_, ProcessQueue>, object: *mut ffi::PyObject, deadline
         Err(error) => Err(not_put(py, error, parts)),
     };
     let send = |kind, payload: &[u8]| send_parts(kind, &[payload]);
-    // SAFETY: a live argument of the class that each branch has found it to be; the thread is attached.
-    unsafe {
-        if ffi::PyLong_CheckExact(object) != 0 {
-            let mut overflow = 0;
-            let value = ffi::PyLong_AsLongLongAndOverflow(object, &mut overflow);
-            if overflow == 0 {
-                send(INT, &value.to_ne_bytes())?;
-                return Ok(raw::none());
-            }
-        } else if ffi::PyBytes_CheckExact(object) != 0 {
-            send(BYTES, Buffer::new(object, ffi::PyBUF_SIMPLE)?.bytes())?;
-            return Ok(raw::none());
-        } else if ffi::PyByteArray_CheckExact(object) != 0 {
-            send(BYTEARRAY, Buffer::new(object, ffi::PyBUF_SIMPLE)?.bytes())?;
-            return Ok(raw::none());
-        } else if ffi::PyUnicode_CheckExact(object) != 0 {
-            let mut length = 0;
-            let start = ffi::PyUnicode_AsUTF8AndSize(object, &mut length);
-            if !start.is_null() {
-                send(STR, std::slice::from_raw_parts(start.cast(), length.unsigned_abs()))?;
-                return Ok(raw::none());
-            }
-            // Surrogates, which are pickled.
-            ffi::PyErr_Clear();
-        } else if object == ffi::Py_None() {
-            send(NONE, &[])?;
-            return Ok(raw::none());
-        } else if ffi::PyBool_Check(object) != 0 {
-            send(if object == ffi::Py_True() { TRUE } else { FALSE }, &[])?;
-            return Ok(raw::none());
-        } else if ffi::PyFloat_CheckExact(object) != 0 {
-            send(FLOAT, &ffi::PyFloat_AS_DOUBLE(object).to_ne_bytes())?;
-            return Ok(raw::none());
-        }
+    if let Some(sent) = plain::look(object, usize::MAX, send)? {
+        sent?;
+        return Ok(raw::none());
     }
     let pickled = pickle::dumps_apart(py, object).and_then(|pickle| Ok((pickle.pack(py, |_| None)?, pickle)));
     match pickled {
@@ -363,32 +326,14 @@ fn get_by(this: This<'_, '_, ProcessQueue>, deadline: Deadline) -> RawResult {
 /// Copies an item out of the channel's memory, without running any Python code.
 #[inline(always)]
 fn take(py: Python<'_>, frame: Frame) -> Result<Taken, Raised> {
-    let (start, length) = (frame.start.as_ptr(), frame.length as isize);
     // SAFETY: the frame's payload is readable, and the thread is attached.
     unsafe {
-        Ok(Taken::Object(match (frame.kind, length) {
-            (INT, 8) => owned(ffi::PyLong_FromLongLong(i64::from_ne_bytes(start.cast::<[u8; 8]>().read())))?,
-            (FLOAT, 8) => owned(ffi::PyFloat_FromDouble(f64::from_ne_bytes(start.cast::<[u8; 8]>().read())))?,
-            (NONE, 0) => Obj::from_borrowed(ffi::Py_None()),
-            (TRUE, 0) => Obj::from_borrowed(ffi::Py_True()),
-            (FALSE, 0) => Obj::from_borrowed(ffi::Py_False()),
-            (BYTES, _) => owned(ffi::PyBytes_FromStringAndSize(start.cast(), length))?,
-            (STR, _) => {
-                let text = ffi::PyUnicode_DecodeUTF8(start.cast(), length, std::ptr::null());
-                if text.is_null() && PyErr::take(py).is_some_and(|error| error.is_instance_of::<PyValueError>(py)) {
-                    return Ok(Taken::Malformed);
-                }
-                owned(text)?
-            }
-            (BYTEARRAY, _) => owned(ffi::PyByteArray_FromStringAndSize(start.cast(), length))?,
-            (PICKLE, _) => {
-                let pickle = owned(ffi::PyBytes_FromStringAndSize(start.cast(), length))?;
-                return Ok(Taken::Pickle(pickle, Vec::new()));
-            }
-            (APART, _) => {
+        let contents = std::slice::from_raw_parts(frame.start.as_ptr(), frame.length);
+        let bytes = |of: &[u8]| owned(ffi::PyBytes_FromStringAndSize(of.as_ptr().cast(), of.len() as isize));
+        Ok(match frame.kind {
+            PICKLE => Taken::Pickle(bytes(contents)?, Vec::new()),
+            APART => {
                 let Some(payload) = Payload::framed(frame.start, frame.length) else { return Ok(Taken::Malformed) };
-                let bytes = payload.bytes();
-                let pickle = owned(ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len() as isize))?;
                 let mut buffers = Vec::new();
                 for buffer in payload.buffers(Vec::new()) {
                     if let payload::Buffer::Inline(bytes) = buffer {
@@ -396,10 +341,10 @@ fn take(py: Python<'_>, frame: Frame) -> Result<Taken, Raised> {
                         buffers.push(owned(ffi::PyByteArray_FromStringAndSize(start, length))?);
                     }
                 }
-                return Ok(Taken::Pickle(pickle, buffers));
+                Taken::Pickle(bytes(payload.bytes())?, buffers)
             }
-            _ => return Ok(Taken::Malformed),
-        }))
+            kind => plain::object(py, kind, contents)?.map_or(Taken::Malformed, Taken::Object),
+        })
     }
 }
 
