@@ -129,6 +129,8 @@ def members(owner: type, ours: Mapping[str, object]) -> Iterator[tuple[str, obje
         if not name.startswith("_")
         and not isinstance(member, int)
         and not inspect.ismemberdescriptor(member)  # slots, which the class describes
+        # Likewise the fields of a named tuple, unless they are described one by one.
+        and not (inspect.getdoc(member) or "").startswith("Alias for field number")
         and not any(is_told_of(base, name, member) for base in described)
     }
     yield from sorted(found.items(), key=lambda item: (not callable(item[1]), item[0]))

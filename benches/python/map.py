@@ -118,10 +118,11 @@ def main() -> int:
         if options.match in kind.name:
             rows.append(measure(kind, rounds))
             print(_line(rows[-1]), flush=True)
-            if options.explain:
-                for reason in rows[-1]["chosen"]:
-                    print(f"    {reason}", flush=True)
     costs = {} if options.match else overhead(rounds)
+    if options.explain:
+        print("\n| kind of work | what was chosen in each round |\n|---|---|")
+        for row in rows:
+            print(f"| {row['kind']} | {'<br>'.join(row['chosen'])} |")
     if costs:
         print("\n| a call that does nothing | an item |\n|---|---:|")
     for name, seconds in costs.items():

@@ -17,15 +17,16 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import Enum
 from functools import update_wrapper
-from queue import Empty, Full
+from queue import Empty
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from juggler._map import CallOptions, Pool, Results, map
 from juggler._map.flow import Inbox
+from juggler._map.models import LoopThread
 from juggler._map.options import On, check_count, check_function
-from juggler._map.source import Source
+from juggler._map.source import AsyncReader, Source, ThreadReader, is_swift
 from juggler._progress import Progress, open_display
 from juggler._works import dismiss, enroll
 from juggler.queue import Queue, ShutDown
@@ -198,10 +199,10 @@ def pipeline(source: Iterable[T] | AsyncIterable[T]) -> Pipeline[T]:
     a note which stage and item it was; then everything ends. `close`, Ctrl-C and ``break`` end all
     stages: what has not begun never does.
 
-    Blocking: building one blocks nothing. The source is iterated in a thread of the pipeline, which
-    nobody can take out of a ``next`` that blocks; an asynchronous one in a loop in that thread.
-    Fork: a child has none of the threads: begin a pipeline in the process that uses it. The
-    standard library has no counterpart.
+    Blocking: building one blocks nothing. A source that may block is iterated in a thread of the
+    pipeline, which nobody can take out of a ``next`` that blocks; an asynchronous one in a loop in
+    a thread. Fork: a child has none of the threads: begin a pipeline in the process that uses it.
+    The standard library has no counterpart.
 
     Args:
         source: an iterable or an asynchronous one.
@@ -247,7 +248,7 @@ class Joint(Source):
     """What waits between two stages: one thread puts in, another pulls out."""
 
     def __init__(self, most: int) -> None:
-        super().__init__(())
+        super().__init__()
         self._queue: Queue[Any] = Queue(most)
 
     def put(self, item: Any) -> None:
@@ -255,17 +256,9 @@ class Joint(Source):
         self._queue.put(item)
         self.announce()
 
-    async def put_async(self, item: Any) -> None:
-        """As `put`, with the wait in another thread."""
-        try:
-            self._queue.put_nowait(item)
-        except Full:
-            await asyncio.to_thread(self._queue.put, item)
-        self.announce()
-
     def finish(self, error: BaseException | None = None) -> None:
         """There is nothing more, perhaps because of an error, which comes after what is here."""
-        self.error = error  # type: ignore[assignment]
+        self.error = error
         self.end()
 
     def pull(self, most: int) -> list[Any]:
@@ -281,37 +274,19 @@ class Joint(Source):
         self.pulled += len(items)
         return items
 
-    @property
-    def at_once(self) -> None:
-        """It comes back with what is there."""
-        return
-
     def end(self) -> None:
         """Nothing more comes in; what is here goes on."""
         self._queue.shutdown()
         self.announce()
 
-    def get(self, timeout: float | None) -> Any:
-        """An item; waits for it. Raises ShutDown at the end, Empty when the time is over."""
-        item = self._queue.get(timeout=timeout)
-        self.pulled += 1
-        return item
-
     def depth(self) -> int:
         """How many items are here."""
         return self._queue.qsize()
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
-
     def close(self) -> None:
         """Nobody wants any more."""
-        super().close()
         self._queue.shutdown(immediate=True)
-
-
-def _nothing() -> None:
-    pass
+        super().close()
 
 
 class _Dropped(Enum):
@@ -348,7 +323,7 @@ class _Stage:
 
     name: str
 
-    def start(self, before: Joint) -> _Work:
+    def start(self, before: Source) -> _Work:
         """What does it, with what comes."""
         raise NotImplementedError
 
@@ -383,7 +358,7 @@ class _Calls(_Stage):
         self._options = options
         self._spread = spread
 
-    def start(self, before: Joint) -> _Work:
+    def start(self, before: Source) -> _Work:
         return _CallsWork(map(self._fn, before, **self._options), self._spread)
 
 
@@ -424,12 +399,12 @@ class _Batches(_Stage):
         self._size = size
         self._within = within
 
-    def start(self, before: Joint) -> _Work:
+    def start(self, before: Source) -> _Work:
         return _BatchesWork(before, self._size, self._within)
 
 
 class _BatchesWork(_Work):
-    def __init__(self, before: Joint, size: int, within: float | None) -> None:
+    def __init__(self, before: Source, size: int, within: float | None) -> None:
         self._before = before
         self._size = size
         self._within = within
@@ -438,25 +413,26 @@ class _BatchesWork(_Work):
         self._before.close()
 
     def __iter__(self) -> Iterator[Any]:
+        before, inbox = self._before, Inbox()
+        before.announce = inbox.put
         items: list[Any] = []
         end = None
-        try:
-            while True:
-                try:
-                    left = None if end is None else max(0.0, end - monotonic())
-                    items.append(self._before.get(left))
-                    if len(items) == 1 and self._within is not None:
-                        end = monotonic() + self._within
-                except Empty:  # the time is over
-                    pass
-                if len(items) == self._size or (end is not None and monotonic() >= end):
-                    yield items
-                    items, end = [], None
-        except ShutDown:
-            if items:
+        while True:
+            came = before.pull(self._size - len(items))
+            if came and not items and self._within is not None:
+                end = monotonic() + self._within
+            items += came
+            if len(items) == self._size or (end is not None and monotonic() >= end):
                 yield items
-        if self._before.error is not None:
-            raise self._before.error
+                items, end = [], None
+            elif before.ended:
+                break
+            elif not inbox.take():
+                inbox.wait(None if end is None else max(0.0, end - monotonic()))
+        if items:
+            yield items
+        if before.error is not None:
+            raise before.error
 
 
 # ---------------------------------------------------------------- under way
@@ -465,7 +441,7 @@ class _BatchesWork(_Work):
 class _Pump:
     """A stage's thread: from its work to the next joint."""
 
-    def __init__(self, name: str, work: _Work, before: Joint, after: Joint) -> None:
+    def __init__(self, name: str, work: _Work, before: Source, after: Joint) -> None:
         self.name, self.work, self.before, self.after = name, work, before, after
         self.done = 0
         self.ended: float | None = None
@@ -630,31 +606,43 @@ class _UnderWay:
         self, source: Iterable[Any] | AsyncIterable[Any], stages: tuple[_Stage, ...], buffer: int
     ) -> None:
         self.inbox = Inbox()
-        self.joints = [Joint(buffer) for _ in range(len(stages) + 1)]
+        self._loop: LoopThread | None = None
+        ends = [Joint(buffer) for _ in stages]
+        self.joints: list[Source] = [self._read(source, buffer), *ends]
         self.joints[-1].announce = self.inbox.put
-        self._source = source
         self._began = 0.0
         self._pumps = [
             _Pump(stage.name, stage.start(before), before, after)
-            for stage, before, after in zip(stages, self.joints, self.joints[1:], strict=False)
+            for stage, before, after in zip(stages, self.joints, ends, strict=False)
         ]
         self._threads: list[threading.Thread] = []
-        self._fed = False
-        self._cancel_source: Callable[[], object] = _nothing
+
+    def _read(self, source: Iterable[Any] | AsyncIterable[Any], buffer: int) -> Source:
+        note = "juggler.pipeline: the source"
+        if isinstance(source, AsyncIterable) and not isinstance(source, Iterable):
+            return AsyncReader(source, self._start_in_loop, note, ahead=buffer)
+        if is_swift(source):
+            return Source(source)
+        return ThreadReader(source, "juggler-pipeline-source", note, ahead=buffer)
+
+    def _start_in_loop(self, coroutine: Coroutine[Any, Any, None]) -> Any:
+        if self._loop is None:
+            self._loop = LoopThread("juggler-pipeline-source")
+        return self._loop.start(coroutine)
 
     def start(self) -> None:
         self._began = monotonic()
         enroll(self)
-        targets = [("source", self._feed), *((pump.name, pump.run) for pump in self._pumps)]
-        for name, target in targets:
-            thread = threading.Thread(target=target, name=f"juggler-pipeline-{name}", daemon=True)
+        self.joints[0].pull(0)  # reading begins
+        for pump in self._pumps:
+            name = f"juggler-pipeline-{pump.name}"
+            thread = threading.Thread(target=pump.run, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def end_intake(self) -> None:
         """Take no more from the source, and finish what was taken."""
         self.joints[0].end()
-        self._cancel_source()
 
     def close(self, at_once: bool = False) -> None:
         """Have nothing more begin."""
@@ -662,43 +650,17 @@ class _UnderWay:
             pump.work.close()
         for joint in self.joints:
             joint.close()
-        self._cancel_source()
+        if self._loop is not None:
+            self._loop.close(wait=False)
         dismiss(self)
 
     def join(self) -> None:
         """Wait until the stages have ended; not for a source that nobody can interrupt."""
         for thread in self._threads:
-            if thread is not self._threads[0] or self._fed:
-                thread.join()
-
-    def _feed(self) -> None:
-        first = self.joints[0]
-        trouble: BaseException | None = None
-        try:
-            if isinstance(self._source, AsyncIterable):
-                from juggler.asyncio import run
-
-                run(self._feed_async(self._source))
-            else:
-                for item in self._source:
-                    first.put(item)
-        except (ShutDown, asyncio.CancelledError):
-            pass  # nobody wants any more
-        except BaseException as error:
-            trouble = error
-            error.add_note("juggler.pipeline: the source")
-        self._fed = True
-        first.finish(trouble)
-
-    async def _feed_async(self, source: AsyncIterable[Any]) -> None:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        assert task is not None
-        self._cancel_source = lambda: loop.call_soon_threadsafe(task.cancel)
-        try:
-            async for item in source:
-                await self.joints[0].put_async(item)
-        finally:
-            self._cancel_source = _nothing
+            thread.join()
+        self.joints[0].join()
+        if self._loop is not None:
+            self._loop.close(wait=True)
 
     def reports(self) -> list[StageReport]:
         return [

@@ -9,9 +9,8 @@ import queue
 import signal
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import Executor
 from types import FrameType, TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from juggler import _works, threading
 
@@ -22,6 +21,12 @@ T = TypeVar("T")
 _log = logging.getLogger("juggler.shutdown")
 _CANCELLED = 1.0
 """Seconds for a pool to end after it was cancelled."""
+
+
+class _Pool(Protocol):
+    """An executor, or a `juggler.Pool`."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
 
 
 class shutdown:  # noqa: N801 - used like a function, as contextlib's and asyncio's are
@@ -92,7 +97,7 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         self._intakes: list[Callable[[], object]] = []
         self._servers: list[asyncio.AbstractServer] = []
         self._tasks: set[asyncio.Future[Any]] = set()
-        self._pools: list[Executor] = []
+        self._pools: list[_Pool] = []
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._body: asyncio.Task[Any] | None = None
@@ -182,15 +187,15 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
         """Have something ended with the program, and get it back.
 
         Args:
-            what: An executor, a task or future of asyncio, a server of asyncio, or a function,
-                which is called without arguments, in a thread of its own, when the program is
-                told to end.
+            what: An executor, a `juggler.Pool`, a task or future of asyncio, a server of asyncio,
+                or a function, which is called without arguments, in a thread of its own, when the
+                program is told to end.
 
         Raises:
             TypeError: If it is anything else.
         """
-        if isinstance(what, Executor):
-            self._pools.append(what)
+        if all(callable(getattr(what, name, None)) for name in ("submit", "shutdown")):
+            self._pools.append(what)  # type: ignore[arg-type]
         elif isinstance(what, asyncio.Future):
             self._tasks.add(what)
             what.add_done_callback(self._tasks.discard)
@@ -203,7 +208,7 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
             self._on_request(what)
         else:
             raise TypeError(
-                "what can be ended is an executor, a task, a server or a function, not "
+                "what can be ended is an executor, a pool, a task, a server or a function, not "
                 f"{type(what).__name__!r}"
             )
         return what
@@ -338,7 +343,7 @@ class shutdown:  # noqa: N801 - used like a function, as contextlib's and asynci
                 _log.warning("%r still runs calls in threads, which nothing can end", pool)
 
 
-def _close(pool: Executor, closed: threading.Event) -> None:
+def _close(pool: _Pool, closed: threading.Event) -> None:
     try:
         pool.shutdown()
     finally:

@@ -7,13 +7,16 @@ standard library has no module like it.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from juggler._juggler import FetchEngine
+
+# While these were imported nothing would be fetched yet; `pathlib` comes with the first file.
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Literal, Self
 
 __all__ = ["Downloads", "FetchError", "Fetched", "File", "Progress", "fetch"]
 
@@ -41,8 +44,7 @@ class FetchError(Exception):
         return f"{self.url}: {self.args[0]}"
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A file to fetch, where there is more to say of it than its address.
 
     Args:
@@ -57,8 +59,7 @@ class File:
     checksum: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """What came of one file: it is whole at `path`, or `error` says why there is none.
 
     `url` is the address that was asked for and `source` the one that the file came from after all
@@ -81,8 +82,7 @@ class Fetched:
         return self.error is None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far one file is that is not finished.
 
     `stage` is ``queued``, ``asking``, ``receiving``, ``waiting`` (for another attempt, in `wait`
@@ -280,7 +280,7 @@ class Downloads:
             return index, Fetched(url, None, error, url, 0, 0, attempts, seconds)
         assert fetched is not None
         path, source, size, resumed = fetched
-        return index, Fetched(url, Path(path), None, source, size, resumed, attempts, seconds)
+        return index, Fetched(url, path, None, source, size, resumed, attempts, seconds)
 
     def progress(self) -> list[Progress]:
         """How far each file is that is not finished, but for those that are still in the input.

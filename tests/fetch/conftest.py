@@ -44,7 +44,9 @@ Command = Callable[..., Run]
 def command(server: Server, folder: Path) -> Command:
     """Runs ``juggler fetch`` on pages of the server, with short waits."""
 
-    def command(*words: str, env: dict[str, str] | None = None) -> Run:
+    def command(
+        *words: str, env: dict[str, str] | None = None, before: Callable[[], None] | None = None
+    ) -> Run:
         is_page = [word.startswith("/") and not Path(word).is_file() for word in words]
         words = tuple(server.url(w) if is_p else w for w, is_p in zip(words, is_page, strict=True))
         done = subprocess.run(
@@ -53,6 +55,7 @@ def command(server: Server, folder: Path) -> Command:
             text=True,
             timeout=90,
             env={**os.environ, **(env or {})},
+            preexec_fn=before,
             check=False,
         )
         *told, summary = map(json.loads, done.stdout.splitlines() or ["{}"])

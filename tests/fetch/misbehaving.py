@@ -49,8 +49,14 @@ class Request:
         last = self.headers.get("range", "").partition("-")[2]
         return int(last) if last else None
 
-    def serve(self, body: bytes, etag: str = '"1"', until: int | None = None) -> None:
-        """Answer as a good server does, with ranges and If-Range; break off before byte `until`."""
+    def serve(
+        self,
+        body: bytes,
+        etag: str = '"1"',
+        until: int | None = None,
+        end: Callable[[], object] | None = None,
+    ) -> None:
+        """Answer as a good server does, with ranges and If-Range; `end` it before byte `until`."""
         first = self.first_byte
         if first is None or self.headers.get("if-range") != etag:
             status, first, extra = "200 OK", 0, []
@@ -60,7 +66,7 @@ class Request:
         rest = body[first : len(body) if until is None else until]
         self.answer(status, f"ETag: {etag}", *extra, body=rest, length=len(body) - first)
         if until is not None:
-            self.close()
+            (end or self.close)()
 
     def close(self) -> None:
         """Close the connection in an orderly way."""

@@ -147,6 +147,42 @@ def test_ends_with_the_right_file(
     assert last.first_byte == (HALF if continued else None)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_everything_goes_wrong_in_turn(
+    server: Server, folder: Path, command: Command, seed: int
+) -> None:
+    chance = random.Random(seed)
+
+    def page(request: Request) -> None:
+        """Fail in some way, up to a point; a little further each time."""
+        if request.count == 12:
+            request.serve(BODY)
+            return
+        first = request.first_byte or 0
+        until = min(first + chance.randrange(1, 20_000), len(BODY) - 1)
+        match chance.choice(["busy", "unavailable", "cut", "reset", "stalls", "drops"]):
+            case "busy":
+                request.answer("429 Too Many Requests", "Retry-After: 0")
+            case "unavailable":
+                request.answer("503 Service Unavailable", body=b"later")
+            case "cut":
+                request.serve(BODY, until=until)
+            case "reset":
+                request.serve(BODY, until=until, end=request.reset)
+            case "stalls":
+                request.serve(BODY, until=until, end=lambda: request.connection.recv(1))
+            case "drops":
+                request.close()
+
+    server.pages["/file"] = page
+    run = command("/file", "/good", "--stall", "0.3", "--retries", "12", "--backoff", "0.001")
+    assert run.status == 0, run.stderr
+    assert (folder / "file").read_bytes() == BODY
+    assert left(folder) == {"file", "good"}
+    firsts = [request.first_byte or 0 for request in server.asked("/file")]
+    assert firsts == sorted(firsts) and firsts[-1] > 0
+
+
 def test_what_the_server_asks_to_wait_is_waited(
     server: Server, folder: Path, command: Command
 ) -> None:
@@ -317,6 +353,16 @@ def sends_a_range_unasked(request: Request) -> None:
     request.answer("206 Partial Content", range_, body=BODY[10:])
 
 
+def stalls_each_time(request: Request) -> None:
+    """And never gets beyond the middle."""
+    first = request.first_byte or 0
+    range_ = f"Content-Range: bytes {first}-{len(BODY) - 1}/{len(BODY)}"
+    status, headers = ("206 Partial Content", [range_]) if first else ("200 OK", [])
+    length = len(BODY) - first
+    request.answer(status, 'ETag: "1"', *headers, body=BODY[first:HALF], length=length)
+    request.connection.recv(1)  # until the client gives up
+
+
 def sends_less_than_it_says(request: Request) -> None:
     request.answer("200 OK", body=BODY[:HALF], length=len(BODY))
     request.close()
@@ -389,6 +435,7 @@ def speaks_something_else(request: Request) -> None:
 @pytest.mark.parametrize(
     ("page", "kind", "says"),
     [
+        (stalls_each_time, "stalled", "150000"),
         (ignores_the_range, "truncated", "150000"),
         (sends_another_range, "range", "the bytes from 0 on"),
         (sends_a_range_unasked, "range", "a part of the file"),
@@ -418,7 +465,7 @@ def test_ends_with_an_error_and_no_file(
     says: str,
 ) -> None:
     server.pages |= {f"/file{'x' * count}": page for count in range(22)} | {"/b": page}
-    run = command("/file", "/good", "--retries", "2")
+    run = command("/file", "/good", "--retries", "2", "--stall", "1")
     assert run.status == 1
     told = run.files["/file"]
     assert told["path"] is None and told["error"]["kind"] == kind, told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import resource
@@ -15,8 +16,12 @@ from pathlib import Path
 import pytest
 from conftest import Command
 from misbehaving import Request, Server
+from refusing import LACKING, refusing
 
 BODY = bytes(range(256)) * 1000
+LARGE = BODY * 140
+"""Large enough to go past the page cache."""
+
 _FETCH = [sys.executable, "-m", "juggler", "fetch", "-o"]
 
 
@@ -152,13 +157,14 @@ def stops_midway(request: Request) -> None:
         request.serve(BODY)
 
 
+@pytest.mark.parametrize("refused", [[], ["O_TMPFILE"]], ids=str)
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 def test_a_call_that_is_killed_leaves_what_the_next_one_continues(
-    server: Server, folder: Path, command: Command, signum: signal.Signals
+    server: Server, folder: Path, command: Command, signum: signal.Signals, refused: list[str]
 ) -> None:
     server.pages["/x"] = stops_midway
-    words = [*_FETCH, str(folder), server.url("/x")]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+    words, before = [*_FETCH, str(folder), server.url("/x")], refusing(*refused)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=before) as process:
         while not any(path.stat().st_size == 100_000 for path in folder.glob("*.part")):
             assert process.poll() is None
             time.sleep(0.01)
@@ -172,15 +178,41 @@ def test_a_call_that_is_killed_leaves_what_the_next_one_continues(
     assert [path.read_bytes() for path in folder.iterdir()] == [BODY]
 
 
-def test_no_moment_for_a_kill_leaves_half_a_file(
+def test_a_kill_loses_nothing_that_was_there_for_a_moment(
     server: Server, folder: Path, command: Command
+) -> None:
+    """Not what has waited for a whole block, either, which goes past the page cache."""
+    body, there = BODY * 12, 2_500_001
+
+    def page(request: Request) -> None:
+        if request.count == 0:
+            request.answer("200 OK", 'ETag: "1"', body=body[:there], length=len(body))
+            request.connection.recv(1)  # until the client is gone
+        else:
+            request.serve(body)
+
+    server.pages["/x"] = page
+    with subprocess.Popen([*_FETCH, str(folder), "-q", server.url("/x")]) as process:
+        while not any(path.stat().st_size == there for path in folder.glob("*.part")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert command("/x").files["/x"]["resumed"] == there
+    assert (folder / "x").read_bytes() == body
+
+
+@pytest.mark.parametrize("refused", [[], ["O_TMPFILE"]], ids=str)
+def test_no_moment_for_a_kill_leaves_half_a_file(
+    server: Server, folder: Path, command: Command, refused: list[str]
 ) -> None:
     bodies = {f"/{number}": os.urandom(number * 5_000) for number in range(60)}
     server.pages |= dict.fromkeys(bodies, lambda request: request.serve(bodies[request.path]))
     words = [*_FETCH, str(folder), "-q", *map(server.url, bodies)]
     chance = random.Random(5)
     for _ in range(8):
-        with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            words, stderr=subprocess.DEVNULL, preexec_fn=refusing(*refused)
+        ) as process:
             time.sleep(chance.uniform(0.05, 0.4))
             process.kill()
         for path in folder.glob("*"):
@@ -213,6 +245,42 @@ def test_a_folder_that_can_not_be_made(server: Server, tmp_path: Path, command: 
     assert run.status == 2 and "cannot create the folder" in run.stderr
 
 
+@pytest.mark.parametrize("refused", [*([name] for name in LACKING), LACKING], ids=str)
+def test_a_file_system_that_lacks_something(
+    server: Server, folder: Path, command: Command, refused: list[str]
+) -> None:
+    folder.mkdir()
+    (folder / "small").write_text("mine")
+    server.pages |= {
+        "/small": lambda request: request.serve(b"small"),
+        "/broken": breaks_off,
+        "/large": lambda request: request.serve(LARGE),
+    }
+    run = command("/small", "/broken", "/large", before=refusing(*refused))
+    assert run.status == 0, run.stderr
+    assert server.asked("/broken")[1].first_byte == 100_000
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert found == {"small": b"mine", "small-1": b"small", "broken": BODY, "large": LARGE}
+
+
+def test_a_disk_without_room_is_told_of_before(
+    server: Server, folder: Path, command: Command
+) -> None:
+    """The answer never brings a byte: whoever waited for one would stall."""
+    server.pages |= {
+        "/large": lambda request: request.answer("200 OK", 'ETag: "1"', length=len(LARGE)),
+        "/small": lambda request: request.serve(b"small"),
+    }
+    run = command("/large", "/small", before=refusing("room"))
+    assert run.status == 1 and run.files["/large"]["error"]["kind"] == "disk"
+    assert "no room for" in run.stderr and run.files["/large"]["attempts"] == 1
+    assert [path.name for path in folder.iterdir()] == ["small"]
+
+
+def _limit(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 def test_a_file_that_may_not_grow(server: Server, folder: Path) -> None:
     """What a full disk does, where nothing told of the length before."""
 
@@ -225,7 +293,7 @@ def test_a_file_that_may_not_grow(server: Server, folder: Path) -> None:
     server.pages |= {"/large": page, "/small": lambda request: request.serve(b"small")}
     done = subprocess.run(
         [*_FETCH, str(folder), server.url("/large"), server.url("/small")],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+        preexec_fn=lambda: _limit(50_000),
         capture_output=True,
         text=True,
         timeout=60,
@@ -235,29 +303,59 @@ def test_a_file_that_may_not_grow(server: Server, folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["small"]
 
 
-_SMALL_DISK = """
+_MOUNTED = """
 set -e
-mkdir -p "$1"
-mount -t tmpfs -o size=3m tmpfs "$1"
-shift_to="$1"; shift
+folder="$1" mount="$2"; shift 2
+mkdir -p "$folder" "$folder.up" "$folder.work"
+eval "$mount"
 status=0
 "$@" || status=$?
-ls -1 "$shift_to"
+cd "$folder"
+sha256sum -- *
 exit $status
 """
+_TMPFS = 'mount -t tmpfs -o size=200m tmpfs "$folder"'
+_SMALL = 'mount -t tmpfs -o size=3m tmpfs "$folder"'
+_RAMFS = 'mount -t ramfs ramfs "$folder"'
+_OVERLAY = (
+    'mount -t overlay -o "userxattr,lowerdir=$folder,upperdir=$folder.up,workdir=$folder.work" '
+    'overlay "$folder"'
+)
 
 
-def _may_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    command = ["unshare", "-Urm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+def fetch_mounted(folder: Path, mount: str, *words: str) -> tuple[int, str, dict[str, str]]:
+    """Fetch into a file system of its own: exit status, errors, and the files' hashes."""
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    trial = [*unshare, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    if shutil.which("unshare") is None or subprocess.run(trial, check=False).returncode:
+        pytest.skip("needs user namespaces, to mount a file system")
+    done = subprocess.run(
+        [*unshare, "sh", "-c", _MOUNTED, "sh", str(folder), mount, *_FETCH, str(folder), *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    hashes = {name: hash_ for hash_, name in map(str.split, done.stdout.splitlines())}
+    return done.returncode, done.stderr, hashes
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("mount", [_TMPFS, _RAMFS, _OVERLAY], ids=["tmpfs", "ramfs", "overlay"])
+def test_other_file_systems(server: Server, folder: Path, mount: str) -> None:
+    server.pages |= {"/large": lambda request: request.serve(LARGE), "/broken": breaks_off}
+    urls = [server.url("/large"), server.url("/broken"), server.url("/broken")]
+    status, errors, hashes = fetch_mounted(folder, mount, *urls)
+    assert status == 0, errors
+    whole = sha256(BODY)
+    assert hashes == {"large": sha256(LARGE), "broken": whole, "broken-1": whole}
 
 
 @pytest.mark.parametrize("told", [True, False])
 def test_a_disk_that_is_full(server: Server, folder: Path, told: bool) -> None:
-    if not _may_mount():
-        pytest.skip("needs user namespaces, to mount a small disk")
     body = os.urandom(5_000_000)
 
     def tells_no_length(request: Request) -> None:
@@ -268,15 +366,9 @@ def test_a_disk_that_is_full(server: Server, folder: Path, told: bool) -> None:
 
     server.pages["/large"] = (lambda request: request.serve(body)) if told else tells_no_length
     server.pages["/small"] = lambda request: request.serve(b"small")
-    words = [*_FETCH, str(folder), "--per-host", "1", server.url("/large"), server.url("/small")]
-    done = subprocess.run(
-        ["unshare", "-Urm", "sh", "-c", _SMALL_DISK, "sh", str(folder), *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert ("no room for" if told else "No space left on device") in done.stderr
+    urls = [server.url("/large"), server.url("/small")]
+    status, errors, hashes = fetch_mounted(folder, _SMALL, "--per-host", "1", *urls)
+    assert status == 1
+    assert ("no room for" if told else "No space left on device") in errors
     # The room is there again for the other file.
-    assert done.stdout.split() == ["small"]
+    assert hashes == {"small": sha256(b"small")}

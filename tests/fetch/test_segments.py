@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import subprocess
@@ -39,8 +40,15 @@ class Line:
             request.send(data[at : at + PIECE])
 
 
-def serve(request: Request, body: bytes, etag: str, line: Line, until: int | None = None) -> None:
-    """Answer slowly and well, but for breaking off before byte `until`."""
+def serve(
+    request: Request,
+    body: bytes,
+    etag: str,
+    line: Line,
+    until: int | None = None,
+    end: Callable[[Request], object] = Request.reset,
+) -> None:
+    """Answer slowly and well, but for its `end` before byte `until`."""
     first, last = request.first_byte, request.last_byte
     last = len(body) - 1 if last is None else last
     head = [f"ETag: {etag}", "Accept-Ranges: bytes"]
@@ -53,7 +61,7 @@ def serve(request: Request, body: bytes, etag: str, line: Line, until: int | Non
     request.send("\r\n".join([f"HTTP/1.1 {status}", *head, "", ""]))
     line.send(request, body[first : last + 1 if until is None else until])
     if until is not None:
-        request.reset()
+        end(request)
 
 
 def slow(request: Request) -> None:
@@ -76,6 +84,31 @@ def changes_and_ignores_if_range(request: Request) -> None:
     serve(request, body, etag, Line())
 
 
+def shrinks(request: Request) -> None:
+    if request.count == 0 or request.first_byte is None:
+        body, etag = (OTHER, '"2"') if request.count else (BODY, '"1"')
+        serve(request, body, etag, Line())
+    else:
+        request.answer("416 Range Not Satisfiable", "Content-Range: bytes */10")
+
+
+def sends_too_much(request: Request) -> None:
+    """To who asks for a part; and says so, which is another file then."""
+    first, last = request.first_byte, request.last_byte
+    if request.count == 0 or first is None:
+        serve(request, OTHER if request.count else BODY, '"1"', Line())
+    else:
+        last = len(BODY) - 1 if last is None else last
+        range_ = f"Content-Range: bytes {first}-{last}/{len(BODY)}"
+        chunked = "Transfer-Encoding: chunked"
+        head = ["HTTP/1.1 206 Partial Content", 'ETag: "1"', range_, chunked, "", ""]
+        request.send("\r\n".join(head))
+        with contextlib.suppress(OSError):  # the client has seen enough
+            for at in range(first, last + 1 + 10 * PIECE, PIECE):
+                request.send(f"{PIECE:x}\r\n", BODY[at : at + PIECE].ljust(PIECE), "\r\n")
+            request.send("0\r\n\r\n")
+
+
 def ignores_the_range(request: Request) -> None:
     request.headers.pop("range", None)
     serve(request, BODY, '"1"', Line())
@@ -83,6 +116,13 @@ def ignores_the_range(request: Request) -> None:
 
 def refuses_a_second_connection(request: Request) -> None:
     request.answer("429 Too Many Requests", "Retry-After: 1000")
+
+
+def answers_from_elsewhere(request: Request) -> None:
+    if request.path == "/x":
+        request.answer("302 Found", "Location: /elsewhere")
+    else:
+        slow(request)
 
 
 def first_alone(others: Callable[[Request], None]) -> Callable[[Request], None]:
@@ -95,6 +135,13 @@ def resets_once(request: Request) -> None:
     assert first is not None
     until = first + (2 << 20) if request.count == 1 else None
     serve(request, BODY, '"1"', Line(), until)
+
+
+def stalls_once(request: Request) -> None:
+    first = request.first_byte
+    assert first is not None
+    until = first + (2 << 20) if request.count == 1 else None
+    serve(request, BODY, '"1"', Line(), until, lambda request: request.connection.recv(1))
 
 
 def test_a_server_that_slows_down_each_connection(
@@ -132,7 +179,7 @@ def test_no_segments_without_a_place_or_without_ranges(
     assert len(server.asked("/x")) == 1
 
 
-@pytest.mark.parametrize("page", [changes, changes_and_ignores_if_range])
+@pytest.mark.parametrize("page", [changes, changes_and_ignores_if_range, shrinks, sends_too_much])
 def test_a_file_that_changes_before_a_segment_starts_over_over_one_connection(
     server: Server, folder: Path, command: Command, page: Callable[[Request], None]
 ) -> None:
@@ -144,20 +191,26 @@ def test_a_file_that_changes_before_a_segment_starts_over_over_one_connection(
     assert firsts[0] is None and firsts[1] is not None and firsts[2:] == [None]
 
 
-@pytest.mark.parametrize("page", [ignores_the_range, refuses_a_second_connection])
+@pytest.mark.parametrize(
+    "page", [ignores_the_range, refuses_a_second_connection, answers_from_elsewhere]
+)
 def test_a_server_that_gives_no_segments_is_asked_once(
     server: Server, folder: Path, command: Command, page: Callable[[Request], None]
 ) -> None:
     server.pages["/x"] = first_alone(page)
+    server.pages["/elsewhere"] = page
     run = command("/x")
     assert run.status == 0 and run.files["/x"]["attempts"] == 1
     assert (folder / "x").read_bytes() == BODY
     assert len(server.asked("/x")) == 2
 
 
-def test_a_reset_in_a_segment(server: Server, folder: Path, command: Command) -> None:
-    server.pages["/x"] = first_alone(resets_once)
-    run = command("/x", "--per-host", "2")
+@pytest.mark.parametrize("page", [resets_once, stalls_once])
+def test_a_segment_that_breaks_off(
+    server: Server, folder: Path, command: Command, page: Callable[[Request], None]
+) -> None:
+    server.pages["/x"] = first_alone(page)
+    run = command("/x", "--per-host", "2", "--stall", "1")
     assert run.status == 0, run.stderr
     assert (folder / "x").read_bytes() == BODY
 

@@ -55,6 +55,29 @@ def test_waiting_for_it_again_and_again(any_loop: Loop) -> None:
     any_loop.run_until_complete(main())
 
 
+def test_what_came_while_nobody_received(any_loop: Loop) -> None:
+    """A receiver that has emptied the socket is no reason to overlook what comes after it."""
+
+    async def main() -> None:
+        with pair() as (one, other):
+            buffer = bytearray(100)
+            for turn in range(20):
+                receiving = asyncio.ensure_future(any_loop.sock_recv(one, 100))
+                await asyncio.sleep(0)
+                other.send(b"first")
+                assert await receiving == b"first"
+                other.send(b"second")
+                if turn % 2:
+                    assert await any_loop.sock_recv(one, 0) == b""
+                    assert await any_loop.sock_recv_into(one, bytearray()) == 0
+                assert await any_loop.sock_recv_into(one, buffer) == 6
+            other.close()
+            assert await any_loop.sock_recv(one, 100) == b""
+            assert await any_loop.sock_recv(one, 100) == b""
+
+    any_loop.run_until_complete(main())
+
+
 def test_another_socket_with_the_same_number(any_loop: Loop) -> None:
     async def main() -> None:
         numbers = set()

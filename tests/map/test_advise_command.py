@@ -81,6 +81,37 @@ def test_everything_that_is_handed_over_is_seen(tmp_path: Path) -> None:
     assert "kind" not in rows["fail"]
 
 
+OWN_RUN = """\
+import asyncio, threading, time
+
+class Watcher(threading.Thread):
+    def run(self):
+        time.sleep(0.02)
+        print(self.name)
+
+def load(seconds):
+    time.sleep(seconds)
+
+watcher = Watcher(name="its own")
+watcher.start()
+watcher.join()
+asyncio.run(asyncio.to_thread(load, 0.02))
+"""
+
+
+def test_what_a_thread_of_an_own_class_runs_is_seen_and_what_a_loop_gives_to_a_thread(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(OWN_RUN)
+    run = advise("--json", str(program))
+    assert run.stdout == "its own\n", run.stderr
+    rows = told(run)
+    assert rows["Watcher.run"]["handed_to"] == "thread"
+    assert rows["load"]["handed_to"] == "thread pool"
+    assert {rows[name]["kind"] for name in ("Watcher.run", "load")} == {"waits"}
+
+
 def test_the_table(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(

@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -132,7 +133,7 @@ def test_what_travels_has_a_cost_and_what_does_not_a_reason() -> None:
 
 def measured(function: Any, items: list[Any]) -> Facts:
     """The facts of some calls in this thread."""
-    measuring = Measuring(function)
+    measuring = Measuring(function, None)
     measuring.send(items, star=False)
     for item in items:
         began = time.perf_counter_ns()
@@ -222,8 +223,9 @@ class Clock:
     """Time for the judge."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
+        self.now = self.computed = 0.0
         monkeypatch.setattr(flow, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(flow, "process_time", lambda: self.computed)
 
 
 @pytest.fixture
@@ -231,11 +233,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def judged(judge: flow.Judge, clock: Clock, choice: Any, rate: float, busy: float = 0.0) -> Any:
+def judged(
+    judge: flow.Judge,
+    clock: Clock,
+    choice: Any,
+    rate: float,
+    busy: float = 0.0,
+    computed: float = 0.0,
+) -> Any:
     """The verdict after a second at this rate."""
     judge.completed += 1
     assert not judge.waits()
     clock.now += 1.0
+    clock.computed += computed
     judge.completed += int(rate)
     judge.spent = int(busy * choice.workers * 1e9)
     assert judge.waits()
@@ -276,3 +286,65 @@ def test_processes_that_compute_all_the_time_stay(clock: Clock) -> None:
     assert judged(flow.Judge(COMPUTES.seconds), clock, choice, 50, busy=0.9) is None
     judge = flow.Judge(COMPUTES.seconds)
     assert judged(judge, clock, choice, 50, busy=0.3).model == "threads"
+
+
+def wait_and_compute(_: object) -> int:
+    time.sleep(0.02)
+    return spin(0.02)
+
+
+def test_calls_that_wait_first_and_compute_then_are_found_out(clock: Clock) -> None:
+    choice = choose(WAITS, CORES, LIMIT)
+    judge = flow.Judge(WAITS.seconds)
+    assert judged(judge, clock, choice, 50, computed=0.95).model == "processes"
+    assert judge.reason == "calls compute after all"
+    # As much, but in so many calls that a process for each would not be worth it.
+    judge = flow.Judge(WAITS.seconds)
+    assert judged(judge, clock, choice, 3000, computed=0.95) is None
+    # Not much.
+    judge = flow.Judge(WAITS.seconds)
+    assert judged(judge, clock, choice, 2000, computed=0.5) is None
+
+
+def test_what_leaves_traces_never_goes_to_processes_not_even_to_compare() -> None:
+    seen = []
+
+    def call(_: object) -> None:
+        wait_and_compute(None)
+        seen.append(1)
+
+    results = juggler.map(call, range(60))
+    assert len(list(results)) == len(seen) == 60
+    assert results.choice is not None and results.choice.model == "threads"
+
+
+def test_a_call_that_goes_on_counts_in_the_limit() -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def call(_: object) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.1)
+        with lock:
+            now -= 1
+
+    assert len(list(juggler.map(call, range(20), limit=3))) == 20
+    assert most == 3
+
+
+@pytest.mark.parametrize("on", ["input", "user"])
+def test_short_calls_are_not_judged_by_who_feeds_them_or_takes_their_results(on: str) -> None:
+    def numbers() -> Iterator[int]:
+        for number in range(200):
+            if on == "input":
+                time.sleep(0.002)
+            yield number
+
+    results = juggler.map(abs, numbers())
+    for _ in results:
+        if on == "user":
+            time.sleep(0.002)
+    assert results.choice is not None
+    assert (results.choice.model, results.choice.history) == ("serial", [])

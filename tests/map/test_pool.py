@@ -1,8 +1,10 @@
 """`juggler.Pool`."""
 
+import asyncio
 import os
 import threading
 import time
+from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
@@ -144,3 +146,42 @@ def test_a_wrong_pool_is_refused() -> None:
         juggler.Pool("process")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="limit must be 1 or more"):
         juggler.Pool(limit=0)
+
+
+def test_the_end_waits_for_coroutines() -> None:
+    async def slow(number: int) -> int:
+        await asyncio.sleep(0.05)
+        return number
+
+    with juggler.Pool() as pool:
+        future = pool.submit(slow, 3)
+    assert future.done() and future.result() == 3
+
+
+def test_single_coroutines_keep_to_the_limit() -> None:
+    now = most = 0
+
+    async def call() -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.001)
+        now -= 1
+
+    with juggler.Pool("loop", limit=2) as pool:
+        for future in [pool.submit(call) for _ in range(20)]:
+            future.result()
+    assert most == 2
+
+
+@pytest.mark.parametrize("on", ["processes", "loop"])
+def test_calls_are_ended_in_their_midst(on: Any) -> None:
+    pool = juggler.Pool(on)
+    fn: Any = time.sleep if on == "processes" else asyncio.sleep
+    future = pool.submit(fn, 600)
+    while on == "processes" and not future.running():
+        time.sleep(0.001)
+    pool.terminate_workers()
+    with pytest.raises((RuntimeError, CancelledError)):
+        future.result()
+    pool.shutdown()

@@ -57,6 +57,56 @@ print(stop.signal.name, stop.expired, len(done), sum(f.result() for f in done))
     assert output == [f"{name} False 101 {sum(n * n for n in range(101))}"]
 
 
+@pytest.mark.parametrize("on", ["threads", "processes", "loop"])
+def test_a_pool_for_maps_finishes_what_was_taken_in(programs: Any, on: str) -> None:
+    source = f"""
+def slow(number):
+    time.sleep(0.05)
+    return number
+
+async def slow_too(number):
+    await asyncio.sleep(0.05)
+    return number
+
+if __name__ == "__main__":
+    with juggler.shutdown(grace=60) as stop:
+        pool = stop.add(juggler.Pool({on!r}, limit=2))
+        fn = slow_too if {on!r} == "loop" else slow
+        single = pool.submit(fn, -1)
+        found = []
+        for number in pool.map(fn, itertools.count()):
+            found.append(number)
+            if number == 3:
+                ready()
+                stop.wait()
+        last = pool.submit(fn, -2)
+    print(stop.signal.name, stop.expired, found == list(range(len(found))), len(found) >= 4)
+    print(single.result(), last.result())
+"""
+    status, output, errors = tell(programs, source, signal.SIGTERM)
+    assert (status, errors) == (0, "")
+    assert output == ["SIGTERM False True True", "-1 -2"]
+
+
+@pytest.mark.parametrize("on", ["processes", "loop"])
+def test_a_pool_for_maps_that_does_not_end_is_ended(programs: Any, on: str) -> None:
+    source = f"""
+if __name__ == "__main__":
+    with juggler.shutdown(grace=0.2) as stop:
+        pool = stop.add(juggler.Pool({on!r}))
+        future = pool.submit(asyncio.sleep if {on!r} == "loop" else time.sleep, 600)
+        ready()
+        stop.wait()
+    try:
+        future.result()
+    except BaseException as error:
+        print(stop.expired, type(error).__name__)
+"""
+    status, output, errors = tell(programs, source, signal.SIGTERM)
+    assert (status, errors) == (0, "")
+    assert output in (["True CancelledError"], ["True WorkerDied"])
+
+
 def test_processes_that_do_not_end_are_ended(programs: Any) -> None:
     source = """
 with juggler.shutdown(grace=0.2) as stop:
@@ -267,7 +317,7 @@ def test_bad_use() -> None:
     with pytest.raises(ValueError, match="grace must be a number of seconds"):
         juggler.shutdown(-1)
     with juggler.shutdown() as stop:
-        with pytest.raises(TypeError, match="an executor, a task, a server or a function"):
+        with pytest.raises(TypeError, match="an executor, a pool, a task, a server or a function"):
             stop.add(7)
         with pytest.raises(RuntimeError, match="entered once"), stop:
             pass

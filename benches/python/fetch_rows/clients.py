@@ -25,9 +25,12 @@ def program(name: str) -> str | None:
 
 def contenders() -> list[Contender]:
     """Everybody that is installed; the first is the baseline."""
+    wget2 = _program("wget2", _wget2)
+    synced = {name: _synced(command) for name, command in wget2.classes.items()}
     return [
-        _program("wget2", _wget2),
+        wget2,
         Contender("juggler", version("juggler"), {"fetch": _juggler}),
+        Contender("wget2; sync", wget2.version, synced, informative=True),
         _program("curl", _curl),
         _program("aria2c", _aria2c),
         Contender("aiohttp", version("aiohttp"), {"fetch": _aiohttp}),
@@ -44,21 +47,22 @@ def _program(name: str, command: Callable[[str], Command]) -> Contender:
 
 def _juggler(addresses: Path, folder: Path) -> list[str]:
     limits = [f"--limit={CONNECTIONS}", f"--per-host={CONNECTIONS}"]
-    return [
-        sys.executable,
-        "-m",
-        "juggler",
-        "fetch",
-        "-q",
-        *limits,
-        f"-i{addresses}",
-        f"-o{folder}",
-    ]
+    command = str(Path(sys.executable).with_name("juggler"))
+    return [command, "fetch", "-q", *limits, f"-i{addresses}", f"-o{folder}"]
 
 
 def _wget2(path: str) -> Command:
     options = ["-q", "--no-config", "--no-hsts", "--no-robots", f"--max-threads={CONNECTIONS}"]
     return lambda addresses, folder: [path, *options, f"-i{addresses}", f"-P{folder}"]
+
+
+def _synced(command: Command) -> Command:
+    """With the files on the disk in the end, which juggler promises and nobody else does."""
+    script = 'folder=$1; shift; "$@" && sync -f "$folder"'
+    return lambda addresses, folder: [
+        *("sh", "-c", script, "sh", str(folder)),
+        *command(addresses, folder),
+    ]
 
 
 def _curl(path: str) -> Command:

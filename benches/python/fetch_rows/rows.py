@@ -82,27 +82,47 @@ def originals(name: str, count: int, size: int) -> list[Path]:
     return files
 
 
+@functools.cache
+def outputs() -> Path:
+    """Where the downloads go, until this process ends."""
+    work = Path(tempfile.mkdtemp(dir=FOLDER.parent))
+    atexit.register(shutil.rmtree, work, ignore_errors=True)
+    return work
+
+
+def _empty(folder: Path) -> None:
+    """Give the room back, and leave the next turn no work of this one.
+
+    The files stay, without content: for a minute ext4 gives out no inode of a deleted file, and
+    searches past each of them for every new one, which would be most of what is measured.
+    """
+    for file in folder.iterdir():
+        os.truncate(file, 0)
+    # What nobody waited for is otherwise written, and discarded, at the cost of the next.
+    os.sync()
+
+
 def _row(name: str, title: str, full: int, size: int) -> Bench:
     def prepare(contender: Contender, effort: Effort) -> Turn:
         files = originals(name, max(1, int(full * effort.share)), size)
 
         def turn() -> list[list[float]]:
-            with tempfile.TemporaryDirectory(dir=FOLDER.parent) as work:
-                folder, addresses = Path(work, "out"), Path(work, "addresses")
-                folder.mkdir()
-                addresses.write_text("".join(f"{address()}/{name}/{f.name}\n" for f in files))
-                command = contender.classes["fetch"](addresses, folder)
-                begin = time.perf_counter()
-                process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-                _, status, used = os.wait4(process.pid, 0)
-                took = time.perf_counter() - begin
-                process.returncode = os.waitstatus_to_exitcode(status)
-                if process.returncode:
-                    raise RuntimeError(f"exit status {process.returncode}: {command}")
-                for file in files:
-                    if not filecmp.cmp(file, folder / file.name, shallow=False):
-                        raise RuntimeError(f"{contender.name} spoilt {file.name}")
-                return [[took], [used.ru_utime + used.ru_stime]]
+            folder = Path(tempfile.mkdtemp(dir=outputs()))
+            addresses = folder.with_suffix(".list")
+            addresses.write_text("".join(f"{address()}/{name}/{f.name}\n" for f in files))
+            command = contender.classes["fetch"](addresses, folder)
+            begin = time.perf_counter()
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(process.pid, 0)
+            took = time.perf_counter() - begin
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode:
+                raise RuntimeError(f"exit status {process.returncode}: {command}")
+            for file in files:
+                if not filecmp.cmp(file, folder / file.name, shallow=False):
+                    raise RuntimeError(f"{contender.name} spoilt {file.name}")
+            _empty(folder)
+            return [[took], [used.ru_utime + used.ru_stime]]
 
         return turn
 

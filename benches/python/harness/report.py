@@ -15,7 +15,8 @@ LEGEND = (
     "absent: juggler hands out the standard library's own object, or lacks it. "
     "-: the contender has no such class. "
     "< name: juggler is not ahead of that contender (a difference inside ± is a tie). "
-    "SimpleQueue is informative: it has neither a size limit nor join()."
+    "SimpleQueue is informative: it has neither a size limit nor join(). "
+    "So is `wget2; sync`: wget2, with its files on the disk in the end, as juggler's are."
 )
 
 

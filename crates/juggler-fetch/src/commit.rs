@@ -1,12 +1,12 @@
 //! Whole files get their names in groups.
 //!
-//! What makes a file durable is a turn of the file system's journal, and one turn serves all files that are written by then.
-//! So the files that become whole while a group is under way are the next group. Of each group
+//! What makes a file durable is a turn of the file system's journal and a flush of the disk, and one of each serves all files
+//! that are written by then. So the write-back of a file begins when it is whole, and those that become whole while a group is
+//! under way are the next group. Of each group
 //!
-//! 1. the write-back of all is begun, so that one turn of the journal has them all;
-//! 2. all are synced, many at once, so that the disk joins what they wait for;
-//! 3. each gets its final name;
-//! 4. the folder is synced, and only then are the files told to be there.
+//! 1. all are synced: with their whole file system where that is less, or else one by one, many at once;
+//! 2. each gets its final name;
+//! 3. the folder is synced, and only then are the files told to be there.
 //!
 //! What a loss of power leaves at each of these moments is in `docs/internals/fetch.md`.
 
@@ -15,12 +15,19 @@ use crate::names::Names;
 use crate::part::Part;
 use rustix::fs::{Advice, fadvise};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 /// How many files are synced at once.
 pub(crate) const DISK_THREADS: usize = 16;
+
+/// From so many files on, they are synced with their file system: one turn of the journal and one flush of the disk, where each
+/// file's own would be a flush for each.
+const MANY: usize = 16;
+
+/// But only while no more than so many bytes of others would be written along.
+const LITTLE: u64 = 32 << 20;
 
 /// A whole file, the name that it should get, and who wants to know which it got.
 pub(crate) struct Ready {
@@ -44,29 +51,29 @@ pub(crate) async fn commit(committer: &Committer, part: Part, name: String) -> R
 }
 
 /// Commits what comes, group by group, for ever.
-pub(crate) async fn serve(names: Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>) {
+pub(crate) async fn serve(names: Arc<Names>, queue: mpsc::UnboundedReceiver<Ready>) {
+    let (forward, written) = mpsc::unbounded_channel();
+    tokio::join!(begin(queue, forward), finish(names, written));
+}
+
+/// Lets the disk begin with what comes, while it waits for its group.
+async fn begin(mut queue: mpsc::UnboundedReceiver<Ready>, forward: mpsc::UnboundedSender<Ready>) {
     let mut group = Vec::new();
     while queue.recv_many(&mut group, usize::MAX).await > 0 {
+        let group = std::mem::take(&mut group);
         // A thread that failed has let go of its files, whose owners are told so.
-        let Ok(group) = spawn_blocking({
-            let group = std::mem::take(&mut group);
-            move || begun(group)
-        })
-        .await
-        else {
-            continue;
-        };
-        let share = group.len().div_ceil(DISK_THREADS);
-        let mut group = group.into_iter().peekable();
-        let mut syncs = Vec::new();
-        while group.peek().is_some() {
-            let share: Vec<_> = group.by_ref().take(share).collect();
-            syncs.push(spawn_blocking(|| synced(share)));
+        for ready in spawn_blocking(move || begun(group)).await.unwrap_or_default() {
+            // `serve` has the other end as well.
+            let _ = forward.send(ready);
         }
-        let mut whole = Vec::new();
-        for sync in syncs {
-            whole.extend(sync.await.unwrap_or_default());
-        }
+    }
+}
+
+/// Syncs and names what comes.
+async fn finish(names: Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>) {
+    let mut group = Vec::new();
+    while queue.recv_many(&mut group, usize::MAX).await > 0 {
+        let whole = synced(&names, std::mem::take(&mut group)).await;
         let names = Arc::clone(&names);
         let _ = spawn_blocking(move || named(&names, whole)).await;
     }
@@ -83,8 +90,50 @@ fn begun(group: Vec<Ready>) -> Vec<Ready> {
 }
 
 /// Waits for the disk; those that are on it.
-fn synced(group: Vec<Ready>) -> Vec<Ready> {
-    each(group, |ready| ready.part.sync())
+async fn synced(names: &Arc<Names>, group: Vec<Ready>) -> Vec<Ready> {
+    let names = Arc::clone(names);
+    let at_once = move || if synced_at_once(&names, &group) { (group, Vec::new()) } else { (Vec::new(), group) };
+    let Ok((mut whole, others)) = spawn_blocking(at_once).await else { return Vec::new() };
+    let share = others.len().div_ceil(DISK_THREADS);
+    let mut others = others.into_iter().peekable();
+    let mut syncs = Vec::new();
+    while others.peek().is_some() {
+        let share: Vec<_> = others.by_ref().take(share).collect();
+        syncs.push(spawn_blocking(|| each(share, |ready| ready.part.sync())));
+    }
+    for sync in syncs {
+        whole.extend(sync.await.unwrap_or_default());
+    }
+    whole
+}
+
+/// Syncs a group with its whole file system, where that is less than to sync each file. Whether all are on the disk.
+fn synced_at_once(names: &Names, group: &[Ready]) -> bool {
+    let ours: u64 = group.iter().map(|ready| ready.part.length()).sum();
+    // After an error, which may be any file's, each is asked for its own.
+    group.len() >= MANY
+        && tells_errors()
+        && dirty().is_some_and(|dirty| dirty <= ours + LITTLE)
+        && names.sync_file_system().is_ok()
+}
+
+/// How many bytes wait for their disk, of everybody.
+fn dirty() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let number =
+        |key| text.lines().find_map(|line| line.strip_prefix(key)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Some((number("Dirty:")? + number("Writeback:")?) * 1024)
+}
+
+/// Whether `syncfs` tells of what could not be written: from Linux 5.8 on.
+fn tells_errors() -> bool {
+    static TELLS: OnceLock<bool> = OnceLock::new();
+    *TELLS.get_or_init(|| {
+        let uname = rustix::system::uname();
+        let release = uname.release().to_string_lossy();
+        let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+        (numbers.next(), numbers.next()) >= (Some(5), Some(8))
+    })
 }
 
 /// What `step` succeeds with; the others are told why not.

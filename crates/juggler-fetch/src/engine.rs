@@ -50,7 +50,7 @@ impl Engine {
         let pace = options.rate.map(Pace::new).transpose();
         let board = Arc::new(Board::new(State::default()));
         let (committer, whole) = mpsc::unbounded_channel();
-        let names = Arc::new(Names::new(options.folder.clone(), options.overwrite));
+        let names = Arc::new(Names::new(options.folder.clone(), options.overwrite)?);
         let shared = Shared {
             client: Client::new(&options)?,
             hosts: Hosts::new(options.limit, options.per_host),

@@ -15,14 +15,20 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(crate) struct Names {
     folder: PathBuf,
+    /// The folder itself, open since before any file in it.
+    opened: File,
     overwrite: bool,
     given: Guarded<HashSet<String>>,
 }
 
 impl Names {
     /// Names in `folder`; those of files from before are given anew only if `overwrite`.
-    pub fn new(folder: PathBuf, overwrite: bool) -> Self {
-        Self { folder, overwrite, given: Guarded::new(HashSet::new()) }
+    ///
+    /// # Errors
+    /// [`Kind::Disk`](crate::Kind::Disk) if the folder can't be opened.
+    pub fn new(folder: PathBuf, overwrite: bool) -> Result<Self, Error> {
+        let opened = File::open(&folder).map_err(|error| Error::disk("open the folder", &folder, error))?;
+        Ok(Self { folder, opened, overwrite, given: Guarded::new(HashSet::new()) })
     }
 
     /// Whether the name may be that of another file, which goes.
@@ -51,13 +57,20 @@ impl Names {
         }
     }
 
+    /// Waits until everything in the folder's file system is on the disk.
+    ///
+    /// # Errors
+    /// That of any write since the folder was opened.
+    pub fn sync_file_system(&self) -> io::Result<()> {
+        Ok(sys::syncfs(&self.opened)?)
+    }
+
     /// Waits until the names that were given are on the disk.
     ///
     /// # Errors
     /// [`Kind::Disk`](crate::Kind::Disk).
     pub fn sync(&self) -> Result<(), Error> {
-        let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
-        match synced {
+        match self.opened.sync_all() {
             // Not on this file system.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
             done => done.map_err(|error| Error::disk("sync", &self.folder, error)),

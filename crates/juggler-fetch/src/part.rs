@@ -34,7 +34,11 @@ const WORTH_RESERVING: u64 = 4 << 20;
 
 /// From this size on, bytes go to the disk past the page cache: the copies there would cost more than all the rest, and push
 /// out what others need.
-const DIRECT: u64 = 32 << 20;
+const DIRECT: u64 = 1 << 20;
+
+/// Below this size that ends with the first name: what waits in memory for a whole block is lost in a kill, which is little of
+/// a large file only.
+const ALWAYS_DIRECT: u64 = 32 << 20;
 
 /// How long a file may have no name: what is lost in a kill.
 const NAMELESS: Duration = Duration::from_millis(100);
@@ -166,7 +170,8 @@ impl Part {
         }
     }
 
-    /// Gives the file its name as a part, so that it is there for another call. Of no effect if it has one.
+    /// Gives the file its name as a part, so that it is there for another call. Of no effect if it has one. Nothing may wait
+    /// in a [`Sink`](crate::sink::Sink): from now on [`Part::direct`] may be none.
     ///
     /// # Errors
     /// [`Kind::Disk`], also when another process has the part.
@@ -184,6 +189,7 @@ impl Part {
         };
         name().map_err(|error: io::Error| Error::disk("create", &self.path, error))?;
         self.named = true;
+        self.direct.take_if(|_| self.version.length < Some(ALWAYS_DIRECT));
         Ok(())
     }
 
@@ -250,7 +256,8 @@ impl Part {
         };
         prepare(self).map_err(|error| Error::disk("create", &self.path, error))?;
         self.reserve()?;
-        if let (None, Some(file)) = (&self.direct, self.file.as_ref().filter(|_| self.version.length >= Some(DIRECT))) {
+        let least = if self.named { ALWAYS_DIRECT } else { DIRECT };
+        if let (None, Some(file)) = (&self.direct, self.file.as_ref().filter(|_| self.version.length >= Some(least))) {
             let path = format!("/proc/self/fd/{}", file.as_raw_fd());
             let flags = OFlags::DIRECT.bits() as i32;
             // Where the file system can't, the page cache does it.
@@ -293,7 +300,11 @@ impl Part {
             return Ok(());
         }
         let missing = whole - self.length();
-        let free = sys::fstatvfs(file).map_or(u64::MAX, |room| room.f_bavail.saturating_mul(room.f_frsize));
+        let free = match sys::fstatvfs(file) {
+            // Without blocks, such as one in memory without a limit, a file system does not say.
+            Ok(room) if room.f_blocks > 0 => room.f_bavail.saturating_mul(room.f_frsize),
+            _ => u64::MAX,
+        };
         let from = self.ranges.prefix();
         let full = free < missing
             || match sys::fallocate(file, FallocateFlags::KEEP_SIZE, from, whole - from) {

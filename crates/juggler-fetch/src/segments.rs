@@ -197,8 +197,8 @@ impl Segments {
     /// segment that broke off leaves its rest for later. How many bytes came.
     ///
     /// # Errors
-    /// [`Kind::Changed`] where the server has another version by now, and [`Kind::Length`] where it sends too much: then no
-    /// byte of the file is good for anything. [`Kind::Disk`].
+    /// [`Kind::Changed`] where the server has another version by now, or is at odds with itself: then no byte of the file is
+    /// good for anything. [`Kind::Disk`].
     pub async fn take(
         &mut self,
         (number, news): (u32, News),
@@ -223,7 +223,7 @@ impl Segments {
                 }
             }
             News::Bytes(bytes) => {
-                came = segment.stream.put(part, &bytes).await?;
+                came = segment.stream.put(part, &bytes).await.map_err(at_odds)?;
                 if segment.stream.is_over() {
                     segment.task.abort();
                     segment.stream.sink.flush(part).await?;
@@ -233,7 +233,9 @@ impl Segments {
             News::End(error) => {
                 segment.stream.sink.flush(part).await?;
                 return match error {
-                    Some(error) if matches!(error.kind, Kind::Changed | Kind::Length | Kind::Disk) => Err(error),
+                    Some(error) if matches!(error.kind, Kind::Changed | Kind::Length | Kind::Disk) => {
+                        Err(at_odds(error))
+                    }
                     Some(error) => {
                         *more &= matches!(error.kind, Kind::Truncated | Kind::Stalled);
                         self.growth.tried = None;
@@ -259,6 +261,12 @@ impl Segments {
         }
         flushed
     }
+}
+
+/// What contradicts the announced length is no error yet: over one connection the file may be right.
+fn at_odds(error: Error) -> Error {
+    let kind = if error.kind == Kind::Length { Kind::Changed } else { error.kind };
+    Error { kind, ..error }
 }
 
 /// Brings the bytes from `from` on and before `to`, as the segment `number`.

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind};
 use crate::part::Part;
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -19,13 +20,17 @@ pub(crate) struct Sink {
     at: u64,
     block: Option<Block>,
     pending: Option<JoinHandle<(Block, io::Result<()>)>>,
-    spare: Option<Block>,
+}
+
+thread_local! {
+    /// Blocks that no sink fills. All sinks are in the engine's thread, with which these go.
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Sink {
     /// For bytes from `at` on.
     pub fn new(at: u64) -> Self {
-        Self { at, block: None, pending: None, spare: None }
+        Self { at, block: None, pending: None }
     }
 
     /// Where the next byte goes.
@@ -43,7 +48,7 @@ impl Sink {
         }
         part.hash(self.at, bytes);
         while !bytes.is_empty() {
-            let block = self.block.get_or_insert_with(|| Block::new(self.spare.take(), self.at));
+            let block = self.block.get_or_insert_with(|| Block::new(self.at));
             let taken = block.fill(bytes);
             bytes = &bytes[taken..];
             self.at += taken as u64;
@@ -93,7 +98,7 @@ impl Sink {
         let (block, written) = pending.await.map_err(failed)?;
         written.map_err(|error| part.write_error(error))?;
         part.written(block.from, block.from + block.length as u64);
-        self.spare = Some(block);
+        SPARE.with_borrow_mut(|spare| spare.push(block.memory));
         Ok(())
     }
 }
@@ -109,8 +114,8 @@ struct Block {
 }
 
 impl Block {
-    fn new(spare: Option<Self>, from: u64) -> Self {
-        let memory = spare.map_or_else(|| vec![0; BLOCK + ALIGNED], |block| block.memory);
+    fn new(from: u64) -> Self {
+        let memory = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BLOCK + ALIGNED]);
         let start = memory.as_ptr().align_offset(ALIGNED).min(ALIGNED);
         Self { memory, start, length: 0, from }
     }

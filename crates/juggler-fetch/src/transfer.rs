@@ -324,6 +324,7 @@ impl Transfer<'_> {
                         return Err(Error::new(Kind::Stalled, message));
                     }
                     if part.is_to_be_claimed() {
+                        first.sink.flush(part).await?;
                         part.claim()?;
                     }
                     if let Some(segments) = self.segments.as_mut().filter(|_| *more) {

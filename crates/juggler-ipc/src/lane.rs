@@ -1,175 +1,175 @@
-//! A short way past a socket: where a message may lie for a receiver that is waiting for it at this moment.
+//! A short way past a socket: where a message may lie for a receiver that is looking for it at this moment.
 //!
 //! A socket between two processes stays what it is; a lane in memory that both have mapped only takes the messages, one at
-//! a time, that find their receiver in [`Lane::wait`]. Every other message goes through the socket, and so does all that the lane has
-//! no answer for: a receiver that waits long does so at the socket, where it learns of its peer's death; and whoever looks at
-//! the socket without receiving, as `poll` does, misses nothing, since what is sent then goes there.
+//! a time, that find their receiver in a [`Wait`], which lasts some microseconds. Every other message goes through the socket.
+//! So whoever sleeps does so at the socket, where it learns of its peer's death; whoever looks at the socket without receiving,
+//! as `poll` does, misses nothing; and senders and receivers that know nothing of the lane, or share an end of the socket, need
+//! not be told of it.
 //!
 //! # The word
 //!
 //! ```text
-//! bits 0-1 the receiver, 2-31 how many messages are under way through the socket
-//! Away    -> Waiting            the receiver looks at the word for a while, or soon will
-//! Waiting -> Asleep             it sleeps on it
-//! Waiting, Asleep -> Full       the sender has left it a message here
-//! Waiting, Asleep -> Away, +1   or there
-//! Waiting, Asleep -> Away       the receiver has waited enough
-//! Full    -> Away               it has taken the message
+//! bits 0-2 the state, 3-63 when the receiver began to look, in nanoseconds
+//! Away      -> Waiting     a receiver looks at the word for a while
+//! Waiting   -> Waiting     another one does, as the first has not left for so long that it may be dead
+//! Waiting   -> Away        the receiver has looked enough, or found something in the socket
+//! Waiting   -> Filling     a sender writes its message here
+//! Filling   -> Full        it has written it
+//! Full      -> Away        the receiver has taken it
+//! Filling   -> Abandoned   the receiver has left
+//! Abandoned -> Away        the sender has seen that, and sends through the socket
 //! ```
 //!
-//! The sender alone makes it `Full` and counts up, the receiver alone makes it `Waiting`, `Asleep` and, but for the message that
-//! ends its wait, `Away`, and counts down; each by a compare-and-swap on the whole word. The message is written before the word says
-//! `Full`. Messages keep their order: one is left here only if none is under way, and what is here is taken before what is there.
+//! Each is a compare-and-swap on the whole word, but for the two that leave a state which is one side's alone.
+//!
+//! # Order
+//!
+//! The system knows how much of what was sent through a socket has not been received yet. A message is left here only if that is
+//! nothing, and one that lies here is received before the socket is read again: by the receiver that made the word `Waiting`,
+//! which does not return without it.
 //!
 //! # Death
 //!
-//! A sender that dies before it has changed the word has sent nothing; one that dies after it has counted up, and before it has
-//! written to the socket, leaves a receiver that finds the socket's end. A lost message costs no more than that: a count that is too
-//! low makes the receiver wait here for the length of its patience, one that is too high keeps it at the socket.
+//! A sender that dies while it writes, and a receiver that dies before it has taken what is here, leave the lane to nobody: from
+//! then on everything goes through the socket. A receiver that died while it looked, or sleeps against its will, is given
+//! nothing after [`FRESH`].
 #![allow(unsafe_code)]
 
 use crate::segment::shared;
-use juggler_sync::Deadline;
-use juggler_sync::sync::{AtomicU32, Ordering};
-use juggler_sync::sys::{FutexWait, SharedFutex};
+use juggler_sync::sync::{AtomicU32, AtomicU64, Ordering};
 
-const STATE: u32 = 3;
-const AWAY: u32 = 0;
-const WAITING: u32 = 1;
-const ASLEEP: u32 = 2;
-const FULL: u32 = 3;
-const ONE_MORE: u32 = 4;
+const STATE: u64 = 7;
+const AWAY: u64 = 0;
+const WAITING: u64 = 1;
+const FILLING: u64 = 2;
+const FULL: u64 = 3;
+const ABANDONED: u64 = 4;
 
-/// Where the next message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
-    /// In the lane, of so many bytes, if the sender is right.
-    Here(usize),
-    /// In the socket, or wherever messages go that don't go here; perhaps not yet.
-    Elsewhere,
-}
+/// For how many nanoseconds a receiver that has begun to look is taken to be looking.
+pub const FRESH: u64 = 100_000;
 
 shared! {
     /// One direction; see the [module](self). All zeros is a lane at which nobody waits.
     #[derive(Debug, Default)]
     pub struct Lane {
-        word: SharedFutex,
+        word: AtomicU64,
         length: AtomicU32,
+        unused: AtomicU32,
     }
 }
 
 impl Lane {
-    /// Sends a message. If the receiver waits here, and there is a `write` that writes its `length` bytes: `true`. Otherwise
-    /// the receiver knows that one more message is under way elsewhere, and the caller is to send it there.
-    pub fn send(&self, length: u32, write: Option<impl Fn()>) -> bool {
-        let mut word = self.word.load(Ordering::Acquire);
-        loop {
-            // Nothing is under way if the receiver waits here.
-            let write = write.as_ref().filter(|_| matches!(word, WAITING | ASLEEP));
-            let next = match (write, word & STATE) {
-                (Some(write), _) => {
-                    write();
-                    self.length.store(length, Ordering::Relaxed);
-                    FULL
-                }
-                (None, FULL) => word.wrapping_add(ONE_MORE),
-                (None, _) => (word & !STATE).wrapping_add(ONE_MORE),
-            };
-            match self.word.word.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    if word == ASLEEP {
-                        self.word.wake(1);
-                    }
-                    return write.is_some();
-                }
-                Err(now) => word = now,
-            }
+    /// Leaves a message of `length` bytes for a receiver that waits here: `true`. Otherwise it is to go through the socket.
+    ///
+    /// `now` is the time; `drained` whether everything that went through the socket was received, without which nothing
+    /// may be left here; and `write` writes the message.
+    pub fn send(
+        &self,
+        length: u32,
+        now: impl FnOnce() -> u64,
+        drained: impl FnOnce() -> bool,
+        write: impl FnOnce(),
+    ) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        if word & STATE != WAITING || !is_fresh(word, now()) || !drained() {
+            return false;
         }
+        let (filling, full) = (in_state(word, FILLING), in_state(word, FULL));
+        if self.word.compare_exchange(word, filling, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        write();
+        self.length.store(length, Ordering::Relaxed);
+        let filled = self.word.compare_exchange(filling, full, Ordering::Release, Ordering::Relaxed).is_ok();
+        if !filled {
+            self.word.store(AWAY, Ordering::Release);
+        }
+        filled
     }
 
-    /// The receiver will wait in a moment, and until then looks for messages nowhere else.
-    pub fn expect(&self) {
-        self.change(|word| if word == AWAY { WAITING } else { word });
+    /// Begins to wait, at the time `now`, unless somebody else does.
+    pub fn wait(&self, now: u64) -> Option<Wait<'_>> {
+        let (before, waiting) = (self.word.load(Ordering::Acquire), in_state(now << STATE.count_ones(), WAITING));
+        let free = before == AWAY || before & STATE == WAITING && !is_fresh(before, now);
+        let waits = free && self.word.compare_exchange(before, waiting, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        waits.then_some(Wait { lane: self, waiting })
     }
+}
 
-    /// The message that was to go elsewhere did not.
-    pub fn retract(&self) {
-        self.count_down();
-    }
+fn in_state(word: u64, state: u64) -> u64 {
+    word & !STATE | state
+}
 
-    /// A message from elsewhere was received.
-    pub fn received_elsewhere(&self) {
-        self.count_down();
-    }
+/// Whether the receiver that waits may be thought to be there. A clock that is not the receiver's says no.
+fn is_fresh(word: u64, now: u64) -> bool {
+    now.wrapping_sub(word >> STATE.count_ones()) <= FRESH
+}
 
-    /// The message that lies here was received.
-    pub fn taken(&self) {
-        self.change(|word| if word & STATE == FULL { word & !STATE } else { word });
-    }
+/// A receiver at a lane, until it [ends](Wait::end).
+#[derive(Debug)]
+#[must_use = "a receiver that waits must look whether a message has come, and leave"]
+pub struct Wait<'a> {
+    lane: &'a Lane,
+    /// The word as the receiver has set it.
+    waiting: u64,
+}
 
-    /// Where the next message is, if the sender has said.
+impl<'a> Wait<'a> {
+    /// Whether there is a message, or no use in waiting any more.
     #[inline]
-    pub fn arrival(&self) -> Option<Arrival> {
-        self.arrival_by(self.word.load(Ordering::Acquire))
+    pub fn is_over(&self) -> bool {
+        let word = self.lane.word.load(Ordering::Relaxed);
+        word != self.waiting && word != in_state(self.waiting, FILLING)
     }
 
-    fn arrival_by(&self, word: u32) -> Option<Arrival> {
-        if word & STATE == FULL {
-            Some(Arrival::Here(self.length.load(Ordering::Relaxed) as usize))
-        } else {
-            (word >= ONE_MORE).then_some(Arrival::Elsewhere)
-        }
-    }
-
-    /// Waits for the next message: first has `look` look for a while whether it has come, then sleeps, until `deadline`,
-    /// when the message is [`Arrival::Elsewhere`] if it ever comes. `None` if a signal ended the sleep.
-    pub fn wait(&self, look: impl FnOnce(&mut dyn FnMut() -> bool) -> bool, deadline: Deadline) -> Option<Arrival> {
-        let awake = self.change(|word| if self.arrival_by(word).is_some() { word } else { WAITING });
-        if awake == WAITING {
-            self.await_change(look, deadline);
-        }
-        // The receiver leaves. A message that came just now is there all the same.
-        let waited = self.change(|word| if matches!(word, WAITING | ASLEEP) { AWAY } else { word });
-        self.arrival_by(waited).or_else(|| deadline.has_passed().then_some(Arrival::Elsewhere))
-    }
-
-    fn await_change(&self, look: impl FnOnce(&mut dyn FnMut() -> bool) -> bool, deadline: Deadline) {
-        if look(&mut || self.word.load(Ordering::Relaxed) != WAITING) {
-            return;
-        }
-        let word = &self.word.word;
-        if word.compare_exchange(WAITING, ASLEEP, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            while self.word.load(Ordering::Relaxed) == ASLEEP && self.word.wait(ASLEEP, deadline) == FutexWait::Woken {}
-        }
-    }
-
-    /// Lowers the count, which is zero already after an error on the way elsewhere, or if its sender did not count yet.
-    fn count_down(&self) {
-        self.change(|word| if word >= ONE_MORE { word - ONE_MORE } else { word });
-    }
-
-    /// Changes the word and returns what it is now.
-    fn change(&self, to: impl Fn(u32) -> u32) -> u32 {
-        let mut before = self.word.load(Ordering::Acquire);
+    /// Leaves, with the message if there is one.
+    pub fn end(self) -> Option<Arrived<'a>> {
+        let mut word = self.waiting;
         loop {
-            match self.word.word.compare_exchange(before, to(before), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return to(before),
-                Err(now) => before = now,
+            let left = match word & STATE {
+                FULL if word == in_state(self.waiting, FULL) => return Some(Arrived { lane: self.lane }),
+                WAITING if word == self.waiting => AWAY,
+                FILLING if word == in_state(self.waiting, FILLING) => in_state(self.waiting, ABANDONED),
+                // Another receiver is in this one's place.
+                _ => return None,
+            };
+            match self.lane.word.compare_exchange(word, left, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return None,
+                Err(now) => word = now,
             }
         }
     }
 }
 
+/// A message that lies in a lane, until this is dropped.
+#[derive(Debug)]
+pub struct Arrived<'a> {
+    lane: &'a Lane,
+}
+
+impl Arrived<'_> {
+    /// How many bytes it has, if the sender is right.
+    pub fn length(&self) -> usize {
+        self.lane.length.load(Ordering::Relaxed) as usize
+    }
+}
+
+impl Drop for Arrived<'_> {
+    fn drop(&mut self) {
+        self.lane.word.store(AWAY, Ordering::Release);
+    }
+}
+
 #[cfg(not(loom))]
-pub use pair::Lanes;
+pub use pair::{Lanes, Message};
 
 #[cfg(not(loom))]
 mod pair {
-    use super::{Arrival, Lane};
+    use super::{Arrived, Lane};
     use crate::segment::{Shared, shared};
     use crate::sys::{Mapping, create_memory_file, file_length, reserve_memory};
-    use juggler_sync::Deadline;
     use juggler_sync::sync::{AtomicU32, Ordering};
+    use juggler_sync::sys::monotonic_nanos;
     use std::io;
     use std::os::fd::{AsFd, OwnedFd};
 
@@ -183,7 +183,7 @@ mod pair {
             lane: Lane,
             /// Whether whoever receives here has mapped the memory.
             open: AtomicU32,
-            unused: [AtomicU32; 13],
+            unused: [AtomicU32; 11],
         }
     }
 
@@ -221,60 +221,30 @@ mod pair {
             Ok(lanes)
         }
 
-        /// Whether the other side has joined. Until then everything goes through the socket, uncounted.
+        /// Whether the other side has joined.
         #[inline]
         pub fn is_open(&self) -> bool {
             self.header(self.sends).open.load(Ordering::Acquire) != 0
         }
 
-        /// Sends a message, as [`Lane::send`], to which there will be an answer: the peer may be faster with it than the caller
-        /// with waiting for it.
-        pub fn send(&self, message: &[u8]) -> bool {
-            self.receiving().expect();
-            let write = (message.len() <= CAPACITY).then_some(|| {
-                // SAFETY: the message fits behind its header, and while its receiver waits nobody but the sender uses that memory.
-                unsafe { std::ptr::copy_nonoverlapping(message.as_ptr(), self.message(self.sends), message.len()) };
-            });
-            self.header(self.sends).lane.send(message.len() as u32, write)
-        }
-
-        /// As [`Lane::retract`].
-        pub fn retract(&self) {
-            self.header(self.sends).lane.retract();
-        }
-
-        /// As [`Lane::arrival`].
+        /// Sends a message here if its receiver waits for it and everything before it was received: `drained`. See [`Lane::send`].
         #[inline]
-        pub fn arrival(&self) -> Option<Arrival> {
-            self.receiving().arrival()
+        pub fn send(&self, message: &[u8], drained: impl FnOnce() -> bool) -> bool {
+            message.len() <= CAPACITY
+                && self.header(self.sends).lane.send(message.len() as u32, monotonic_nanos, drained, || {
+                    // SAFETY: the message fits behind its header, and nobody but this sender uses that memory now.
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(message.as_ptr(), self.message(self.sends), message.len());
+                    }
+                })
         }
 
-        /// As [`Lane::wait`].
-        pub fn wait(&self, look: impl FnOnce(&mut dyn FnMut() -> bool) -> bool, deadline: Deadline) -> Option<Arrival> {
-            self.receiving().wait(look, deadline)
-        }
-
-        /// As [`Lane::received_elsewhere`].
-        pub fn received_elsewhere(&self) {
-            self.receiving().received_elsewhere();
-        }
-
-        /// Takes the message that lies here, which [`Lanes::arrival`] or [`Lanes::wait`] said has the length of `buffer`.
-        /// If that can't be, what is in the buffer means nothing: `false`.
-        pub fn take(&self, buffer: &mut [u8]) -> bool {
-            let fits = buffer.len() <= CAPACITY;
-            if fits {
-                let message = self.message(1 - self.sends);
-                // SAFETY: the bytes lie within the mapping. The sender leaves them alone until they are taken; one that doesn't
-                // makes them nonsense.
-                unsafe { std::ptr::copy_nonoverlapping(message, buffer.as_mut_ptr(), buffer.len()) };
-            }
-            self.receiving().taken();
-            fits
-        }
-
-        fn receiving(&self) -> &Lane {
-            &self.header(1 - self.sends).lane
+        /// Waits for a message here: has `look` look for a while, asking what it is given whether to go on. `None` if there is none,
+        /// or another receiver waits.
+        pub fn receive(&self, look: impl FnOnce(&mut dyn FnMut() -> bool)) -> Option<Message<'_>> {
+            let wait = self.header(1 - self.sends).lane.wait(monotonic_nanos())?;
+            look(&mut || wait.is_over());
+            wait.end().map(|arrived| Message { lanes: self, arrived })
         }
 
         fn header(&self, half: usize) -> &Header {
@@ -290,12 +260,39 @@ mod pair {
             unsafe { self.mapping.start().as_ptr().add(half * HALF + size_of::<Header>()) }
         }
     }
+
+    /// A message that was received, in memory that is the sender's again when this is dropped.
+    #[derive(Debug)]
+    pub struct Message<'a> {
+        lanes: &'a Lanes,
+        arrived: Arrived<'a>,
+    }
+
+    impl Message<'_> {
+        /// How many bytes it has, if the sender is right.
+        pub fn length(&self) -> usize {
+            self.arrived.length()
+        }
+
+        /// Copies it to a buffer of its length. If that can't be, what is in the buffer means nothing: `false`.
+        pub fn copy_to(&self, buffer: &mut [u8]) -> bool {
+            let fits = buffer.len() <= CAPACITY;
+            if fits {
+                let message = self.lanes.message(1 - self.lanes.sends);
+                // SAFETY: the bytes lie within the mapping. The sender leaves them alone until they are taken; one that doesn't
+                // makes them nonsense.
+                unsafe { std::ptr::copy_nonoverlapping(message, buffer.as_mut_ptr(), buffer.len()) };
+            }
+            fits
+        }
+    }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use juggler_sync::sync::spin_hint;
+    use std::sync::Mutex;
 
     fn pair() -> (Lanes, Lanes) {
         let (one, file) = Lanes::create().unwrap();
@@ -305,88 +302,111 @@ mod tests {
         (one, other)
     }
 
-    fn soon() -> Deadline {
-        Deadline::after(Duration::from_millis(20))
+    /// What the lane holds after `send`, which is called while somebody waits there.
+    fn received(lanes: &Lanes, send: impl FnOnce()) -> Option<Vec<u8>> {
+        let message = lanes.receive(|_| send())?;
+        let mut bytes = vec![0; message.length()];
+        assert!(message.copy_to(&mut bytes));
+        Some(bytes)
     }
 
     #[test]
-    fn a_message_goes_elsewhere_unless_somebody_waits() {
+    fn a_message_is_left_for_who_waits_only() {
         let (one, other) = pair();
-        assert!(!one.send(b"early"));
-        assert_eq!(other.wait(|_| false, Deadline::NEVER), Some(Arrival::Elsewhere));
-        other.received_elsewhere();
-        assert_eq!(other.arrival(), None);
-        assert_eq!(other.wait(|_| false, soon()), Some(Arrival::Elsewhere), "patience has an end");
-        assert!(!one.send(b"nobody waits any more"));
-        one.retract();
-        assert_eq!(other.arrival(), None);
+        assert!(!one.send(b"early", || true));
+        assert_eq!(received(&other, || assert!(one.send(b"in time", || true))).unwrap(), b"in time");
+        assert_eq!(received(&one, || assert!(other.send(b"", || true))).unwrap(), b"");
+        assert!(!one.send(b"late", || true));
+        assert_eq!(received(&other, || ()), None);
     }
 
     #[test]
-    fn messages_pass_both_ways() {
+    fn a_message_that_must_go_elsewhere_ends_no_wait() {
         let (one, other) = pair();
-        let trips = 20_000_u32;
-        let mut received = 0;
+        let sends = || {
+            assert!(!one.send(b"after another", || false));
+            assert!(!one.send(&[0; 20_000], || true));
+            assert!(one.send(b"first", || true));
+            assert!(!one.send(b"second", || true));
+        };
+        assert_eq!(received(&other, sends).unwrap(), b"first");
+    }
+
+    #[test]
+    fn messages_pass_in_their_order() {
+        let (one, other) = pair();
+        let (socket, count) = (Mutex::new(std::collections::VecDeque::new()), 5_000_u32);
+        let mut here = 0;
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // What goes elsewhere stands for itself.
-                for _ in 0..trips {
-                    match other.wait(|come| (0..).any(|_| come()), Deadline::NEVER).unwrap() {
-                        Arrival::Here(length) => {
-                            let mut message = vec![0; length];
-                            assert!(other.take(&mut message));
-                            other.send(&message);
-                        }
-                        Arrival::Elsewhere => {
-                            other.received_elsewhere();
-                            other.send(b"?");
-                        }
+                for number in 0..count {
+                    let drained = || socket.lock().unwrap().is_empty();
+                    if !one.send(&number.to_ne_bytes(), drained) {
+                        socket.lock().unwrap().push_back(number);
+                    }
+                    while number % 8 == 0 && !drained() {
+                        spin_hint();
                     }
                 }
             });
-            for trip in 0..trips {
-                let sent = trip.to_ne_bytes();
-                let here = one.send(&sent);
-                match one.wait(|come| (0..10).any(|_| come()), Deadline::NEVER).unwrap() {
-                    Arrival::Here(length) => {
-                        let mut message = vec![0; length];
-                        assert!(one.take(&mut message));
-                        assert_eq!(message, if here { &sent[..] } else { b"?" });
-                        received += 1;
+            for number in 0..count {
+                let got = loop {
+                    if let Some(got) = socket.lock().unwrap().pop_front() {
+                        break got;
                     }
-                    Arrival::Elsewhere => one.received_elsewhere(),
-                }
+                    let message = other.receive(|over| while !over() && socket.lock().unwrap().is_empty() {});
+                    if let Some(message) = message {
+                        let mut got = [0; 4];
+                        assert!(message.length() == 4 && message.copy_to(&mut got));
+                        here += 1;
+                        break u32::from_ne_bytes(got);
+                    }
+                };
+                assert_eq!(got, number);
             }
         });
-        assert!(received > 0);
-        assert_eq!((one.arrival(), other.arrival()), (None, None));
+        assert!(here > 0);
     }
 
     #[test]
-    fn what_is_too_long_wakes_who_sleeps_and_goes_elsewhere() {
-        let (one, other) = pair();
-        std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| other.wait(|_| false, Deadline::NEVER));
-            std::thread::sleep(Duration::from_millis(10));
-            assert!(!one.send(&[0; 20_000]));
-            assert_eq!(waiter.join().unwrap(), Some(Arrival::Elsewhere));
-        });
-    }
-
-    #[test]
-    fn what_is_here_comes_before_what_is_elsewhere() {
+    fn who_has_looked_too_long_may_be_dead() {
         let lane = Lane::default();
-        std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| lane.wait(|_| false, Deadline::NEVER));
-            while lane.word.load(Ordering::Relaxed) != ASLEEP {
-                std::thread::yield_now();
-            }
-            assert!(lane.send(3, Some(|| ())));
-            assert!(!lane.send(3, Some(|| ())));
-            assert_eq!(waiter.join().unwrap(), Some(Arrival::Here(3)));
-        });
-        lane.taken();
-        assert_eq!(lane.arrival(), Some(Arrival::Elsewhere));
+        let (send, begin) = (|now| lane.send(1, || now, || true, || ()), 1_000_000);
+        let first = lane.wait(begin).unwrap();
+        assert!(!send(begin + FRESH + 1), "it may be dead");
+        assert!(!send(begin - 1), "its clock is another");
+        assert!(lane.wait(begin + FRESH).is_none());
+        let second = lane.wait(begin + FRESH + 1).unwrap();
+        assert!(first.is_over() && !second.is_over());
+        assert!(send(begin + 2 * FRESH + 1) && second.is_over());
+        assert!(first.end().is_none(), "the message is not for who was given up");
+        assert!(lane.wait(begin + 9 * FRESH).is_none(), "a message is never given up");
+        assert_eq!(second.end().unwrap().length(), 1);
+        assert!(lane.wait(begin + 9 * FRESH).is_some());
+    }
+
+    #[test]
+    fn a_receiver_leaves_in_the_middle_of_a_message() {
+        let lane = Lane::default();
+        let mut wait = lane.wait(1);
+        let leaves = || {
+            let wait = wait.take().unwrap();
+            assert!(!wait.is_over());
+            assert!(wait.end().is_none());
+            assert!(lane.wait(9 * FRESH).is_none(), "the sender is still writing");
+        };
+        assert!(!lane.send(1, || 1, || true, leaves));
+        assert!(lane.wait(2).is_some());
+    }
+
+    #[test]
+    fn a_sender_that_dies_while_it_writes_leaves_the_lane_to_nobody() {
+        let lane = Lane::default();
+        let wait = lane.wait(1).unwrap();
+        let dies = || std::panic::resume_unwind(Box::new(()));
+        let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lane.send(1, || 1, || true, dies)));
+        assert!(died.is_err() && !wait.is_over() && wait.end().is_none());
+        assert!(lane.wait(9 * FRESH).is_none() && !lane.send(1, || 1, || true, || ()));
     }
 
     #[test]
@@ -397,7 +417,8 @@ mod tests {
 
     #[test]
     fn a_length_that_cannot_be_is_noticed() {
-        let (_one, other) = pair();
-        assert!(!other.take(&mut vec![0; 1 << 20]));
+        let (one, other) = pair();
+        let message = other.receive(|_| assert!(one.send(b"short", || true))).unwrap();
+        assert!(!message.copy_to(&mut vec![0; 1 << 20]));
     }
 }

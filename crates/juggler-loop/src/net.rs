@@ -5,7 +5,8 @@
 
 use super::buffer::MOST_SLICES;
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Whether the call is to be made later.
@@ -15,20 +16,21 @@ fn is_not_ready(error: &io::Error) -> bool {
 
 /// Makes a call until no signal ends it.
 #[inline]
-fn call(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<Option<usize>> {
+fn call<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<Option<T>> {
     loop {
-        let result = call();
-        if result >= 0 {
-            return Ok(Some(result as usize));
-        }
-        let error = io::Error::last_os_error();
-        if is_not_ready(&error) {
-            return Ok(None);
-        }
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+        match call() {
+            Ok(value) => return Ok(Some(value)),
+            Err(error) if is_not_ready(&error) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
+}
+
+/// What a system call's result says.
+#[inline]
+fn checked(result: libc::ssize_t) -> io::Result<usize> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as usize) }
 }
 
 /// `recv(2)`. No bytes: the other side sends no more.
@@ -38,7 +40,7 @@ fn call(mut call: impl FnMut() -> libc::ssize_t) -> io::Result<Option<usize>> {
 #[inline]
 pub fn receive(fd: RawFd, to: &mut [u8]) -> io::Result<Option<usize>> {
     // SAFETY: the system writes to the slice, which lives as long as the call.
-    call(|| unsafe { libc::recv(fd, to.as_mut_ptr().cast(), to.len(), libc::MSG_DONTWAIT) })
+    call(|| checked(unsafe { libc::recv(fd, to.as_mut_ptr().cast(), to.len(), libc::MSG_DONTWAIT) }))
 }
 
 /// `send(2)`. As many bytes are sent as the system has room for.
@@ -49,7 +51,7 @@ pub fn receive(fd: RawFd, to: &mut [u8]) -> io::Result<Option<usize>> {
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<Option<usize>> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the system reads from the slice, which lives as long as the call.
-    call(|| unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) })
+    call(|| checked(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) }))
 }
 
 /// `sendmsg(2)`: the same with several slices.
@@ -65,7 +67,30 @@ pub fn send_slices(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<Option<usize
     header.msg_iovlen = slices.len() as _;
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the header, and what it refers to, live as long as the call.
-    call(|| unsafe { libc::sendmsg(fd, &header, flags) })
+    call(|| checked(unsafe { libc::sendmsg(fd, &header, flags) }))
+}
+
+/// A datagram of an internet protocol, which was cut off if there was no room for it, and who sent it. The socket must be in the
+/// non-blocking mode.
+///
+/// # Errors
+/// The system's; it may be about one that was sent.
+pub fn receive_from(fd: RawFd, to: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
+    call(|| borrowed(fd).recv_from(to))
+}
+
+/// Sends a datagram. The socket must be in the non-blocking mode.
+///
+/// # Errors
+/// The system's; it may be about one that was sent before.
+pub fn send_to(fd: RawFd, bytes: &[u8], to: SocketAddr) -> io::Result<Option<usize>> {
+    call(|| borrowed(fd).send_to(bytes, to))
+}
+
+/// The standard library's socket of a descriptor that belongs to somebody else.
+fn borrowed(fd: RawFd) -> ManuallyDrop<UdpSocket> {
+    // SAFETY: it is never closed here; whoever calls has it open.
+    ManuallyDrop::new(unsafe { UdpSocket::from_raw_fd(fd) })
 }
 
 /// `shutdown(2)` of the side that sends.
@@ -84,7 +109,8 @@ pub fn shut_down_sending(fd: RawFd) -> io::Result<()> {
 pub fn accept(fd: RawFd) -> io::Result<Option<OwnedFd>> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: plain numbers; no address is asked for.
-    let accepted = call(|| unsafe { libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), flags) } as isize)?;
+    let accept = || unsafe { libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    let accepted = call(|| checked(accept() as libc::ssize_t))?;
     // SAFETY: the system just made the descriptor for us.
     Ok(accepted.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
 }

@@ -59,6 +59,8 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::transport::accept::Acceptor;
     #[pymodule_export]
+    use super::aio::transport::datagram::DatagramSocket;
+    #[pymodule_export]
     use super::aio::transport::stream::{Stream, set_transport_class};
     #[pymodule_export]
     use super::aio::wait::Watch;

@@ -6,7 +6,8 @@
 //! to bring it. No number that the system tells is fresh enough to choose by, so it is learned:
 //!
 //! * Each thread remembers how long its waits took of late, those that began with a look and those that did not; it waits in
-//!   the way that was clearly better, and tries the other now and then.
+//!   the way that was clearly better, and tries the other now and then, unless no sleep is as short as its looks are. One wait that
+//!   takes long, as when a peer tries the other way or loses its processor, changes no mind.
 //! * A look lasts no longer than a sleep takes, and never longer than [`LONGEST`].
 //! * One thread fewer than there are processors looks at a time, in each process: the others sleep at once.
 //!
@@ -22,6 +23,9 @@ const LONGEST: u64 = 50_000;
 
 /// Longer waits count as if they had taken so many nanoseconds: they say nothing about how to begin.
 const LONGEST_WAIT: u32 = 100_000;
+
+/// No sleep takes less, in nanoseconds.
+const SHORTEST_SLEEP: u32 = 5_000;
 
 /// Of so many waits, the first two try the way that seems worse.
 const TRIAL: u8 = 64;
@@ -63,13 +67,13 @@ fn count_processors() -> usize {
 /// Has `wait` wait, told whether to look first, by [`until`].
 pub fn learn<T>(wait: impl FnOnce(bool) -> T) -> T {
     let Habit { count, looking, sleeping } = HABIT.get();
-    let trial = count % TRIAL < 2;
-    let processors = if count % TRIAL == 0 { count_processors() } else { processors() };
+    let trial = count % TRIAL < 2 && looking >= SHORTEST_SLEEP;
+    let processors = if count == 0 { count_processors() } else { processors() };
     let looks = processors > 1 && trial != (looking < sleeping - sleeping / 4);
     let begin = monotonic_nanos();
     let done = wait(looks);
     let took = (monotonic_nanos() - begin).min(u64::from(LONGEST_WAIT)) as u32;
-    let learned = |before: u32| before - before / 4 + took / 4;
+    let learned = |before: u32| before - before / 4 + took.min(2 * before + SHORTEST_SLEEP) / 4;
     HABIT.set(Habit {
         count: count.wrapping_add(1),
         looking: if looks { learned(looking) } else { looking },
@@ -143,6 +147,18 @@ mod tests {
         }
         assert!(looks_of(2_000, 60_000) > 500);
         assert!(looks_of(60_000, 2_000) < 100);
+    }
+
+    #[test]
+    fn one_slow_wait_changes_no_mind() {
+        let waits = || {
+            for _ in 0..200 {
+                learn(|looks| pass(if looks { 1_000 } else { 60_000 }));
+            }
+            learn(|_| pass(90_000));
+            learn(|looks| looks)
+        };
+        assert_eq!(std::thread::spawn(waits).join().unwrap(), processors() > 1);
     }
 
     #[test]

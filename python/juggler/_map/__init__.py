@@ -160,7 +160,9 @@ def map(
     """Call a function with each item, many at once, and iterate over the results.
 
     What it runs on is chosen by measuring the first calls, unless `on` says it; see `last_choice`.
-    The input is read as results are taken, in the thread that iterates, and may be endless.
+    The input is read as results are taken, and may be endless. What may block is read by a thread
+    of its own from its first item to its end, so that no result waits for it: a generator, a file,
+    any iterator that is not the standard library's own over what is in memory.
 
     Args:
         fn: a function, or a coroutine function.

@@ -94,7 +94,7 @@ def of(name: str, facts: Facts | None, limit: int = models.THREADS) -> Advice:
 
 
 def _measure(fn: Callable[[Any], object], items: Iterable[Any], seconds: float) -> Facts:
-    measuring = Measuring(fn)
+    measuring = Measuring(fn, int)
     called = False
     for item in itertools.islice(items, _CALLS):
         called = True

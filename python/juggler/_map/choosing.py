@@ -112,7 +112,7 @@ def duration(seconds: float) -> str:
 
 def uses_threads(facts: Facts) -> bool:
     """Whether calls compute in threads of their own."""
-    return facts.busy > 1.5 * facts.running and facts.busy > 0.3
+    return facts.busy > 1.5 * facts.running and facts.busy > 0.5
 
 
 def most(facts: Facts, cores: int, limit: int) -> float:

@@ -9,17 +9,17 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from functools import partial
 from queue import Empty, SimpleQueue
-from time import perf_counter
+from time import perf_counter, process_time, thread_time_ns
 from typing import TYPE_CHECKING, Any
 
 from juggler import _works as works
 from juggler._map import choosing, measuring, models, workers
 from juggler._map.choosing import Choice
 from juggler._map.part import Failure, Part, run
-from juggler._map.source import AsyncSource, Source
+from juggler._map.source import AsyncReader, Source, ThreadReader, is_swift
 
 if TYPE_CHECKING:
-    from juggler._map.measuring import Measuring
+    from juggler._map.measuring import Evidence, Measuring
     from juggler._map.models import Model
     from juggler._map.options import Options
     from juggler._map.pool import Memory
@@ -32,6 +32,10 @@ WAIT = object()
 
 _LARGEST = 16_384
 """So many calls go together at most."""
+_SATURATED = 0.9
+"""Threads that compute so much, in processors, may be waiting for each other's GIL."""
+_COMPUTING = 0.002
+"""Seconds that calls must compute each to be worth a process."""
 
 
 class Inbox:
@@ -88,9 +92,13 @@ class Flow:
         self._cores = workers.cores()
         self._is_async = False
         self._source: Source
+        self._sized: Any = None
         self._model: Model
         self._used: list[Model] = []
         self._measuring: Measuring | None = None
+        # The call that was measured, if it goes on, and what it is to tell about itself.
+        self._evidence: Evidence | None = None
+        self._watched: Part | None = None
         self._judge: Judge | None = None
         # Taken from the input and not yet handed out, in order; of these, those to hand out next.
         self._parts: dict[Part, None] = {}
@@ -107,18 +115,25 @@ class Flow:
     def start(self, is_async: bool) -> None:
         """Begin, in the thread or task that will drive it."""
         self._is_async = is_async
-        items: Any = self.options.items
-        if isinstance(items, Source):
-            self._source = items
-        # Some are both, as another map is.
-        elif not isinstance(items, AsyncIterable) or (not is_async and isinstance(items, Iterable)):
-            self._source = Source(items)
-        elif is_async:
-            self._source = AsyncSource(items, asyncio.get_running_loop().create_task)
-        else:
-            self._source = AsyncSource(items, self._resources.loop().start)
+        # Who reads it is to be the only one who refers to it.
+        items, self.options.items = self.options.items, ()
+        self._sized = items if hasattr(items, "__len__") else None
+        self._source = self._read(items)
         self._source.announce = self.inbox.put
         works.enroll(self)
+
+    def _read(self, items: Any) -> Source:
+        if isinstance(items, Source):
+            return items
+        note = "juggler.map: the input"
+        # Some are both, as another map is.
+        if isinstance(items, AsyncIterable) and (self._is_async or not isinstance(items, Iterable)):
+            if self._is_async:
+                return AsyncReader(items, asyncio.get_running_loop().create_task, note)
+            return AsyncReader(items, self._resources.loop().start, note)
+        if is_swift(items) or (self.options.on == "serial" and not self.call.is_async):
+            return Source(items)
+        return ThreadReader(items, "juggler-map-input", note)
 
     def end_intake(self) -> None:
         """Take no more in, and finish what was taken; from any thread."""
@@ -182,8 +197,7 @@ class Flow:
         while True:
             self._collect()
             part = self._next()
-            starving = self._running < 2 * self._width
-            if part is not None and (self._source.slow or not starving):
+            if part is not None and self._running >= 2 * self._width:
                 yield from self._hand_out(part)
             elif self._take(self._chunk):
                 pass
@@ -192,8 +206,11 @@ class Flow:
             elif not self._parts and self._source.ended:
                 return
             else:
-                if self._judge is not None and self._judge.waits():
-                    self._reconsider()
+                if self._judge is not None:
+                    if self._running < self._width and not self._source.ended:
+                        self._judge.pause()  # it is the input that takes its time
+                    elif self._judge.waits():
+                        self._reconsider()
                 yield WAIT
 
     def _serially(self) -> Iterator[Any]:
@@ -205,9 +222,8 @@ class Flow:
                     yield WAIT
         while (first := self._next()) is not None:
             yield from self._hand_out(first)
-        one_by_one = self._source.at_once
-        if self.options.on == "serial" and one_by_one is not None:
-            yield from self._strictly(one_by_one)
+        if self.options.on == "serial" and type(self._source) is Source:
+            yield from self._strictly(self._source)
             return
         function, call = self.call.here(), self.call
         while True:
@@ -220,7 +236,8 @@ class Flow:
                 self._adapt(len(items), took)
                 if self._judge is not None:
                     self._judge.completed += len(items)
-                    if self._judge.waits():
+                    self._judge.spent += took
+                    if self._judge.waits(serial=True):
                         self._reconsider()
                 yield from self._hand_out(part)
                 if self.choice is not None and self.choice.model != "serial":
@@ -231,7 +248,7 @@ class Flow:
             else:
                 yield WAIT
 
-    def _strictly(self, items: Iterator[Any]) -> Iterator[Any]:
+    def _strictly(self, items: Iterable[Any]) -> Iterator[Any]:
         """Each item is pulled when its result is asked for, and called with at once."""
         function, star = self.call.here(), self.call.star
         for number, item in enumerate(items):
@@ -259,6 +276,8 @@ class Flow:
         room = self._room() - self._held
         if room <= 0:
             return False
+        if self._watched is not None and self._running >= (self.options.limit or models.THREADS):
+            return False  # for it has a worker that is not the model's
         items = self._source.pull(min(size, room))
         if not items:
             return False
@@ -272,6 +291,13 @@ class Flow:
         self._running += 1
         self._advance(part)
         return True
+
+    def _length(self) -> int | None:
+        """How many items there are, if they tell; a list may grow."""
+        try:
+            return None if self._sized is None else len(self._sized)
+        except TypeError:
+            return None
 
     def _room(self) -> int:
         """How many items may be taken beyond the results that were handed out."""
@@ -304,6 +330,8 @@ class Flow:
             return
         part.future = None
         part.whole = True
+        if part is self._watched:
+            self._watched = None
         self._running -= 1
         if not self.options.ordered:
             self._ready.append(part)
@@ -341,6 +369,9 @@ class Flow:
             if self._judge is not None:
                 self._judge.completed += len(outcomes)
                 self._judge.spent += took
+                if part is self._watched:
+                    self._judge.seconds = took / 1e9
+                    self._weigh(outcomes)
         elif len(items) == 1:
             part.outcomes.append(Failure(error))
         else:
@@ -352,6 +383,13 @@ class Flow:
             else:
                 part.todo.extendleft([item] for item in reversed(items))
         self._advance(part)
+
+    def _weigh(self, outcomes: list[Any]) -> None:
+        """The call that was measured has ended: find out whether others could go to processes."""
+        choice, evidence, self._evidence = self.choice, self._evidence, None
+        if evidence is not None and choice is not None and choice.facts is not None:
+            evidence.results += outcomes
+            choice.facts = evidence.weigh(choice.facts, samples=1)
 
     def _adapt(self, calls: int, took: int) -> None:
         """Choose how many calls go together next."""
@@ -365,8 +403,8 @@ class Flow:
         """How many calls may go together at most."""
         if self.options.buffer is not None:
             return max(1, self.options.buffer // (2 * self._width))
-        if self.options.length is not None:
-            return max(1, min(_LARGEST, self.options.length // (4 * self._width)))
+        if (length := self._length()) is not None:
+            return max(1, min(_LARGEST, length // (4 * self._width)))
         return _LARGEST
 
     def _next(self) -> Part | None:
@@ -481,11 +519,11 @@ class Flow:
 
     def _measure(self) -> Iterator[Any]:
         """Make the first calls one after the other, until it is known what they are like."""
-        measured = measuring.Measuring(self.call.function)
-        pool = self._resources.threads(1)
+        measured = measuring.Measuring(self.call.function, self._ours)
+        limit = self.options.limit or models.THREADS
+        pool = self._resources.threads(limit)
         self._model = models.Watched(self.call, pool, measured.probe)
         self._measuring = measured
-        limit = self.options.limit or models.THREADS
         self.patience = measuring.LOOK
         while not measured.enough():
             if self._running == 0:
@@ -499,20 +537,36 @@ class Flow:
         if choosing.needs_pickling(facts, self._cores, limit):
             facts = measured.facts(pickled=True)
         self._measuring = None
+        self._watched = next((part for part in self._parts if not part.whole), None)
+        # Whoever refers to the probe has it look on.
+        self._model = models.Threads(self.call, pool, 1)
         left = None
-        if (length := self.options.length) is not None:
+        if (length := self._length()) is not None:
             left = max(0, length - facts.calls) * facts.seconds
         choice = choosing.choose(facts, self._cores, limit, left, not self._is_async)
         # What others take of the machine, they take of everything that could be chosen.
         self._judge = Judge(facts.seconds / max(0.1, 1 - facts.queued))
+        if choice.model == "threads" and facts.pickle is None and facts.obstacle is None:
+            # Something else may be tried if they disappoint.
+            if self._watched is None:
+                choice.facts = measured.evidence.weigh(facts, samples=1)
+            else:
+                self._evidence = measured.evidence
         self._use(choice)
         self._memory.keep(self.call.function, choice, limit)
+
+    def _ours(self) -> int:
+        """Nanoseconds that were computed for the map: this thread looks now and then."""
+        return thread_time_ns() + self._source.processor_time()
 
     def _reconsider(self) -> None:
         """Try something else if what was chosen does not keep its promise."""
         choice, judge = self.choice, self._judge
         assert choice is not None and judge is not None and choice.facts is not None
-        following = judge.verdict(choice, self._cores, self.options.limit or models.THREADS)
+        limit = self.options.limit or models.THREADS
+        following = judge.verdict(choice, self._cores, limit)
+        if judge.compared:
+            self._memory.keep(self.call.function, following or choice, limit)
         if following is None:
             return
         old = self._model
@@ -539,7 +593,7 @@ class Flow:
         self.display.show(
             Progress(
                 name=_name(self.call.function),
-                total=self.options.length,
+                total=self._length(),
                 done=self.done + (self.failed if self.options.errors != "return" else 0),
                 failed=self.failed,
                 retried=self.retries,
@@ -555,80 +609,117 @@ class Judge:
     """Compares what is achieved with what was promised, and has something else tried if need be."""
 
     def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self.completed = 0
         self.spent = 0
         self.reason = ""
-        self._seconds = seconds
+        self.settled = False
         self._tried: list[tuple[str, float]] = []
-        self._settled = False
         self._began: float | None = None
+        self._serial = False
+        self._computed = 0.0
         self._counted = 0
         self._first: tuple[float, int] | None = None
 
-    def waits(self) -> bool:
-        """Whether it is time for a verdict; asked when nothing is ready."""
-        now = perf_counter()
+    def pause(self) -> None:
+        """Nothing is to be learned from this time."""
+        self._began, self._counted = None, self.completed
+
+    def waits(self, serial: bool = False) -> bool:
+        """Whether it is time for a verdict; asked when nothing is ready.
+
+        Args:
+            serial: whether calls are made where it is asked: then only their own time counts, and
+                not that of whoever takes the results.
+        """
+        now, self._serial = perf_counter(), serial
         if self._began is None:
             if self.completed > self._counted:  # what starts slowly is not judged before
                 self._began, self._counted = now, self.completed
+                self._computed = process_time()
                 self.spent = 0
                 self._first = self._first or (now, self.completed)
             return False
-        return not self._settled and now - self._began > 0.25 and self.completed > self._counted + 8
+        return not self.settled and self._elapsed() > 0.25 and self.completed > self._counted + 8
+
+    def _elapsed(self) -> float:
+        assert self._began is not None
+        return self.spent / 1e9 if self._serial else perf_counter() - self._began
+
+    @property
+    def compared(self) -> bool:
+        """Whether both models were tried."""
+        return len(self._tried) == 2
 
     def _rate(self) -> float:
-        assert self._began is not None
-        return (self.completed - self._counted) / (perf_counter() - self._began)
+        return (self.completed - self._counted) / self._elapsed()
 
     def verdict(self, choice: Choice, cores: int, limit: int) -> Choice | None:
         """What to run on instead, if anything."""
         rate = self._rate()
-        assert self._began is not None
-        busy = self.spent / 1e9 / (perf_counter() - self._began) / choice.workers
-        achieved = rate * self._seconds
+        facts = choice.facts
+        assert facts is not None
+        elapsed = self._elapsed()
+        busy = self.spent / 1e9 / elapsed / choice.workers
+        achieved = rate * self.seconds
+        computed = process_time() - self._computed
+        # What was seen waiting may compute later on.
+        misled = (
+            choice.model == "threads"
+            and facts.running < measuring.WAITS
+            and computed > _SATURATED * elapsed
+            and computed / (self.completed - self._counted) > _COMPUTING
+        )
         promised = choice.predicted.get(choice.model, 1.0)
         self._tried.append((choice.model, rate))
         self._began, self._counted = None, self.completed
         choice.achieved = achieved
-        if len(self._tried) == 2:
+        if self.compared:
             # Both were tried: the better one stays.
-            self._settled = True
+            self.settled = True
             (before, was), _ = self._tried
             if was <= rate:
+                choice.why = "it was the faster one"
                 return None
             self.reason = (
-                f"{choice.model} achieved {achieved:.1f}x, {before} {was * self._seconds:.1f}x"
+                f"{choice.model} achieved {achieved:.1f}x, {before} {was * self.seconds:.1f}x"
             )
             return self._other(choice, before, cores, limit)
-        self._settled = achieved >= choosing.DISAPPOINTING * promised
+        self.settled = achieved >= choosing.DISAPPOINTING * promised and not misled
         if choice.model == "processes" and busy >= choosing.DISAPPOINTING:
             # They compute all the time, and disturb each other in nothing that is ours: the machine
             # has other things to do, for whatever would be chosen.
-            self._settled = True
-        if self._settled:
+            self.settled = True
+        if self.settled:
             return None
-        facts = choice.facts
-        assert facts is not None
         other = "threads" if choice.model == "processes" else "processes"
-        could = facts.obstacle is None and (facts.running > 0.25 or (facts.gil or 0.0) > 0.25)
+        known = facts.obstacle is None and facts.pickle is not None
+        could = (known or choice.model == "processes") and (
+            misled or facts.running > 0.25 or (facts.gil or 0.0) > 0.25
+        )
         if not could or choosing.uses_threads(facts):
-            self._settled = True
+            self.settled = True
             return None
-        self.reason = f"{choice.model} achieved {achieved:.1f}x of {promised:.1f}x promised"
+        self.reason = (
+            "calls compute after all"
+            if misled
+            else f"{choice.model} achieved {achieved:.1f}x of {promised:.1f}x promised"
+        )
         return self._other(choice, other, cores, limit)
 
     def _other(self, choice: Choice, model: str, cores: int, limit: int) -> Choice:
         facts = choice.facts
         assert facts is not None
         width = choosing.processes_width if model == "processes" else choosing.threads_width
-        return Choice(model, width(facts, cores, limit), "to compare", facts, choice.predicted)
+        why = "it was the faster one" if self.compared else "to compare"
+        return Choice(model, width(facts, cores, limit), why, facts, choice.predicted)
 
     def overall(self, choice: Choice) -> float | None:
         """The factor achieved from the first result to the last."""
-        if self._first is None or self.completed - self._first[1] < 8:
+        if self._first is None or self._serial or self.completed - self._first[1] < 8:
             return choice.achieved
         began, counted = self._first
-        return (self.completed - counted) / (perf_counter() - began) * self._seconds
+        return (self.completed - counted) / (perf_counter() - began) * self.seconds
 
 
 def noted(error: BaseException, number: int) -> BaseException:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
-from time import perf_counter, thread_time_ns
+from threading import get_native_id
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from juggler._juggler import Probe
@@ -58,17 +60,75 @@ class _Reading(NamedTuple):
         )
 
 
-class Measuring:
-    """What is seen of the first calls of a function, one after the other."""
+class Watch:
+    """A probe, and whose calls it watches."""
+
+    def __init__(self) -> None:
+        self._probe = Probe()
+        self._thread = 0
+
+    def begin(self) -> None:
+        """This thread begins with what is to be watched."""
+        self._thread = get_native_id()
+        self._probe.begin()
+
+    def end(self) -> None:
+        """It has ended that."""
+        self._probe.end()
+
+    def read(self) -> _Reading:
+        """What was seen so far, also of a call that goes on."""
+        return _Reading(*self._probe.read())
+
+    def is_blocked(self) -> bool:
+        """Whether its thread waits now, and not for a processor: that shows only afterwards."""
+        try:
+            with open(f"/proc/self/task/{self._thread}/stat", "rb") as stat:
+                return stat.read().rpartition(b")")[2].split()[0] != b"R"
+        except OSError:
+            return True
+
+
+class Evidence:
+    """Whether calls can be made in another process, as the first of them show."""
 
     def __init__(self, function: Any) -> None:
-        self.probe = Probe()
-        self.began = perf_counter()
-        self._spent = thread_time_ns()
+        self.results: list[Any] = []
         self._function = function
         self._traces = Traces(function)
         self._items: list[Any] = []
-        self._results: list[Any] = []
+
+    def add(self, items: list[Any], star: bool) -> None:
+        """These items are sent to calls."""
+        self._traces.add([one for item in items for one in item] if star else items)
+        self._items += items[: _SAMPLES - len(self._items)]
+
+    def weigh(self, facts: Facts, samples: int = _SAMPLES) -> Facts:
+        """The facts, with what it costs to send items to processes, or why that can't be."""
+        obstacle = writes_globals(self._function) or self._traces.changed()
+        if obstacle is not None:
+            return replace(facts, obstacle=obstacle)
+        answer = cost(self._function, self._items[:samples], self.results[:samples])
+        if isinstance(answer, str):
+            return replace(facts, obstacle=answer)
+        return replace(facts, pickle=answer)
+
+
+class Measuring:
+    """What is seen of the first calls of a function, one after the other.
+
+    Args:
+        function: the function.
+        ours: nanoseconds of processor time that are not the calls'; None if nobody knows, so that
+            it can't be told whether calls have threads of their own.
+    """
+
+    def __init__(self, function: Any, ours: Callable[[], int] | None) -> None:
+        self.probe = Watch()
+        self.began = perf_counter()
+        self._ours = ours
+        self._spent = ours() if ours else 0
+        self.evidence = Evidence(function)
         # After the first call, which may be unlike the others, and after the last that ended.
         self._first = _Reading()
         self._last = _Reading()
@@ -77,18 +137,17 @@ class Measuring:
 
     def send(self, items: list[Any], star: bool) -> None:
         """Some items are sent."""
-        self._traces.add([one for item in items for one in item] if star else items)
-        self._items += items[: _SAMPLES - len(self._items)]
+        self.evidence.add(items, star)
 
     def came(self, results: list[Any], took: int) -> None:
         """Their results came; the calls took so many nanoseconds."""
         if results:
             self._shortest = min(self._shortest, took / len(results))
             self._calls += len(results)
-            self._last = _Reading(*self.probe.read())
+            self._last = self.probe.read()
             if self._first.wall == 0 and len(results) == 1:
                 self._first = self._last
-            self._results += results[: _SAMPLES - len(self._results)]
+            self.evidence.results += results[: _SAMPLES - len(self.evidence.results)]
 
     @property
     def together(self) -> int:
@@ -109,17 +168,19 @@ class Measuring:
 
     def enough(self) -> bool:
         """Whether a choice can be made."""
-        seen, calls = _Reading(*self.probe.read()).wall / 1e9, self._calls
+        seen, calls = self.probe.read().wall / 1e9, self._calls
         if self.seconds >= PATIENCE:
             return calls > 0 or seen >= ENOUGH
         if calls >= FEW and seen < SHORT * calls:
             return True
-        if seen < ENOUGH or calls == 0:
+        if seen < ENOUGH:
             return False
-        if calls >= 3 or seen >= SURE:
+        if calls >= 3 or (calls and seen >= SURE):
             return True
-        facts = self._facts()  # threads cost nothing if one call misled
-        return facts.running < WAITS and (facts.gil or 0.0) < WAITS
+        # It waits, perhaps still: threads cost nothing, even if that misleads.
+        facts = self._facts()
+        waits = facts.running < WAITS and (facts.gil or 0.0) < WAITS
+        return waits and self.probe.is_blocked()
 
     def facts(self, pickled: bool) -> Facts:
         """What was seen.
@@ -128,21 +189,15 @@ class Measuring:
             pickled: whether to find out what it costs to send items to processes, and whether
                 that can be.
         """
-        facts = self._facts()
-        pickle: float | None = None
-        obstacle: str | None = None
-        if pickled:
-            obstacle = writes_globals(self._function) or self._traces.changed()
-            if obstacle is None:
-                answer = cost(self._function, self._items, self._results)
-                if isinstance(answer, str):
-                    obstacle = answer
-                else:
-                    pickle = answer
-        return replace(facts, pickle=pickle, obstacle=obstacle, measuring=self.seconds)
+        facts = replace(self._facts(), measuring=self.seconds)
+        return self.evidence.weigh(facts) if pickled else facts
+
+    def _seen(self) -> _Reading:
+        """What was seen; without the call that goes on, if that may wait for a processor."""
+        return self._last if self._calls and not self.probe.is_blocked() else self.probe.read()
 
     def _facts(self) -> Facts:
-        seen = _Reading(*self.probe.read())
+        seen = self._seen()
         last, calls = self._last, self._calls
         if calls >= 3 and self._first.wall:
             seen, last = seen.since(self._first), last.since(self._first)
@@ -152,8 +207,7 @@ class Measuring:
         if nanoseconds < 100_000:
             # Whatever came in between is much to such a call.
             nanoseconds = min(nanoseconds, self._shortest)
-        # This thread looked now and then.
-        process = seen.process - (thread_time_ns() - self._spent)
+        process = seen.process - (self._ours() - self._spent) if self._ours else 0
         gil: float | None = None
         if not _has_gil():
             gil = 0.0

@@ -323,9 +323,11 @@ class Loop(Model):
 class LoopThread:
     """An event loop in a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "juggler-map-loop") -> None:
         self._running = threading.Event()
-        self.thread = threading.Thread(target=self._run, name="juggler-map-loop", daemon=True)
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._at_once = False
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
         self._running.wait()
 
@@ -339,17 +341,41 @@ class LoopThread:
         self._end = asyncio.Event()
         self._running.set()
         await self._end.wait()
+        while self._calls:
+            if self._at_once:
+                for task in self._calls:
+                    task.cancel()
+            await asyncio.wait(self._calls)
 
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> Any:
-        """Start a coroutine there; its future."""
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Start a coroutine there; its future. It is cancelled when the loop ends."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    def close(self, wait: bool) -> None:
-        """End the loop and what runs there."""
+    def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Start a coroutine there, for whose end the loop's end waits; its future."""
+        return self.start(self._call(coroutine))
+
+    async def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.add(task)
+        try:
+            return await coroutine
+        finally:
+            self._calls.discard(task)
+
+    def close(self, wait: bool, at_once: bool = False) -> None:
+        """End the loop, after its calls, or, if `at_once`, in the middle of them."""
         with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._end.set)
+            self.loop.call_soon_threadsafe(self._close, at_once)
         if wait and threading.current_thread() is not self.thread:
             self.thread.join()
+
+    def _close(self, at_once: bool) -> None:
+        self._end.set()
+        self._at_once |= at_once
+        for task in self._calls if at_once else ():
+            task.cancel()
 
 
 def submit(pool: futures.ThreadPoolExecutor, function: Callable[..., Any], *args: Any) -> Any:

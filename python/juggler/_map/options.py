@@ -46,14 +46,6 @@ class Options:
         """Whether a call makes a coroutine."""
         return is_coroutine_function(self.function)
 
-    @property
-    def length(self) -> int | None:
-        """How many items there are, if they tell."""
-        try:
-            return len(self.items)  # type: ignore[arg-type]
-        except TypeError:
-            return None
-
 
 def check(
     function: Any,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from juggler import _juggler
+
+if TYPE_CHECKING:
+    from juggler._map.measuring import Watch
 
 
 class Failure:
@@ -87,7 +90,7 @@ def run(
 
 
 def run_watched(
-    probe: _juggler.Probe, function: Callable[..., Any], items: list[Any], star: bool, stop: bool
+    probe: Watch, function: Callable[..., Any], items: list[Any], star: bool, stop: bool
 ) -> tuple[list[Any], int]:
     """`run` under measurement."""
     probe.begin()

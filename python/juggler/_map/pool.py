@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import weakref
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from types import TracebackType
@@ -77,6 +79,8 @@ class Pool:
             options.check_count("limit", limit)
         self._on = on
         self._limit = limit
+        # Of coroutines; threads and processes are so many.
+        self._gate = asyncio.Semaphore(limit) if limit else contextlib.nullcontext()
         self._workers = Workers()
         self._memory = Memory()
 
@@ -200,7 +204,8 @@ class Pool:
         if model == "loop":
             if not is_async:
                 raise TypeError(f"on='loop' needs a coroutine function, not {fn!r}")
-            return self._workers.loop().start(fn(*args, **kwargs))  # type: ignore[no-any-return, arg-type]
+            loop = self._workers.loop()
+            return loop.call(self._gated(fn, *args, **kwargs))  # type: ignore[no-any-return]
         function = Awaited(fn) if is_async else fn
         if model == "processes":
             pool = self._workers.processes(self._limit or cores())
@@ -208,6 +213,10 @@ class Pool:
         width = 1 if model == "serial" else self._limit or models.THREADS
         threads: futures.ThreadPoolExecutor = self._workers.threads(width)
         return threads.submit(function, *args, **kwargs)
+
+    async def _gated(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        async with self._gate:
+            return await fn(*args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls.
@@ -217,6 +226,14 @@ class Pool:
             cancel_futures: whether to cancel those that have not begun.
         """
         self._workers.close(wait=wait, cancel=cancel_futures)
+
+    def terminate_workers(self) -> None:
+        """Take no more calls, and end what has begun.
+
+        Processes and coroutines are ended in the middle of their calls. A thread can't be: the
+        program's end does not wait for those.
+        """
+        self._workers.close(wait=False, cancel=True, at_once=True)
 
     def __enter__(self) -> Self:
         return self
@@ -239,6 +256,4 @@ class Pool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        import asyncio
-
         await asyncio.to_thread(self.shutdown)

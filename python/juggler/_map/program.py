@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import thread as stdlib_thread
 from contextlib import contextmanager
+from contextvars import Context
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -50,12 +51,12 @@ class Subject:
         """Whether more calls should be measured."""
         measuring = self._measuring
         return self._measured < _CALLS and (
-            measuring is None or measuring.probe.read()[0] < _SECONDS * 1e9
+            measuring is None or measuring.probe.read().wall < _SECONDS * 1e9
         )
 
     def call(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call under measurement, in this thread."""
-        measuring = self._measuring = self._measuring or Measuring(self._function)
+        measuring = self._measuring = self._measuring or Measuring(self._function, None)
         self._measured += 1
         measuring.send([args], star=True)
         began = perf_counter_ns()
@@ -127,6 +128,7 @@ class Watch:
         replace(stdlib.ThreadPoolExecutor, "submit", self._threads)
         replace(futures.ProcessPoolExecutor, "submit", self._processes)
         replace(stdlib.ProcessPoolExecutor, "submit", self._processes)
+        replace(threading.Thread, "start", self._own_run)
         replace(threading.Thread, "run", self._thread)
         replace(asyncio.BaseEventLoop, "create_task", self._tasks)
         try:
@@ -164,14 +166,23 @@ class Watch:
     def _thread(self, run: Any) -> Any:
         def watched(thread: Any) -> None:
             target = getattr(thread, "_target", None)
-            module = getattr(target, "__module__", None) or ""
-            if inspect.isroutine(target) and module.partition(".")[0] not in _OTHERS:
+            if inspect.isroutine(target) and not _is_others(target):
                 subject = self.subject(target, "thread")
                 # It may run as long as the program, so nobody waits for it.
                 args, kwargs = thread._args, thread._kwargs
                 thread._args, thread._kwargs = (0, subject, target, args, kwargs), {}
                 thread._target = self.make
             run(thread)
+
+        return watched
+
+    def _own_run(self, start: Any) -> Any:
+        def watched(thread: Any) -> None:
+            run = getattr(thread, "run", None)
+            if inspect.ismethod(run) and not _is_others(run):
+                subject = self.subject(run.__func__, "thread")
+                thread.run = functools.partial(self.make, 0, subject, run, (), {})
+            start(thread)
 
         return watched
 
@@ -188,7 +199,9 @@ class Watch:
 def named(fn: Any, args: tuple[Any, ...]) -> Any:
     """What the program knows a function by: that of a chunk is among its arguments."""
     inner = fn.func if isinstance(fn, functools.partial) else fn
-    if getattr(inner, "__name__", "") in ("_process_chunk", "run_chunk"):
+    if isinstance(getattr(inner, "__self__", None), Context):  # as `asyncio.to_thread` does it
+        fn = next(iter((*getattr(fn, "args", ()), *args)), fn)
+    elif getattr(inner, "__name__", "") in ("_process_chunk", "run_chunk"):
         fn = next((one for one in (*getattr(fn, "args", ()), *args) if callable(one)), fn)
     while isinstance(fn, functools.partial):
         fn = fn.func
@@ -200,6 +213,11 @@ def _is_library(path: str) -> bool:
 
 
 _OTHERS = frozenset({"concurrent", "juggler", "multiprocessing", "threading", "asyncio"})
+
+
+def _is_others(function: Any) -> bool:
+    module = getattr(function, "__module__", None) or ""
+    return module.partition(".")[0] in _OTHERS
 
 
 def _await_threads() -> None:

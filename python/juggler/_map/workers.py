@@ -57,8 +57,8 @@ class Workers:
         Args:
             wait: whether to wait until what has begun has ended.
             cancel: whether to call back what has not begun.
-            at_once: whether to end processes in the middle of their calls, and to let the program
-                end while threads are in the middle of theirs.
+            at_once: whether to end processes and coroutines in the middle of their calls, and to
+                let the program end while threads are in the middle of theirs.
         """
         with self._lock:
             self.closed = True
@@ -71,7 +71,7 @@ class Workers:
                 processes.terminate_workers()
             processes.shutdown(wait=False, cancel_futures=cancel)
         if self._loop is not None:
-            self._loop.close(wait)
+            self._loop.close(wait, at_once)
         if wait:
             for executor in (*self._threads.values(), *self._processes.values()):
                 executor.shutdown(wait=True)

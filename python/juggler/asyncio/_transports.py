@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import socket
-from asyncio import constants, transports, trsock
+from asyncio import constants, selector_events, transports, trsock
 
 from juggler import _juggler
 from juggler.asyncio._children import ChildWatching
@@ -41,6 +41,37 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
 
 
 _juggler._set_transport_class(SocketTransport)
+
+
+class _DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ignore[name-defined, misc]
+    """The standard library's, but that datagrams come and go natively if nothing is special."""
+
+    def __init__(self, loop: Any, sock: socket.socket, *arguments: Any) -> None:
+        super().__init__(loop, sock, *arguments)
+        is_ipv6 = sock.family == socket.AF_INET6
+        self._datagrams = _juggler.DatagramSocket(sock, is_ipv6, bool(self._extra["peername"]))
+
+    def _read_ready(self) -> None:
+        if self._conn_lost:
+            return
+        try:
+            received = self._datagrams.receive()
+        except OSError as error:
+            self._protocol.error_received(error)
+            return
+        if received is not None:
+            self._protocol.datagram_received(*received)
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        """Send a datagram: to `addr`, or where the socket is connected."""
+        if not self._buffer and not self._conn_lost:
+            try:
+                if self._datagrams.send(data, addr):
+                    return
+            except OSError as error:
+                self._protocol.error_received(error)
+                return
+        super().sendto(data, addr)
 
 
 def check_socket(loop: Any, sock: Any) -> None:
@@ -84,6 +115,19 @@ class SocketTransports(ChildWatching):
         self._transports[sock.fileno()] = transport
         transport._start()
         return transport
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.DatagramProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        self._ensure_fd_no_transport(sock)
+        is_plain = sock.family in (socket.AF_INET, socket.AF_INET6)
+        kind: Any = _DatagramTransport if is_plain else _DatagramTransport.__base__
+        return kind(self, sock, protocol, address, waiter, extra)
 
     def _make_ssl_transport(
         self,

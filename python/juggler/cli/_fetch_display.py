@@ -1,18 +1,22 @@
 """What ``juggler fetch`` shows: bars on a terminal, plain lines elsewhere, or JSON."""
 
-import sys
-from contextlib import AbstractContextManager
-from time import monotonic
-from types import TracebackType
-from typing import Self
+from __future__ import annotations
 
-from juggler.downloads import Downloads, Fetched
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from juggler.downloads import Downloads, Fetched
 
 _BARS = 16
 """The most files that have a bar at once; the others are in the sum."""
 
 
-def display(files: int, as_json: bool, quiet: bool) -> "Display":
+def display(files: int, as_json: bool, quiet: bool) -> Display:
     """What fits the streams.
 
     Args:
@@ -28,7 +32,7 @@ def display(files: int, as_json: bool, quiet: bool) -> "Display":
     return Display(files, as_json, quiet)
 
 
-class Display(AbstractContextManager["Display"]):
+class Display:
     """Plain lines on standard error, one for each finished file, and JSON on standard output."""
 
     interval: float | None = None

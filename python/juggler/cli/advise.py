@@ -97,10 +97,12 @@ def _print_table(found: "list[tuple[Subject, Advice | None]]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("function", no_wrap=True)
-    for title in ("handed to", "it", "should run on", "gain", "what stands in the way"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("function", overflow="fold")
+    for title in ("handed to", "it", "should run on"):
         table.add_column(title)
+    table.add_column("gain", no_wrap=True)
+    table.add_column("what stands in the way")
     for subject, advice in found:
         row = [subject.name, f"{subject.handed_to}, {subject.calls} times"]
         if advice is None:

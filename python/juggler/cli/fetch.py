@@ -60,9 +60,22 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Formats nothing, as the help is ours, and imports nothing to be ready for it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=80)
+
+    # What 3.14 calls before it looks whether there are to be colours.
+    def _set_color(self, color: bool) -> None:
+        pass
+
+
 def _parser() -> argparse.ArgumentParser:
-    # With a usage of its own it need not work one out, for which it would import much.
-    parser = _Parser(add_help=False, allow_abbrev=False, usage="juggler fetch")
+    # With a usage of its own it need not work one out, for which it would import much, too.
+    parser = _Parser(
+        add_help=False, allow_abbrev=False, usage="juggler fetch", formatter_class=_Formatter
+    )
     parser.add_argument("urls", nargs="*")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-i", "--input")

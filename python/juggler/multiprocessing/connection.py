@@ -4,6 +4,10 @@
 may use either. `Pipe`, `Client` and `Listener` are the standard library's but for the class of the
 connections they make; authentication is its own code. `wait` is the standard library's.
 
+Where the two ends of a pipe speak in turn, they soon share some memory besides, in which a short
+message meets a `recv` that is under way; everything else goes through the descriptor, which so
+tells `select`, `poll`, `wait` and others who use it all that it would tell without.
+
 Deviations:
 
 * A peer that is gone in the middle of a message is an `EOFError`, not an `OSError`.
@@ -34,6 +38,11 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
+
+
+# What a connection does once its sides speak in turn: offer its peer memory in which messages may
+# lie, or take what is offered.
+_OFFERS, _EXPECTS = 1, 2
 
 
 @_juggler._own_methods
@@ -81,7 +90,9 @@ def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:  # noqa: N802
         # Whatever the default timeout of sockets is.
         one.setblocking(True)
         other.setblocking(True)
-        return Connection(one.detach()), Connection(other.detach())
+        ours, theirs = Connection(one.detach()), Connection(other.detach())
+        ours._prospect, theirs._prospect = _OFFERS, _EXPECTS
+        return ours, theirs
     reader, writer = os.pipe()
     return Connection(reader, writable=False), Connection(writer, readable=False)
 
@@ -127,13 +138,15 @@ def Client(  # noqa: N802
     return connection
 
 
-def _rebuild(handle: Any, readable: bool, writable: bool) -> Connection:
-    return Connection(handle.detach(), readable, writable)
+def _rebuild(handle: Any, readable: bool, writable: bool, prospect: int) -> Connection:
+    connection = Connection(handle.detach(), readable, writable)
+    connection._prospect = prospect
+    return connection
 
 
 def _reduce(connection: Connection) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     handle = reduction.DupFd(connection.fileno())
-    return _rebuild, (handle, connection.readable, connection.writable)
+    return _rebuild, (handle, connection.readable, connection.writable, connection._prospect)
 
 
 reduction.register(Connection, _reduce)

@@ -6,7 +6,7 @@ them into the standard library's table of serializers: its own managers and ever
 derived from its `BaseProxy`, whoever defines it, get them as well. Both kinds of connections
 understand each other, so a manager may serve processes without juggler. Where a thread and the
 server's thread for it run on one machine and both on juggler, short calls and answers meet in
-memory that the two share (`_offer_lanes`), and everything else goes through their socket.
+memory that the two share, and everything else goes through their socket.
 
 The managers here start their server by the start method of `juggler.multiprocessing`.
 """
@@ -31,7 +31,7 @@ __all__ = ["BaseManager", "BaseProxy", "SharedMemoryManager", "SyncManager", "To
 
 def _client(address: "Any", authkey: "bytes | None" = None) -> connection.Connection:
     server = connection.Client(address, authkey=authkey)
-    server._expect_lanes()
+    server._prospect = connection._EXPECTS
     return server
 
 

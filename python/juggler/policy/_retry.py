@@ -119,8 +119,7 @@ def retry(
     Args:
         attempts: how often to call, the first time included.
         backoff: the pauses: an `exponential`, or seconds.
-        on: which exceptions are worth another attempt: a class, several, or a function that says
-        so.
+        on: which exceptions are worth another attempt: a class, several, or a function of one.
         deadline: seconds for everything together: attempts, pauses, and what is inside; as if a
             `deadline` were around it. An attempt that could not begin within it is not waited for.
         asked: from an exception to the seconds that the server asked for, or None; the pause is at

@@ -15,7 +15,7 @@ pub use process::{Poller, await_process, kill_self, open_process, resident_bytes
 #[cfg(target_os = "linux")]
 mod socket;
 #[cfg(target_os = "linux")]
-pub use socket::{receive_with_file, send_with_file};
+pub use socket::{has_arrived, is_drained, receive_with_file, send_with_file};
 
 #[cfg(all(test, not(loom)))]
 pub mod testing;

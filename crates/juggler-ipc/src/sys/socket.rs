@@ -66,6 +66,23 @@ pub fn receive_with_file(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Resul
     Ok((count, file))
 }
 
+/// Whether there is something to receive, or the end of it, or an error.
+pub fn has_arrived(socket: BorrowedFd<'_>) -> bool {
+    let mut byte = 0_u8;
+    let (place, flags) = (std::ptr::from_mut(&mut byte).cast(), libc::MSG_PEEK | libc::MSG_DONTWAIT);
+    // SAFETY: a call on a descriptor, with a buffer that is valid for it.
+    let count = unsafe { libc::recv(socket.as_raw_fd(), place, 1, flags) };
+    count >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock
+}
+
+/// Whether the peer has received all that was sent, by whomever; `false` if the system doesn't know.
+pub fn is_drained(socket: BorrowedFd<'_>) -> bool {
+    let mut left: libc::c_int = 0;
+    // SAFETY: a call on a descriptor, which writes a number.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut left) }; // SIOCOUTQ, `unix(7)`
+    done == 0 && left == 0
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -105,5 +122,21 @@ mod tests {
         one.write_all(b"a").unwrap();
         let mut buffer = [0; 2];
         assert!(matches!(receive_with_file(other.as_fd(), &mut buffer), Ok((1, None))));
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_known_at_both_ends() {
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        let look = |one: &UnixStream, other: &UnixStream| (is_drained(one.as_fd()), has_arrived(other.as_fd()));
+        assert_eq!(look(&one, &other), (true, false));
+        one.write_all(b"ab").unwrap();
+        let mut buffer = [0; 1];
+        for _ in 0..2 {
+            assert_eq!(look(&one, &other), (false, true));
+            other.read_exact(&mut buffer).unwrap();
+        }
+        assert_eq!(look(&one, &other), (true, false));
+        drop(one);
+        assert!(has_arrived(other.as_fd()), "the end");
     }
 }

@@ -1,53 +1,51 @@
 use crate::{model, spawn};
-use juggler_ipc::lane::{Arrival, Lane};
-use juggler_sync::Deadline;
+use juggler_ipc::lane::{FRESH, Lane};
 use juggler_sync::sync::{Arc, AtomicU32, Ordering};
+use loom::sync::{Condvar, Mutex};
 use loom::thread::yield_now;
+use std::collections::VecDeque;
 
-/// A lane, what lies in it, and the other way: how many messages are under way and which comes next there.
+/// A lane, what lies in it, and the socket beside it.
 #[derive(Default)]
 struct Line {
     lane: Lane,
     message: AtomicU32,
-    socket: [AtomicU32; 3],
+    socket: Mutex<VecDeque<u32>>,
+    sent: Condvar,
+    received: AtomicU32,
 }
 
 impl Line {
-    fn send(&self, message: u32, fits: bool) {
-        let write = fits.then_some(|| self.message.store(message, Ordering::Relaxed));
-        if !self.lane.send(4, write) {
-            self.socket[message as usize].store(1, Ordering::Release);
+    fn send(&self, message: u32, now: u64) {
+        let drained = || self.socket.lock().unwrap().is_empty();
+        if !self.lane.send(4, || now, drained, || self.message.store(message, Ordering::Relaxed)) {
+            self.socket.lock().unwrap().push_back(message);
+            self.sent.notify_all();
         }
     }
 
-    /// Receives `message`, wherever it comes.
-    fn receive(&self, message: u32) {
-        match self.lane.wait(|_| false, Deadline::NEVER) {
-            Some(Arrival::Here(length)) => {
-                assert_eq!((length, self.message.load(Ordering::Relaxed)), (4, message));
-                self.lane.taken();
-            }
-            Some(Arrival::Elsewhere) => {
-                while self.socket[message as usize].load(Ordering::Acquire) == 0 {
-                    yield_now();
-                }
-                self.lane.received_elsewhere();
-            }
-            None => unreachable!("no signals here"),
+    /// Receives a message, by a wait at the lane that begins at the time `begin`, or else from the socket.
+    fn receive(&self, begin: u64) -> u32 {
+        if let Some(message) = self.socket.lock().unwrap().pop_front() {
+            return message;
         }
-    }
-}
-
-#[test]
-fn a_message_is_received_wherever_it_goes() {
-    for fits in [true, false] {
-        model(move || {
-            let line = Arc::new(Line::default());
-            let sender = spawn(&line, move |line| line.send(1, fits));
-            line.receive(1);
-            sender.join().unwrap();
-            assert_eq!(line.lane.arrival(), None);
+        let arrived = self.lane.wait(begin).and_then(|wait| {
+            if !wait.is_over() {
+                yield_now();
+            }
+            wait.end()
         });
+        if let Some(arrived) = arrived {
+            assert_eq!(arrived.length(), 4);
+            return self.message.load(Ordering::Relaxed);
+        }
+        let mut socket = self.socket.lock().unwrap();
+        loop {
+            match socket.pop_front() {
+                Some(message) => return message,
+                None => socket = self.sent.wait(socket).unwrap(),
+            }
+        }
     }
 }
 
@@ -56,31 +54,43 @@ fn messages_keep_their_order() {
     model(|| {
         let line = Arc::new(Line::default());
         let sender = spawn(&line, |line| {
-            line.send(1, true);
-            line.send(2, true);
+            line.send(1, 2);
+            line.send(2, 2);
         });
-        line.receive(1);
-        line.receive(2);
+        assert_eq!([line.receive(1), line.receive(2)], [1, 2]);
         sender.join().unwrap();
-        assert_eq!(line.lane.arrival(), None);
+        assert!(line.lane.wait(3).is_some(), "nobody is there any more");
     });
 }
 
 #[test]
-fn an_answer_may_come_before_anybody_waits() {
+fn of_two_senders_messages_none_is_lost() {
     model(|| {
-        let lines = Arc::new([Line::default(), Line::default()]);
-        let server = spawn(&lines, |[requests, answers]| {
-            requests.receive(1);
-            requests.lane.expect();
-            answers.send(1, true);
-            requests.receive(2);
-        });
-        let [requests, answers] = &*lines;
-        answers.lane.expect();
-        requests.send(1, true);
-        answers.receive(1);
-        requests.send(2, true);
-        server.join().unwrap();
+        let line = Arc::new(Line::default());
+        let senders = [1, 2].map(|message| spawn(&line, move |line| line.send(message, 2)));
+        assert_eq!(line.receive(1) + line.receive(2), 3);
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        assert!(line.lane.wait(3).is_some());
     });
+}
+
+#[test]
+fn of_two_receivers_each_gets_a_message() {
+    // The second comes while the first is thought to look, or when that one is given up.
+    for begin in [2, 2 + FRESH] {
+        model(move || {
+            let line = Arc::new(Line::default());
+            let receiver = spawn(&line, |line| line.received.store(line.receive(1), Ordering::Relaxed));
+            let sender = spawn(&line, |line| {
+                line.send(1, 1 + FRESH);
+                line.send(2, 2 + FRESH);
+            });
+            let message = line.receive(begin);
+            receiver.join().unwrap();
+            sender.join().unwrap();
+            assert_eq!(line.received.load(Ordering::Relaxed) + message, 3);
+        });
+    }
 }

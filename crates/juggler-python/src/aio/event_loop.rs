@@ -9,6 +9,7 @@ use super::attached::Attached;
 use super::entry::Entry;
 use super::handle;
 use super::registry::Held;
+#[cfg(not(Py_3_14))]
 use crate::gate;
 use crate::gc::Ready as GcReady;
 use crate::obj::Obj;
@@ -227,10 +228,10 @@ impl Loop {
         self.thread.load(Ordering::Relaxed) != 0 && self.generation.load(Ordering::Relaxed) == park::generation()
     }
 
-    /// Whether the calling thread may use the loop: it runs it, or nobody does.
-    pub fn is_mine(&self) -> bool {
-        let thread = self.thread.load(Ordering::Relaxed);
-        thread == 0 || thread == gate::current_thread() as usize
+    /// Whether the calling thread runs the loop.
+    #[cfg(not(Py_3_14))]
+    pub fn runs_here(&self) -> bool {
+        self.thread.load(Ordering::Relaxed) == gate::current_thread() as usize && self.is_running()
     }
 
     fn set_flag(&self, flag: u32, on: bool) {

@@ -5,6 +5,9 @@
 //! call; if the descriptor is ready while nobody waits, the loop drops it the second time: the first may be before who was
 //! woken has had its turn. It knows its socket: a descriptor's number may belong to another one meanwhile, of which the system
 //! was told nothing.
+//!
+//! A receiver that got less than it asked for has emptied its socket: the next one waits at once, as trying again would be a
+//! system call in vain. The loop tells of what comes however long that has been there.
 #![allow(unsafe_code)]
 
 use super::attached::Attached;
@@ -21,7 +24,7 @@ use super::transport::{chunk::Bytes, os_error};
 use crate::ipc::pickle::Buffer;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods};
-use juggler_loop::buffer::with_scratch;
+use juggler_loop::buffer::{SCRATCH, with_scratch};
 use juggler_loop::net;
 use juggler_loop::poll::Interest;
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyValueError};
@@ -52,11 +55,13 @@ struct Waiting {
     was_idle: bool,
     /// The entry in the ring is of that time: whoever waits since then is not meant.
     is_stale: bool,
+    /// The last receiver has emptied the socket.
+    is_drained: bool,
 }
 
 impl Waiting {
     fn new(future: Obj) -> Self {
-        Self { future: Some(future), was_idle: false, is_stale: false }
+        Self { future: Some(future), was_idle: false, is_stale: false, is_drained: false }
     }
 }
 
@@ -102,6 +107,8 @@ pub struct SocketCall {
     socket: Obj,
     what: What,
     name: &'static str,
+    /// What watches the socket already.
+    watch: Option<Obj>,
 }
 
 enum What {
@@ -129,12 +136,22 @@ impl SocketCall {
     fn attempt(&mut self, py: Python<'_>, fd: RawFd) -> Result<Option<Obj>, Raised> {
         let failed = |error: io::Error| Raised::from_err(py, os_error(&error));
         match &mut self.what {
-            What::Receive(most) => receive(py, fd, *most),
+            What::Receive(most) => {
+                let most = (*most).min(SCRATCH);
+                let received = receive(py, fd, most)?;
+                if let Some(bytes) = &received {
+                    self.received(py, bytes.as_ref().len(), most);
+                }
+                Ok(received.map(Bytes::into_obj))
+            }
             What::ReceiveInto(object) => {
                 let buffer = Buffer::new(object.as_ptr(), ffi::PyBUF_WRITABLE)?;
                 // SAFETY: the buffer is held, can be written to, and is as long as it says.
                 let place = unsafe { std::slice::from_raw_parts_mut(buffer.start(), buffer.bytes().len()) };
                 let received = net::receive(fd, place).map_err(failed)?;
+                if let Some(count) = received {
+                    self.received(py, count, place.len());
+                }
                 // SAFETY: the thread is attached.
                 received.map(|count| owned(unsafe { ffi::PyLong_FromSize_t(count) })).transpose()
             }
@@ -167,59 +184,104 @@ impl SocketCall {
         }
     }
 
-    fn go(&mut self, py: Python<'_>) -> Next {
-        let fd = descriptor(&self.socket.bind(py))?;
-        if let Some(result) = self.attempt(py, fd)? {
-            return Ok(Step::Done(result));
+    /// Takes note that `count` bytes have come, of `most`.
+    fn received(&self, py: Python<'_>, count: usize, most: usize) {
+        // The end is no bytes, and there for whoever asks again.
+        if (1..most).contains(&count)
+            && let Some(watch) = &self.watch
+        {
+            watch_of(py, watch).waiting.with(py, |waiting| waiting.is_drained = true);
         }
+    }
+
+    /// Whether trying would be in vain.
+    fn is_in_vain(&self, py: Python<'_>) -> Result<bool, Raised> {
+        let is_drained =
+            |watch| watch_of(py, watch).waiting.with(py, |waiting| std::mem::take(&mut waiting.is_drained));
+        Ok(match &self.what {
+            What::Receive(most) => *most > 0 && self.watch.as_ref().is_some_and(is_drained),
+            What::ReceiveInto(object) => {
+                let buffer = Buffer::new(object.as_ptr(), ffi::PyBUF_WRITABLE)?;
+                !buffer.bytes().is_empty() && self.watch.as_ref().is_some_and(is_drained)
+            }
+            _ => false,
+        })
+    }
+
+    fn go(&mut self, py: Python<'_>, fd: RawFd) -> Next {
+        match self.attempt(py, fd)? {
+            Some(result) => Ok(Step::Done(result)),
+            None => self.wait(py, fd),
+        }
+    }
+
+    fn wait(&mut self, py: Python<'_>, fd: RawFd) -> Next {
         let future = future::create(py, &self.event_loop)?;
-        self.watch(py, fd, future.clone_ref(py))?;
+        self.have_set(py, fd, future.clone_ref(py))?;
         Ok(Step::Await(future))
     }
 
-    /// Has `future` set when the socket is ready.
-    fn watch(&self, py: Python<'_>, fd: RawFd, future: Obj) -> Result<(), Raised> {
+    /// The loop.
+    fn native<'py>(&self, py: Python<'py>) -> This<'_, 'py, Loop> {
         // SAFETY: it is a loop; `self` keeps it alive.
-        let native: This<'_, '_, Loop> = unsafe { This::new(py, self.event_loop.as_ptr()) };
-        let interest = self.what.interest();
-        if let Some(known) = native.watcher(py, fd, interest).filter(|entry| std::ptr::eq(entry.kind, &raw const WAKE))
-        {
-            let known = watch_of(py, &known.object);
-            if known.socket.bind(py).upgrade().is_some_and(|socket| socket.as_ptr() == self.socket.as_ptr()) {
-                let before = known.waiting.with(py, |waiting| {
-                    waiting.was_idle = false;
-                    waiting.future.replace(future)
-                });
-                drop(before);
-                return Ok(());
-            }
+        unsafe { This::new(py, self.event_loop.as_ptr()) }
+    }
+
+    /// What watches the socket already, if anything does.
+    fn find_watch(&self, py: Python<'_>, fd: RawFd) -> Option<Obj> {
+        let entry = self.native(py).watcher(py, fd, self.what.interest())?;
+        let is_its = std::ptr::eq(entry.kind, &raw const WAKE) && {
+            let socket = watch_of(py, &entry.object).socket.bind(py).upgrade();
+            socket.is_some_and(|socket| socket.as_ptr() == self.socket.as_ptr())
+        };
+        is_its.then_some(entry.object)
+    }
+
+    /// Has `future` set when the socket is ready.
+    fn have_set(&mut self, py: Python<'_>, fd: RawFd, future: Obj) -> Result<(), Raised> {
+        // It may have been dropped since it was looked for.
+        self.watch = self.find_watch(py, fd);
+        if let Some(watch) = &self.watch {
+            let before = watch_of(py, watch).waiting.with(py, |waiting| {
+                waiting.was_idle = false;
+                waiting.future.replace(future)
+            });
+            drop(before);
+            return Ok(());
         }
+        let native = self.native(py);
         let made = native.as_any().call_method1(intern!(py, "_ensure_fd_no_transport"), (fd,)).and_then(|_| {
             let socket = PyWeakrefReference::new(&self.socket.bind(py))?.unbind();
             Bound::new(py, SocketWatch { socket, waiting: Attached::new(Waiting::new(future)) })
         });
-        let object = made.map_err(|error| Raised::from_err(py, error))?.into_any().into();
-        drop(native.watch(py, fd, interest, Entry { object, kind: &WAKE })?);
+        let object = Obj::from(made.map_err(|error| Raised::from_err(py, error))?.into_any());
+        let entry = Entry { object: object.clone_ref(py), kind: &WAKE };
+        drop(native.watch(py, fd, self.what.interest(), entry)?);
+        self.watch = Some(object);
         Ok(())
     }
 }
 
 impl Operation for SocketCall {
     fn begin(&mut self, py: Python<'_>) -> Next {
-        // SAFETY: it is a loop; `self` keeps it alive.
-        let native: This<'_, '_, Loop> = unsafe { This::new(py, self.event_loop.as_ptr()) };
+        let native = self.native(py);
         let socket = self.socket.bind(py);
         let is_plain = SOCKET.get(py).is_ok_and(|class| socket.get_type().is(class));
         if !is_plain || native.is_debug() {
             let check = CHECK_SOCKET.get(py).and_then(|check| check.call1((native.as_any(), socket)));
             check.map_err(|error| Raised::from_err(py, error))?;
         }
-        self.go(py)
+        let fd = descriptor(&socket)?;
+        self.watch = self.find_watch(py, fd);
+        if self.is_in_vain(py)? { self.wait(py, fd) } else { self.go(py, fd) }
     }
 
     fn resume(&mut self, py: Python<'_>, _future: &Obj, ending: Ending) -> Next {
         match ending {
-            Ending::Woken(_) => self.go(py),
+            Ending::Woken(_) => {
+                let fd = descriptor(&self.socket.bind(py))?;
+                self.go(py, fd)
+            }
             Ending::Thrown(error) => Err(raise(py, error)),
         }
     }
@@ -231,6 +293,7 @@ impl Operation for SocketCall {
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.event_loop.visit(visit)?;
         self.socket.visit(visit)?;
+        self.watch.as_ref().map_or(Ok(()), |watch| watch.visit(visit))?;
         match &self.what {
             What::ReceiveInto(object) | What::SendAll(object, _) | What::Method(_, object, _) => object.visit(visit),
             What::Receive(_) | What::Accept => Ok(()),
@@ -238,20 +301,20 @@ impl Operation for SocketCall {
     }
 }
 
-fn descriptor(socket: &Bound<'_, PyAny>) -> Result<RawFd, Raised> {
+/// The descriptor of a socket; -1 once it is closed.
+pub(super) fn descriptor(socket: &Bound<'_, PyAny>) -> Result<RawFd, Raised> {
     let py = socket.py();
     let fd = socket.call_method0(intern!(py, "fileno")).and_then(|fd| fd.extract());
     fd.map_err(|error| Raised::from_err(py, error))
 }
 
-/// At most `most` bytes.
-fn receive(py: Python<'_>, fd: RawFd, most: usize) -> Result<Option<Obj>, Raised> {
+/// At most `most` bytes, which are not more than fit into the scratch.
+fn receive(py: Python<'_>, fd: RawFd, most: usize) -> Result<Option<Bytes>, Raised> {
     let received = with_scratch(|scratch| {
-        let most = most.min(scratch.len());
         net::receive(fd, &mut scratch[..most]).map(|count| count.map(|count| Bytes::copy(py, &scratch[..count])))
     });
     match received {
-        Ok(bytes) => Ok(bytes.transpose()?.map(Bytes::into_obj)),
+        Ok(bytes) => bytes.transpose(),
         Err(error) => Err(Raised::from_err(py, os_error(&error))),
     }
 }
@@ -269,7 +332,7 @@ fn unless_blocked(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> Result<
 fn create(this: This<'_, '_, Loop>, socket: *mut ffi::PyObject, what: What, name: &'static str) -> RawResult {
     // SAFETY: the receiver and the arguments are live.
     let (event_loop, socket) = unsafe { (Obj::from_borrowed(this.as_any().as_ptr()), Obj::from_borrowed(socket)) };
-    coroutine::create(this.py(), SocketCall { event_loop, socket, what, name })
+    coroutine::create(this.py(), SocketCall { event_loop, socket, what, name, watch: None })
 }
 
 /// An argument, owned.

@@ -14,9 +14,10 @@
 //!
 //! # Lanes
 //!
-//! A manager's server offers each client memory beside their socket, in which a message may lie for a peer that waits for one;
-//! see [`juggler_ipc::lane`]. The file comes with the server's first answer, and closes with it unread where the client is the
-//! standard library's or another machine's: nobody waits at a lane that only one side knows.
+//! Where the two sides of a socket speak in turn, one offers the other memory in which a message may lie for a peer that is looking
+//! for one; see [`juggler_ipc::lane`]. A manager's server does so with its first answer, one end of a pipe after [`TURNS`], if ever
+//! it gets there. The file comes beside the bytes of a message, and closes with them unread where who reads it expects no file:
+//! nobody looks at a lane that only one side knows.
 #![allow(unsafe_code)]
 
 use crate::futures::stdlib::Import;
@@ -25,8 +26,8 @@ use crate::ipc::pickle::{self, Buffer, owned};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use crate::timeout;
-use juggler_ipc::lane::{Arrival, Lanes};
-use juggler_ipc::sys::{receive_with_file, send_with_file};
+use juggler_ipc::lane::{Lanes, Message};
+use juggler_ipc::sys::{has_arrived, is_drained, receive_with_file, send_with_file};
 use juggler_sync::sys::monotonic_nanos;
 use juggler_sync::{Deadline, look};
 use pyo3::exceptions::{PyEOFError, PyOSError, PyValueError};
@@ -37,7 +38,6 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
-use std::time::Duration;
 
 static BUFFER_TOO_SHORT: Import = Import::new("multiprocessing.context", "BufferTooShort");
 
@@ -45,8 +45,12 @@ static BUFFER_TOO_SHORT: Import = Import::new("multiprocessing.context", "Buffer
 const SHORT: usize = 0x7fff_ffff;
 /// Memory for a message is taken as it comes: a wrong length must not take it all at once.
 const PIECE: usize = 1 << 20;
-/// How long a wait at a lane lasts before it goes on at the socket, which tells when the peer is gone.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// After how often its side has spoken and then listened a connection offers lanes.
+const TURNS: u8 = 16;
+/// After how many turns a connection expects them no more.
+const MOST_TURNS: u8 = 64;
+/// Of so many looks at a lane, one is at the socket, too: it costs as much as all others.
+const LOOKS: u32 = 32;
 /// Calls that move more bytes than this give the GIL up from the beginning.
 const LONG: usize = 256 << 10;
 
@@ -68,14 +72,17 @@ pub struct Connection {
     nature: AtomicU8,
     /// One of the constants below.
     prospect: AtomicU8,
+    /// Whether it has sent something since it last received, and how often it received after that.
+    spoke: AtomicBool,
+    turns: AtomicU8,
     lanes: OnceLock<Lanes>,
 }
 
 /// The connection has its lanes, or will never have any.
 const SETTLED: u8 = 0;
-/// The next message that is sent carries the file of lanes.
+/// A message that is sent after some turns carries the file of lanes.
 const OFFERS: u8 = 1;
-/// A message to come may carry it.
+/// A message that is received in turn may carry it.
 const EXPECTS: u8 = 2;
 
 /// Nobody has asked yet; a socket, unless the system says otherwise.
@@ -94,6 +101,8 @@ impl Connection {
             writable: AtomicBool::new(false),
             nature: AtomicU8::new(SOCKET),
             prospect: AtomicU8::new(SETTLED),
+            spoke: AtomicBool::new(false),
+            turns: AtomicU8::new(0),
             lanes: OnceLock::new(),
         }
     }
@@ -184,14 +193,22 @@ impl Connection {
         self.set_handle(None);
     }
 
-    /// Offer the peer lanes with the next message. For a connection on which the sides speak in turn.
-    fn _offer_lanes(&self) {
-        self.prospect.store(OFFERS, Ordering::Relaxed);
+    /// What it does about lanes when it is spoken on in turn: nothing (0), offer them (1), or take them (2), from a peer that is
+    /// trusted with the program already.
+    #[getter(_prospect)]
+    fn prospect(&self) -> u8 {
+        self.prospect.load(Ordering::Relaxed)
     }
 
-    /// Take the lanes that the peer may offer with one of its messages; it is trusted with the program already.
-    fn _expect_lanes(&self) {
-        self.prospect.store(EXPECTS, Ordering::Relaxed);
+    #[setter(_prospect)]
+    fn set_prospect(&self, prospect: u8) {
+        self.prospect.store(prospect, Ordering::Relaxed);
+    }
+
+    /// Offer the peer lanes with the next message.
+    fn _offer_lanes(&self) {
+        self.turns.store(TURNS, Ordering::Relaxed);
+        self.set_prospect(OFFERS);
     }
 }
 
@@ -235,78 +252,70 @@ impl Connection {
         self.lanes.get().filter(|lanes| lanes.is_open())
     }
 
-    /// Waits for the next message's beginning.
-    fn incoming(&self, end: &mut End<'_, '_>) -> Result<Incoming, Raised> {
-        if let Some(lanes) = self.lanes() {
-            let arrival = match lanes.arrival() {
-                Some(arrival) => arrival,
-                None => {
-                    let arrival = PyGate::new(end.py).system_call(|| at_lane(lanes))?;
-                    // It may have been closed meanwhile, and the descriptor be another's by now.
-                    end.handle = self.open_handle().ok_or_else(|| Raised::new::<PyOSError>(end.py, CLOSED))?;
-                    arrival.map_err(|error| Raised::from_err(end.py, error.into()))?
-                }
-            };
-            if let Arrival::Here(length) = arrival {
-                return Ok(Incoming { length, here: true });
-            }
+    /// Counts turns: something is sent.
+    fn speaks(&self) {
+        if self.prospect() != SETTLED {
+            self.spoke.store(true, Ordering::Relaxed);
         }
-        let length = self.length(end)?;
-        Ok(Incoming { length, here: false })
     }
 
-    /// The length of the next message from the descriptor.
-    fn length(&self, end: &End<'_, '_>) -> Result<usize, Raised> {
-        let mut short = [0; 4];
-        if self.prospect.load(Ordering::Relaxed) == EXPECTS {
-            end.read_with_lanes(&mut short)?;
-        } else {
-            end.read(&mut short, true)?;
-            if let Some(lanes) = self.lanes() {
-                lanes.received_elsewhere();
+    /// Counts turns: something is to be received.
+    fn listens(&self) {
+        let prospect = self.prospect();
+        if prospect != SETTLED && self.spoke.swap(false, Ordering::Relaxed) {
+            let turns = self.turns.load(Ordering::Relaxed).saturating_add(1);
+            self.turns.store(turns, Ordering::Relaxed);
+            if prospect == EXPECTS && turns > MOST_TURNS {
+                self.set_prospect(SETTLED);
             }
         }
-        let length = i32::from_be_bytes(short);
-        if length >= 0 {
-            return Ok(length as usize);
-        }
-        let mut long = [0; 8];
-        if length == -1 {
-            end.read(&mut long, false)?;
-        }
-        match u64::from_be_bytes(long) {
-            length if (SHORT as u64 + 1..=isize::MAX as u64).contains(&length) => Ok(length as usize),
-            _ => Err(self.bad_message_length(end.py)),
-        }
+    }
+
+    fn offers_now(&self) -> bool {
+        self.prospect() == OFFERS && self.turns.load(Ordering::Relaxed) >= TURNS
+    }
+
+    fn expects_now(&self) -> bool {
+        self.prospect() == EXPECTS && self.turns.load(Ordering::Relaxed) > 0
     }
 }
 
 /// A message whose beginning has come.
-struct Incoming {
+struct Incoming<'a> {
     length: usize,
-    /// Whether it lies in the lane.
-    here: bool,
+    /// Where it lies, if not in the descriptor.
+    here: Option<Message<'a>>,
 }
 
-/// Reads the first bytes of a message, waiting for them. Detached.
-fn read_first(handle: RawFd, nature: &AtomicU8, buffer: &mut [u8]) -> io::Result<usize> {
-    look::learn(|looks| {
-        let mut done = Err(io::ErrorKind::WouldBlock.into());
-        let mut come = || {
-            done = try_read(handle, nature, buffer);
-            !would_wait(&done)
+/// What a wait for a message has brought.
+enum Beginning<'a> {
+    Here(Message<'a>),
+    /// So many bytes from the descriptor.
+    Read(usize),
+}
+
+/// Looks for a while whether a message begins, and reads its first bytes. Detached.
+fn look<'a>(handle: RawFd, connection: &'a Connection, buffer: &mut [u8]) -> io::Result<Beginning<'a>> {
+    if let Some(lanes) = connection.lanes() {
+        // SAFETY: the descriptor is open, as the connection's user closes it only when no call is under way.
+        let (socket, mut looks) = (unsafe { BorrowedFd::borrow_raw(handle) }, 0);
+        let look = |is_over: &mut dyn FnMut() -> bool| {
+            look::until(|| {
+                looks += 1;
+                is_over() || looks % LOOKS == 0 && has_arrived(socket)
+            });
         };
-        if looks && look::until(&mut come) { done } else { read(handle, buffer) }
-    })
+        return lanes.receive(look).map(Beginning::Here).ok_or_else(|| io::ErrorKind::WouldBlock.into());
+    }
+    let mut done = Err(io::ErrorKind::WouldBlock.into());
+    look::until(|| {
+        done = try_read(handle, &connection.nature, buffer);
+        !would_wait(&done)
+    });
+    done.map(Beginning::Read)
 }
 
-/// Waits for a message at the lane. Detached.
-fn at_lane(lanes: &Lanes) -> io::Result<Arrival> {
-    let arrival = look::learn(|looks| lanes.wait(|come| looks && look::until(come), Deadline::after(PATIENCE)));
-    arrival.ok_or_else(|| io::ErrorKind::Interrupted.into())
-}
-
-fn would_wait(done: &io::Result<usize>) -> bool {
+fn would_wait<T>(done: &io::Result<T>) -> bool {
     matches!(done, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
@@ -317,7 +326,7 @@ struct End<'a, 'py> {
     connection: &'a Connection,
 }
 
-impl End<'_, '_> {
+impl<'a> End<'a, '_> {
     /// Sends a message.
     fn send(&self, message: &[u8]) -> Result<(), Raised> {
         let mut header = [0; 12];
@@ -329,15 +338,13 @@ impl End<'_, '_> {
             header[4..].copy_from_slice(&(message.len() as u64).to_be_bytes());
             &header
         };
-        if let Some(lanes) = self.connection.lanes() {
-            if lanes.send(message) {
-                return Ok(());
-            }
-            return self.write(header, message, 0).inspect_err(|_| lanes.retract());
+        if self.connection.lanes().is_some_and(|lanes| lanes.send(message, || is_drained(self.socket()))) {
+            return Ok(());
         }
+        self.connection.speaks();
         let mut sent = 0;
-        if self.connection.prospect.load(Ordering::Relaxed) == OFFERS {
-            self.connection.prospect.store(SETTLED, Ordering::Relaxed);
+        if self.connection.offers_now() {
+            self.connection.set_prospect(SETTLED);
             sent = self.send_with_lanes(header, message).unwrap_or(0);
         }
         self.write(header, message, sent)
@@ -352,25 +359,70 @@ impl End<'_, '_> {
         Ok(sent)
     }
 
-    /// Reads the first bytes of a message, and the lanes that may come with them.
+    /// Waits for the beginning of a message.
+    fn incoming(&self) -> Result<Incoming<'a>, Raised> {
+        let (connection, mut header) = (self.connection, [0; 4]);
+        connection.listens();
+        let beginning =
+            if connection.expects_now() { self.read_with_lanes(&mut header)? } else { self.read_first(&mut header)? };
+        match beginning {
+            Beginning::Here(message) => return Ok(Incoming { length: message.length(), here: Some(message) }),
+            Beginning::Read(0) => return Err(end_of_file()),
+            Beginning::Read(count) => self.read(&mut header[count..])?,
+        }
+        let short = i32::from_be_bytes(header);
+        if short >= 0 {
+            return Ok(Incoming { length: short as usize, here: None });
+        }
+        let mut long = [0; 8];
+        if short == -1 {
+            self.read(&mut long)?;
+        }
+        match u64::from_be_bytes(long) {
+            length if (SHORT as u64 + 1..=isize::MAX as u64).contains(&length) => {
+                Ok(Incoming { length: length as usize, here: None })
+            }
+            _ => Err(connection.bad_message_length(self.py)),
+        }
+    }
+
+    /// Waits for the first bytes of a message, or for one in the lane.
+    fn read_first(&self, buffer: &mut [u8]) -> Result<Beginning<'a>, Raised> {
+        let (handle, connection, gate) = (self.handle, self.connection, PyGate::new(self.py));
+        let mut done = try_read(handle, &connection.nature, buffer).map(Beginning::Read);
+        if would_wait(&done) {
+            done = look::learn(|looks| {
+                // A call of its own: a signal that comes meanwhile would not end the read.
+                let seen = if looks { Some(gate.system_call(|| look(handle, connection, buffer))?) } else { None };
+                match seen.filter(|seen| !would_wait(seen)) {
+                    Some(seen) => Ok(seen),
+                    None => Ok(gate.system_call(|| read(handle, buffer))?.map(Beginning::Read)),
+                }
+            })?;
+        }
+        done.map_err(|error| Raised::from_err(self.py, error.into()))
+    }
+
+    /// Waits for the first bytes of a message, and the lanes that may come with them.
     #[cold]
-    fn read_with_lanes(&self, buffer: &mut [u8]) -> Result<(), Raised> {
+    fn read_with_lanes(&self, buffer: &mut [u8]) -> Result<Beginning<'a>, Raised> {
         let socket = self.socket();
         let received = PyGate::new(self.py).system_call(|| receive_with_file(socket, buffer))?;
         let (count, file) = match received {
             // Not a socket, or one that is not blocking.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTSOCK | libc::EAGAIN)) => (0, None),
-            Ok((0, _)) => return Err(end_of_file()),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTSOCK | libc::EAGAIN)) => {
+                return self.read_first(buffer);
+            }
             received => received.map_err(|error| Raised::from_err(self.py, error.into()))?,
         };
         if let Some(file) = file {
-            self.connection.prospect.store(SETTLED, Ordering::Relaxed);
+            self.connection.set_prospect(SETTLED);
             // What can't be mapped is not used.
             if let Ok(lanes) = Lanes::join(file) {
                 let _ = self.connection.lanes.set(lanes);
             }
         }
-        if count < buffer.len() { self.read(&mut buffer[count..], count == 0) } else { Ok(()) }
+        Ok(Beginning::Read(count))
     }
 
     fn socket(&self) -> BorrowedFd<'_> {
@@ -398,21 +450,18 @@ impl End<'_, '_> {
         Ok(())
     }
 
-    /// Fills `buffer`; `first` if nothing of the message has been read.
-    fn read(&self, buffer: &mut [u8], first: bool) -> Result<(), Raised> {
+    /// Fills `buffer` from the middle of a message.
+    fn read(&self, buffer: &mut [u8]) -> Result<(), Raised> {
         let (handle, connection, mut done) = (self.handle, self.connection, 0);
         let mut waiting = buffer.len() > LONG;
         while done < buffer.len() {
             let rest = &mut buffer[done..];
-            let read = if waiting && first && done == 0 {
-                PyGate::new(self.py).system_call(|| read_first(handle, &connection.nature, rest))?
-            } else if waiting {
+            let read = if waiting {
                 PyGate::new(self.py).system_call(|| read(handle, rest))?
             } else {
                 try_read(handle, &connection.nature, rest)
             };
             match read {
-                Ok(0) if first && done == 0 => return Err(end_of_file()),
                 Ok(0) => return Err(Raised::new::<PyEOFError>(self.py, "got end of file during message")),
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => waiting = true,
@@ -423,16 +472,16 @@ impl End<'_, '_> {
     }
 
     /// Reads the rest of a message.
-    fn fill(&self, incoming: &Incoming, buffer: &mut [u8]) -> Result<(), Raised> {
-        match self.connection.lanes.get() {
-            Some(lanes) if incoming.here && lanes.take(buffer) => Ok(()),
-            Some(_) if incoming.here => Err(self.connection.bad_message_length(self.py)),
-            _ => self.read(buffer, false),
+    fn fill(&self, incoming: &Incoming<'_>, buffer: &mut [u8]) -> Result<(), Raised> {
+        match &incoming.here {
+            Some(message) if message.copy_to(buffer) => Ok(()),
+            Some(_) => Err(self.connection.bad_message_length(self.py)),
+            None => self.read(buffer),
         }
     }
 
     /// Reads the rest of a message.
-    fn read_bytes(&self, incoming: &Incoming) -> Result<Obj, Raised> {
+    fn read_bytes(&self, incoming: &Incoming<'_>) -> Result<Obj, Raised> {
         let length = incoming.length;
         let mut size = length.min(PIECE);
         // SAFETY: the thread is attached; without a source the contents are uninitialised, and written before they are read.
@@ -563,8 +612,8 @@ fn send(this: This<'_, '_, Connection>, args: Args<'_>) -> RawResult {
 }
 
 fn recv(this: This<'_, '_, Connection>) -> RawResult {
-    let mut end = this.reader(this.py())?;
-    let incoming = this.incoming(&mut end)?;
+    let end = this.reader(this.py())?;
+    let incoming = end.incoming()?;
     let message = end.read_bytes(&incoming)?;
     Ok(pickle::loads_of(this.py(), &message, None)?.into_ptr())
 }
@@ -607,11 +656,11 @@ fn index(argument: *mut ffi::PyObject, default: usize) -> Result<Option<usize>, 
 fn recv_bytes(this: This<'_, '_, Connection>, args: Args<'_>) -> RawResult {
     let py = this.py();
     let [maxlength] = args.parse(py, "recv_bytes", [c"maxlength"], 0)?;
-    let mut end = this.reader(py)?;
+    let end = this.reader(py)?;
     let Some(most) = index(maxlength, usize::MAX)? else {
         return Err(Raised::new::<PyValueError>(py, "negative maxlength"));
     };
-    let incoming = this.incoming(&mut end)?;
+    let incoming = end.incoming()?;
     if incoming.length > most {
         return Err(this.bad_message_length(py));
     }
@@ -621,14 +670,14 @@ fn recv_bytes(this: This<'_, '_, Connection>, args: Args<'_>) -> RawResult {
 fn recv_bytes_into(this: This<'_, '_, Connection>, args: Args<'_>) -> RawResult {
     let py = this.py();
     let [buf, offset] = args.parse(py, "recv_bytes_into", [c"buf", c"offset"], 1)?;
-    let mut end = this.reader(py)?;
+    let end = this.reader(py)?;
     let buffer = Buffer::new(buf, ffi::PyBUF_WRITABLE)?;
     let Some(offset) = index(offset, 0)? else { return Err(Raised::new::<PyValueError>(py, "negative offset")) };
     let available = buffer.bytes().len();
     if offset > available {
         return Err(Raised::new::<PyValueError>(py, "offset too large"));
     }
-    let incoming = this.incoming(&mut end)?;
+    let incoming = end.incoming()?;
     let length = incoming.length;
     if length > available - offset {
         let message = end.read_bytes(&incoming)?;
@@ -647,10 +696,6 @@ fn poll_method(this: This<'_, '_, Connection>, args: Args<'_>) -> RawResult {
     let [timeout] = args.parse(py, "poll", [c"timeout"], 0)?;
     let end = this.reader(py)?;
     let deadline = if timeout.is_null() { Deadline::PASSED } else { timeout::of_wait(py, timeout)? };
-    // A message may have been left in the lane by an interrupted call.
-    if this.lanes().is_some_and(|lanes| matches!(lanes.arrival(), Some(Arrival::Here(_)))) {
-        return Ok(raw::bool(true));
-    }
     let mut ready = poll(end.handle, libc::POLLIN, Deadline::PASSED);
     if matches!(ready, Ok(false)) && deadline != Deadline::PASSED {
         let handle = end.handle;

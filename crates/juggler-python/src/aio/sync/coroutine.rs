@@ -20,7 +20,9 @@ use pyo3::exceptions::{
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
+#[cfg(Py_3_12)]
 use pyo3::sync::PyOnceLock;
+#[cfg(Py_3_12)]
 use pyo3::types::PyBool;
 use std::ffi::CString;
 
@@ -242,22 +244,17 @@ fn to_iterator(py: Python<'_>, sent: Result<Sent, Raised>) -> RawResult {
 /// Sets the `StopIteration` that carries `result`.
 fn stop(py: Python<'_>, result: Obj) -> Raised {
     // Nearly all that have a result return True. Whoever catches the exception at once cannot tell that it is shared.
-    static STOP_TRUE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let is_true = result.bind(py).is(PyBool::new(py, true));
-    let exception = if is_true && cfg!(Py_3_12) {
-        let shared = STOP_TRUE.get_or_try_init(py, || stop_iteration(&result.bind(py)).map(Bound::unbind));
-        shared.map(|shared| shared.bind(py).clone())
-    } else {
-        stop_iteration(&result.bind(py))
-    };
-    match exception {
-        Ok(exception) => operation::raise(py, exception.into()),
-        Err(error) => Raised::from_err(py, error),
+    #[cfg(Py_3_12)]
+    if result.bind(py).is(PyBool::new(py, true)) {
+        static STOP_TRUE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let make = || awaiting::stop_iteration(py, result).map(|stop| stop.into_bound(py).unbind());
+        let shared = STOP_TRUE.get_or_try_init(py, || make().map_err(|raised| raised.fetch(py)));
+        return match shared {
+            Ok(shared) => operation::raise(py, shared.bind(py).clone().into()),
+            Err(error) => Raised::from_err(py, error),
+        };
     }
-}
-
-fn stop_iteration<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    value.py().get_type::<PyStopIteration>().call1((value,))
+    awaiting::stop(py, result)
 }
 
 impl Sends for Coroutine {

@@ -3,6 +3,8 @@
 
 use crate::aio::attached::Attached;
 use crate::aio::current;
+#[cfg(not(Py_3_14))]
+use crate::aio::event_loop;
 use crate::aio::future::none;
 use crate::gc::Ready;
 use crate::obj::Obj;
@@ -47,6 +49,10 @@ impl LoopBound {
     /// `RuntimeError` if `owner` is bound to another one.
     pub fn running(&self, owner: &Bound<'_, PyAny>) -> Result<Obj, Raised> {
         let py = owner.py();
+        #[cfg(not(Py_3_14))]
+        if let Some(running) = self.bound_and_running(py) {
+            return Ok(running);
+        }
         let running = current::running_loop(py)?;
         let is_ours = self.bound_to.with(py, |bound_to| {
             if bound_to.is_none() {
@@ -55,6 +61,17 @@ impl LoopBound {
             bound_to.as_ref().map(Obj::as_ptr) == running.as_ref().map(Obj::as_ptr)
         });
         if is_ours { Ok(running.unwrap_or_else(none)) } else { Err(bound_elsewhere(owner)) }
+    }
+}
+
+#[cfg(not(Py_3_14))]
+impl LoopBound {
+    /// The loop it is bound to, if that is one of ours and runs in this thread. Before 3.14, to ask the standard library which
+    /// loop runs takes a call. If a program has another loop run within this one, a task of that other loop will be told when
+    /// it awaits this one's future.
+    fn bound_and_running(&self, py: Python<'_>) -> Option<Obj> {
+        let bound = self.bound_to.with(py, |bound_to| bound_to.as_ref().map(|bound| bound.clone_ref(py)))?;
+        event_loop::ours(py, &bound).is_some_and(|ours| ours.runs_here()).then_some(bound)
     }
 }
 

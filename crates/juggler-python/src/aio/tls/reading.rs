@@ -24,7 +24,7 @@ static PROCEED: Kind = Kind { run: proceed, is_cancelled: |_| false };
 fn proceed(py: Python<'_>, object: Obj) -> Result<(), Raised> {
     let Some(this) = as_tls(py, &object) else { return Ok(()) };
     let proceeded = in_context(&this.context, || this.proceed());
-    proceeded.or_else(|raised| this.report("Exception while TLS went on after a pause", raised))
+    proceeded.or_else(|raised| this.report_raised("Exception while TLS went on after a pause", raised))
 }
 
 impl This<'_, '_, Tls> {
@@ -74,7 +74,7 @@ impl This<'_, '_, Tls> {
     }
 
     fn read_now(self) -> Result<(), Raised> {
-        let sink = self.with(|state| (!state.paused).then(|| state.sink.clone_ref(self.py())));
+        let sink = self.with(|state| (!state.paused).then(|| state.told.sink.clone_ref(self.py())));
         if let Some(sink) = sink {
             let ended = match sink {
                 Sink::Buffered => self.read_into_protocol()?,

@@ -5,17 +5,16 @@ use super::openssl::Outcome;
 use super::session::Session;
 use crate::aio::attached::Attached;
 use crate::aio::callback::current_context;
-use crate::aio::event_loop::{self, Loop};
-use crate::aio::future::none;
+use crate::aio::event_loop::Loop;
+use crate::aio::transport::call_method;
 use crate::aio::transport::chunk::{Bytes, Chunk};
-use crate::aio::transport::sink::Sink;
 use crate::aio::transport::stream::as_stream;
-use crate::aio::transport::{call_method, ends_run};
+use crate::aio::transport::telling::{Limits, Tells, Told, get_protocol, set_protocol};
 use crate::gc::Ready;
 use crate::obj::Obj;
-use crate::raw::{self, Args, Raised, RawResult, This, methods};
+use crate::raw::{self, Raised, RawResult, This, methods};
 use juggler_loop::buffer::WriteBuffer;
-use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -53,19 +52,11 @@ pub(super) enum Stage {
 
 const STAGES: [Stage; 5] = [Stage::Unwrapped, Stage::Handshake, Stage::Wrapped, Stage::Flushing, Stage::Shutdown];
 
-/// Between which sizes of a buffer the one who fills it is held.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub low: usize,
-    pub high: usize,
-}
-
 /// What changes.
 pub(super) struct State {
     /// The transport below.
     pub lower: Option<Obj>,
-    pub protocol: Option<Obj>,
-    pub sink: Sink,
+    pub told: Told,
     pub stage: Stage,
     /// What can't be encrypted yet.
     pub backlog: WriteBuffer<Bytes>,
@@ -87,8 +78,7 @@ pub(super) struct State {
 
 impl State {
     fn clear(&mut self) -> impl Sized + use<> {
-        let sink = std::mem::replace(&mut self.sink, Sink::Protocol);
-        (sink, self.lower.take(), self.protocol.take(), self.backlog.clear())
+        (self.told.take(), self.lower.take(), self.backlog.clear())
     }
 }
 
@@ -103,36 +93,13 @@ pub fn as_tls<'a, 'py>(py: Python<'py>, object: &'a Obj) -> Option<This<'a, 'py,
 }
 
 impl<'py> This<'_, 'py, Tls> {
-    pub(super) fn object(self) -> Obj {
-        // SAFETY: the receiver is live.
-        unsafe { Obj::from_borrowed(self.as_any().as_ptr()) }
-    }
-
     #[inline(always)]
     pub(super) fn with<R>(self, body: impl FnOnce(&mut State) -> R) -> R {
         self.state.with(self.py(), body)
     }
 
-    /// Its loop.
-    pub(super) fn event_loop(&self) -> This<'_, 'py, Loop> {
-        // SAFETY: checked when the transport was made.
-        unsafe { This::new(self.py(), self.event_loop.as_ptr()) }
-    }
-
     pub(super) fn lower(self) -> Option<Obj> {
         self.with(|state| state.lower.as_ref().map(|lower| lower.clone_ref(self.py())))
-    }
-
-    pub(super) fn protocol(self) -> Option<Obj> {
-        self.with(|state| state.protocol.as_ref().map(|protocol| protocol.clone_ref(self.py())))
-    }
-
-    /// `protocol.name(argument)`.
-    pub(super) fn tell(self, name: &Bound<'_, PyString>, argument: Option<*mut ffi::PyObject>) -> Result<Obj, Raised> {
-        match self.protocol() {
-            Some(protocol) => call_method(&protocol, name, argument),
-            None => Ok(none()),
-        }
     }
 
     /// Calls a method of the Python part.
@@ -163,23 +130,6 @@ impl<'py> This<'_, 'py, Tls> {
         failed.map(drop).map_err(|error| Raised::from_err(py, error))
     }
 
-    /// Tells the loop's exception handler what went wrong.
-    pub(super) fn report(self, message: &str, raised: Raised) -> Result<(), Raised> {
-        let py = self.py();
-        let error = raised.fetch(py);
-        if ends_run(py, &error) {
-            return Err(Raised::from_err(py, error));
-        }
-        let context = PyDict::new(py);
-        let filled = context
-            .set_item("message", message)
-            .and_then(|()| context.set_item("exception", error.value(py)))
-            .and_then(|()| context.set_item("transport", self.as_any()))
-            .and_then(|()| context.set_item("protocol", self.protocol().map(|protocol| protocol.into_bound(py))));
-        filled.map_err(|error| Raised::from_err(py, error))?;
-        event_loop::report(self.event_loop().as_any(), &context)
-    }
-
     /// Whether a writer need not wait: nothing is paused or ending.
     pub fn is_flowing(self) -> bool {
         let py = self.py();
@@ -206,21 +156,6 @@ fn is_closing(this: This<'_, '_, Tls>) -> RawResult {
     }
 }
 
-fn set_protocol(this: This<'_, '_, Tls>, args: Args<'_>) -> RawResult {
-    let py = this.py();
-    let [protocol] = args.parse(py, "set_protocol", [c"protocol"], 1)?;
-    // SAFETY: an argument is live.
-    let protocol = unsafe { Bound::from_borrowed_ptr(py, protocol) };
-    let sink = Sink::of(&protocol).map_err(|error| Raised::from_err(py, error))?;
-    let before = this.with(|state| (std::mem::replace(&mut state.sink, sink), state.protocol.replace(protocol.into())));
-    drop(before);
-    Ok(raw::none())
-}
-
-fn get_protocol(this: This<'_, '_, Tls>) -> RawResult {
-    Ok(this.protocol().unwrap_or_else(none).into_ptr())
-}
-
 fn get_write_buffer_size(this: This<'_, '_, Tls>) -> RawResult {
     integer(this.write_buffer_size()?)
 }
@@ -234,16 +169,15 @@ fn integer(value: usize) -> RawResult {
     crate::aio::callback::owned(unsafe { ffi::PyLong_FromSize_t(value) }).map(Obj::into_ptr)
 }
 
-/// The limits that are meant by those that were given.
-fn limits(high: Option<Bound<'_, PyAny>>, low: Option<Bound<'_, PyAny>>, default: usize) -> PyResult<Limits> {
-    let number = |value: Option<Bound<'_, PyAny>>| value.map(|value| value.extract::<f64>()).transpose();
-    let low = number(low)?;
-    let high = number(high)?.unwrap_or_else(|| low.map_or(default as f64, |low| 4.0 * low));
-    let low = low.unwrap_or_else(|| (high / 4.0).floor());
-    if !(high >= low && low >= 0.0) {
-        return Err(PyValueError::new_err(format!("high ({high:?}) must be >= low ({low:?}) must be >= 0")));
+impl Tells for Tls {
+    fn event_loop(&self) -> &Obj {
+        &self.event_loop
     }
-    Ok(Limits { low: low as usize, high: high as usize })
+
+    #[inline(always)]
+    fn with_told<R>(&self, py: Python<'_>, body: impl FnOnce(&mut Told) -> R) -> R {
+        self.state.with(py, |state| body(&mut state.told))
+    }
 }
 
 #[pymethods]
@@ -263,8 +197,7 @@ impl Tls {
         r#loop.cast::<Loop>()?;
         let state = State {
             lower: None,
-            protocol: Some(protocol.clone().into()),
-            sink: Sink::of(protocol)?,
+            told: Told::new(protocol)?,
             stage: Stage::Unwrapped,
             backlog: WriteBuffer::default(),
             busy: false,
@@ -273,8 +206,8 @@ impl Tls {
             lower_paused: false,
             held: false,
             protocol_paused: false,
-            reading: Limits { low: HIGH_WATER_READ / 4, high: HIGH_WATER_READ },
-            writing: Limits { low: HIGH_WATER_WRITE / 4, high: HIGH_WATER_WRITE },
+            reading: Limits::below(HIGH_WATER_READ),
+            writing: Limits::below(HIGH_WATER_WRITE),
             ignored: 0,
         };
         Ok(Self {
@@ -366,7 +299,7 @@ impl Tls {
         high: Option<Bound<'_, PyAny>>,
         low: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let limits = limits(high, low, HIGH_WATER_WRITE)?;
+        let limits = Limits::parse(high, low, HIGH_WATER_WRITE)?;
         this_of(slf).with(|state| state.writing = limits);
         this_of(slf).control_writing().map_err(|raised| raised.fetch(slf.py()))
     }
@@ -389,7 +322,7 @@ impl Tls {
         high: Option<Bound<'_, PyAny>>,
         low: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let limits = limits(high, low, HIGH_WATER_READ)?;
+        let limits = Limits::parse(high, low, HIGH_WATER_READ)?;
         this_of(slf).with(|state| state.reading = limits);
         this_of(slf).control_reading().map_err(|raised| raised.fetch(slf.py()))
     }
@@ -430,8 +363,8 @@ impl Tls {
         [&self.event_loop, &self.context].into_iter().try_for_each(|object| object.visit(&visit))?;
         self.session.visit(&visit)?;
         self.state.traverse(|state| {
-            state.sink.visit(&visit)?;
-            [&state.lower, &state.protocol].into_iter().flatten().try_for_each(|object| object.visit(&visit))?;
+            state.told.visit(&visit)?;
+            state.lower.as_ref().map_or(Ok(()), |lower| lower.visit(&visit))?;
             state.backlog.iter().try_for_each(|chunk| chunk.visit(&visit))
         })
     }

@@ -138,7 +138,7 @@ impl This<'_, '_, Tls> {
             Some(true) => (intern!(py, "pause_writing"), "protocol.pause_writing() failed"),
             Some(false) => (intern!(py, "resume_writing"), "protocol.resume_writing() failed"),
         };
-        self.tell(name, None).map(drop).or_else(|raised| self.report(message, raised))
+        self.tell(name, None).map(drop).or_else(|raised| self.report_raised(message, raised))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Transports: connected sockets, and listening ones.
 //!
 //! A [`Stream`](stream::Stream) does what the standard library's `_SelectorSocketTransport` does, call for call. It is run by
-//! the loop without handles: it gives the loop itself, once for each of its [`Kind`](super::entry::Kind)s.
+//! the loop without handles: it gives the loop itself, once for each of its [`Kind`](super::entry::Kind)s. Datagrams have the
+//! standard library's transport, whose socket is a [`DatagramSocket`](datagram::DatagramSocket) first.
 //!
 //! # States
 //!
@@ -25,9 +26,11 @@
 
 pub mod accept;
 pub mod chunk;
+pub mod datagram;
 mod reading;
 pub mod sink;
 pub mod stream;
+pub mod telling;
 mod writing;
 
 use crate::obj::Obj;

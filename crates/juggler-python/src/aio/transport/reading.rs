@@ -40,7 +40,7 @@ impl<T> Received<T> {
 /// Reads once, and tells the protocol.
 pub(super) fn ready(py: Python<'_>, object: Obj) -> Result<(), Raised> {
     let this = assume(py, &object);
-    let sink = this.with(|state| state.reading.then(|| state.sink.clone_ref(py)));
+    let sink = this.with(|state| state.reading.then(|| state.told.sink.clone_ref(py)));
     match sink {
         None => Ok(()),
         Some(Sink::Protocol) => this.run(|| read(this)),

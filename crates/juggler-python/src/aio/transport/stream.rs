@@ -2,25 +2,25 @@
 #![allow(unsafe_code)]
 
 use super::chunk::Bytes;
-use super::sink::Sink;
-use super::{call_method, ends_run, in_context, os_error, reading, writing};
+use super::telling::{Limits, Tells, Told, get_protocol, set_protocol};
+use super::{ends_run, in_context, os_error, reading, writing};
 use crate::aio::attached::Attached;
 use crate::aio::callback::current_context;
 use crate::aio::entry::{Entry, Kind};
-use crate::aio::event_loop::{self, Loop};
+use crate::aio::event_loop::Loop;
 use crate::aio::future::none;
 use crate::aio::stdlib::Import;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use juggler_loop::buffer::WriteBuffer;
 use juggler_loop::poll::Interest;
-use pyo3::exceptions::{PyConnectionError, PyOSError, PyResourceWarning, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyConnectionError, PyOSError, PyResourceWarning, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{PyDict, PyType};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::RawFd;
@@ -46,7 +46,7 @@ pub struct Stream {
 /// What changes.
 pub(super) struct State {
     pub socket: Option<Obj>,
-    pub protocol: Option<Obj>,
+    pub told: Told,
     pub server: Option<Obj>,
     /// Who waits, to be woken when all is started.
     pub waiter: Option<Obj>,
@@ -54,10 +54,8 @@ pub(super) struct State {
     pub empty_waiter: Option<Obj>,
     /// What `connection_lost` is to be called with.
     pub error: Option<Obj>,
-    pub sink: Sink,
     pub buffer: WriteBuffer<Bytes>,
-    pub high: usize,
-    pub low: usize,
+    pub limits: Limits,
     /// 0 until it is lost; then counts the writes that came after.
     pub lost: u32,
     pub closing: bool,
@@ -72,16 +70,9 @@ pub(super) struct State {
 impl State {
     /// Takes out what refers to Python objects.
     fn clear(&mut self) -> impl Sized + use<> {
-        let sink = std::mem::replace(&mut self.sink, Sink::Protocol);
-        let objects = [
-            self.socket.take(),
-            self.protocol.take(),
-            self.server.take(),
-            self.waiter.take(),
-            self.empty_waiter.take(),
-            self.error.take(),
-        ];
-        (sink, objects, self.buffer.clear())
+        let objects =
+            [self.socket.take(), self.server.take(), self.waiter.take(), self.empty_waiter.take(), self.error.take()];
+        (self.told.take(), objects, self.buffer.clear())
     }
 }
 
@@ -107,11 +98,6 @@ pub fn as_stream<'a, 'py>(py: Python<'py>, object: &'a Obj) -> Option<This<'a, '
 
 /// What the other modules of this folder use.
 impl<'py> This<'_, 'py, Stream> {
-    pub(super) fn object(self) -> Obj {
-        // SAFETY: the receiver is live.
-        unsafe { Obj::from_borrowed(self.as_any().as_ptr()) }
-    }
-
     #[inline(always)]
     pub(super) fn entry(self, kind: &'static Kind) -> Entry {
         Entry { object: self.object(), kind }
@@ -122,30 +108,10 @@ impl<'py> This<'_, 'py, Stream> {
         self.state.with(self.py(), body)
     }
 
-    /// Its loop.
-    #[inline(always)]
-    pub(super) fn event_loop(&self) -> This<'_, 'py, Loop> {
-        // SAFETY: checked when the transport was made.
-        unsafe { This::new(self.py(), self.event_loop.as_ptr()) }
-    }
-
-    pub(super) fn protocol(self) -> Option<Obj> {
-        self.with(|state| state.protocol.as_ref().map(|protocol| protocol.clone_ref(self.py())))
-    }
-
     /// Runs `body`, as something that the loop calls, in the transport's context.
     #[inline(always)]
     pub(super) fn run(self, body: impl FnOnce() -> Result<(), Raised>) -> Result<(), Raised> {
         in_context(&self.context, body)
-    }
-
-    /// `protocol.name(argument)`.
-    #[inline]
-    pub(super) fn tell(self, name: &Bound<'_, PyString>, argument: Option<*mut ffi::PyObject>) -> Result<Obj, Raised> {
-        match self.protocol() {
-            Some(protocol) => call_method(&protocol, name, argument),
-            None => Ok(none()),
-        }
     }
 
     /// Has the loop watch for what can be read, if it is to.
@@ -189,20 +155,6 @@ impl<'py> This<'_, 'py, Stream> {
         }
     }
 
-    /// Tells the loop's exception handler what went wrong.
-    pub(super) fn report(self, message: &str, error: &PyErr) -> Result<(), Raised> {
-        let py = self.py();
-        let context = PyDict::new(py);
-        let protocol = self.protocol().map(|protocol| protocol.into_bound(py));
-        let filled = context
-            .set_item("message", message)
-            .and_then(|()| context.set_item("exception", error.value(py)))
-            .and_then(|()| context.set_item("transport", self.as_any()))
-            .and_then(|()| context.set_item("protocol", protocol));
-        filled.map_err(|error| Raised::from_err(py, error))?;
-        event_loop::report(self.event_loop().as_any(), &context)
-    }
-
     /// Ends the connection after an error. `KeyboardInterrupt` and `SystemExit` are passed on instead.
     #[cold]
     pub(super) fn fail(self, error: PyErr, message: &str) -> Result<(), Raised> {
@@ -214,7 +166,7 @@ impl<'py> This<'_, 'py, Stream> {
             self.log(&format!("%r: {message}"), Some(&error));
             Ok(())
         } else {
-            self.report(message, &error)
+            self.report(message, error.clone_ref(py))
         };
         let done = self.abort(Some(error.into_value(py).into_bound(py).into_any().into()));
         reported.and(done)
@@ -234,14 +186,10 @@ impl<'py> This<'_, 'py, Stream> {
     /// Reports what a callback raised that asyncio would run by a handle.
     #[cold]
     fn report_callback(self, raised: Raised, name: &str) -> Result<(), Raised> {
-        let py = self.py();
-        let error = raised.fetch(py);
-        if ends_run(py, &error) {
-            return Err(Raised::from_err(py, error));
-        }
-        let class = self.protocol().map(|protocol| protocol.into_bound(py).get_type());
+        let error = raised.fetch(self.py());
+        let class = self.protocol().map(|protocol| protocol.into_bound(self.py()).get_type());
         let class = class.and_then(|class| class.qualname().ok()).map_or_else(String::new, |name| name.to_string());
-        self.report(&format!("Exception in callback {class}.{name}()"), &error)
+        self.report(&format!("Exception in callback {class}.{name}()"), error)
     }
 
     /// Loses the connection at once; what is unwritten is dropped.
@@ -459,19 +407,15 @@ fn get_extra_info(this: This<'_, '_, Stream>, args: Args<'_>) -> RawResult {
     }
 }
 
-fn set_protocol(this: This<'_, '_, Stream>, args: Args<'_>) -> RawResult {
-    let py = this.py();
-    let [protocol] = args.parse(py, "set_protocol", [c"protocol"], 1)?;
-    // SAFETY: an argument is live.
-    let protocol = unsafe { Bound::from_borrowed_ptr(py, protocol) };
-    let sink = Sink::of(&protocol).map_err(|error| Raised::from_err(py, error))?;
-    let before = this.with(|state| (std::mem::replace(&mut state.sink, sink), state.protocol.replace(protocol.into())));
-    drop(before);
-    Ok(raw::none())
-}
+impl Tells for Stream {
+    fn event_loop(&self) -> &Obj {
+        &self.event_loop
+    }
 
-fn get_protocol(this: This<'_, '_, Stream>) -> RawResult {
-    Ok(this.protocol().unwrap_or_else(none).into_ptr())
+    #[inline(always)]
+    fn with_told<R>(&self, py: Python<'_>, body: impl FnOnce(&mut Told) -> R) -> R {
+        self.state.with(py, |state| body(&mut state.told))
+    }
 }
 
 #[pymethods]
@@ -494,15 +438,13 @@ impl Stream {
         let fd = socket.call_method0(intern!(py, "fileno"))?.extract()?;
         let state = State {
             socket: Some(socket.clone().into()),
-            protocol: Some(protocol.clone().into()),
+            told: Told::new(protocol)?,
             server: server.map(Obj::from),
             waiter: waiter.map(Obj::from),
             empty_waiter: None,
             error: None,
-            sink: Sink::of(protocol)?,
             buffer: WriteBuffer::default(),
-            high: HIGH_WATER,
-            low: HIGH_WATER / 4,
+            limits: Limits::below(HIGH_WATER),
             lost: 0,
             closing: false,
             paused: false,
@@ -576,7 +518,7 @@ impl Stream {
 
     /// The limits of the write buffer, in bytes: the lower one, the upper one.
     fn get_write_buffer_limits(&self, py: Python<'_>) -> (usize, usize) {
-        self.state.with(py, |state| (state.low, state.high))
+        self.state.with(py, |state| (state.limits.low, state.limits.high))
     }
 
     /// Set the limits of the write buffer, in bytes.
@@ -592,21 +534,10 @@ impl Stream {
         high: Option<Bound<'_, PyAny>>,
         low: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let py = slf.py();
-        let number = |value: &Bound<'_, PyAny>| value.extract::<f64>();
-        let given = (high.as_ref().map(number).transpose()?, low.as_ref().map(number).transpose()?);
-        let (high, low) = match given {
-            (None, None) => (HIGH_WATER as f64, (HIGH_WATER / 4) as f64),
-            (None, Some(low)) => (4.0 * low, low),
-            (Some(high), None) => (high, (high / 4.0).floor()),
-            (Some(high), Some(low)) => (high, low),
-        };
-        if !(high >= low && low >= 0.0) {
-            return Err(PyValueError::new_err(format!("high ({high:?}) must be >= low ({low:?}) must be >= 0")));
-        }
+        let limits = Limits::parse(high, low, HIGH_WATER)?;
         let this = this_of(slf);
-        this.with(|state| (state.high, state.low) = (high as usize, low as usize));
-        this.pause_protocol().map_err(|raised| raised.fetch(py))
+        this.with(|state| state.limits = limits);
+        this.pause_protocol().map_err(|raised| raised.fetch(slf.py()))
     }
 
     /// A future that is done when everything is written; nothing can be written until `_reset_empty_waiter` is called.
@@ -653,9 +584,9 @@ impl Stream {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         [&self.event_loop, &self.context, &self.extra].into_iter().try_for_each(|object| object.visit(&visit))?;
         self.state.traverse(|state| {
-            let State { socket, protocol, server, waiter, empty_waiter, error, .. } = state;
-            state.sink.visit(&visit)?;
-            let objects = [socket, protocol, server, waiter, empty_waiter, error];
+            let State { socket, server, waiter, empty_waiter, error, .. } = state;
+            state.told.visit(&visit)?;
+            let objects = [socket, server, waiter, empty_waiter, error];
             objects.into_iter().flatten().try_for_each(|object| object.visit(&visit))?;
             state.buffer.iter().try_for_each(|chunk| chunk.visit(&visit))
         })

@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use super::chunk::{Chunk, chunks_of};
+use super::os_error;
 use super::stream::{State, Stream, assume};
-use super::{ends_run, os_error};
 use crate::aio::stdlib::Import;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -125,33 +125,25 @@ impl This<'_, '_, Stream> {
     /// Calls the protocol's `pause_writing` if there is too much in the buffer.
     #[inline]
     pub(super) fn pause_protocol(self) -> Result<(), Raised> {
-        let pause =
-            self.with(|state| state.buffer.len() > state.high && !std::mem::replace(&mut state.protocol_paused, true));
+        let pause = self.with(|state| {
+            state.buffer.len() > state.limits.high && !std::mem::replace(&mut state.protocol_paused, true)
+        });
         if !pause {
             return Ok(());
         }
         let told = self.tell(intern!(self.py(), "pause_writing"), None).map(drop);
-        told.or_else(|raised| self.flow_failed(raised, "protocol.pause_writing() failed"))
+        told.or_else(|raised| self.report_raised("protocol.pause_writing() failed", raised))
     }
 
     /// Calls the protocol's `resume_writing` if it was paused, and the buffer is empty enough.
     fn resume_protocol(self) -> Result<(), Raised> {
-        let resume = self.with(|state| state.buffer.len() <= state.low && std::mem::take(&mut state.protocol_paused));
+        let resume =
+            self.with(|state| state.buffer.len() <= state.limits.low && std::mem::take(&mut state.protocol_paused));
         if !resume {
             return Ok(());
         }
         let told = self.tell(intern!(self.py(), "resume_writing"), None).map(drop);
-        told.or_else(|raised| self.flow_failed(raised, "protocol.resume_writing() failed"))
-    }
-
-    #[cold]
-    fn flow_failed(self, raised: Raised, message: &str) -> Result<(), Raised> {
-        let py = self.py();
-        let error = raised.fetch(py);
-        if ends_run(py, &error) {
-            return Err(Raised::from_err(py, error));
-        }
-        self.report(message, &error)
+        told.or_else(|raised| self.report_raised("protocol.resume_writing() failed", raised))
     }
 
     #[cold]
