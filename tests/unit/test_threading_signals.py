@@ -1,5 +1,6 @@
 """Signals during waits of the main thread: a handler that raises ends the wait, others don't."""
 
+import _thread
 import operator
 import os
 import queue as stdlib_queue
@@ -340,8 +341,8 @@ def until_main_waits(wait: Wait) -> None:
 def signal_until(answered: Callable[[], object]) -> None:
     """Signals the main thread until that has an effect.
 
-    One signal is not enough: one that comes just before the main thread goes to sleep is seen when
-    it wakes, by the standard library's primitives too.
+    One signal is not enough to be quick: one that comes just before the main thread goes to sleep
+    is seen when it gets up, after a second.
     """
     while not answered():
         os.kill(os.getpid(), SIGNAL)
@@ -368,6 +369,23 @@ def test_a_handler_that_raises_ends_the_wait(make: Callable[[], Wait]) -> None:
     if wait.waiting is not None:
         assert wait.waiting() == 0
     wait.end() if make is not barrier else None
+
+
+@pytest.mark.parametrize("make", [lock, event, condition, queue_get])
+def test_a_signal_that_does_not_end_the_sleep_is_not_lost(make: Callable[[], Wait]) -> None:
+    wait = make()
+
+    def interrupt() -> None:
+        raise InterruptError
+
+    def send() -> None:
+        until_main_waits(wait)
+        until(main_thread_sleeps)
+        # As if it had come in the moment before: noted, and nobody woken.
+        _thread.interrupt_main(SIGNAL)
+
+    with handler(interrupt), running(send), pytest.raises(InterruptError):
+        wait.block()
 
 
 @pytest.mark.parametrize("make", WAITS)

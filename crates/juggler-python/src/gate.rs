@@ -34,6 +34,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::io;
+use std::time::Duration;
 
 use crate::obj::Obj;
 
@@ -75,7 +76,8 @@ impl<'py> PyGate<'py> {
 }
 
 impl PyGate<'_> {
-    /// Sleeps detached while `futex` holds `expected`, after a look at it if `looks`.
+    /// Sleeps detached while `futex` holds `expected`, after a look at it if `looks`. The main thread gets up now and then:
+    /// a signal that came in the very moment before its sleep did not end it.
     fn sleep<S: Sleep>(
         &self,
         futex: &S,
@@ -83,17 +85,21 @@ impl PyGate<'_> {
         deadline: Deadline,
         mut looks: bool,
     ) -> Result<FutexWait, Raised> {
+        let handles_signals = is_main_thread();
         loop {
+            let until = if handles_signals { deadline.min(Deadline::after(LONGEST_SLEEP)) } else { deadline };
             let slept = self.py.detach(|| {
                 if looks && look::until(|| futex.has_left(expected) && gil::is_free().unwrap_or(true)) {
                     return Some(FutexWait::Woken);
                 }
-                (!looks || !is_main_thread()).then(|| futex.sleep(expected, deadline))
+                (!looks || !handles_signals).then(|| futex.sleep(expected, until))
             });
-            if let Some(slept) = slept {
-                return Ok(slept);
+            match slept {
+                Some(FutexWait::TimedOut) if until < deadline => {}
+                Some(slept) => return Ok(slept),
+                // A signal that came while the thread looked would not end its sleep, either.
+                None => {}
             }
-            // A signal that came while the thread looked would not end its sleep.
             // SAFETY: the thread is attached.
             if unsafe { ffi::PyErr_CheckSignals() } != 0 {
                 return Err(Raised);
@@ -205,11 +211,14 @@ pub fn current_thread() -> ThreadId {
     unsafe { libc::pthread_self() as ThreadId }
 }
 
+/// After how long the thread that handles signals asks for them.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
 /// A thread that slept this long, in nanoseconds, was not in a tight exchange.
 const LONG_SLEEP: u64 = 250_000;
 
 /// How long a waker waits for the woken to run.
-const YIELD_LIMIT: std::time::Duration = std::time::Duration::from_micros(500);
+const YIELD_LIMIT: Duration = Duration::from_micros(500);
 
 /// Lets a thread that was just woken run, if it had slept long.
 #[inline(always)]
