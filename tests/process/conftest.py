@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import Any
 
 import leftovers
 import pytest
+from children import Start, starter
 
 from juggler import multiprocessing
 
@@ -88,6 +90,12 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 def run_program(programs: Programs) -> Callable[..., str]:
     """Runs the text of a program, expects it to succeed, and gives what it printed."""
     return programs.run
+
+
+@pytest.fixture
+def start(context: Any) -> Iterator[Start]:
+    """Starts a child by each method that the test's `context` has; all are gone at the end."""
+    yield from starter(context)
 
 
 # ---------------------------------------------------------------- what a test leaves behind here

@@ -13,13 +13,14 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import connection as stock
 from typing import Any
 
 import leftovers
 import pytest
+from children import Start
 
 from juggler import multiprocessing as processes
 from juggler.multiprocessing import connection, managers, queues
@@ -36,30 +37,10 @@ ITEMS = [
     {"key": (None,)}, {1, 2}, 1 + 2j, range(3), struct.Struct, ValueError("why"),
 ]  # fmt: skip
 
-Start = Callable[..., Any]
-
 
 @pytest.fixture(params=METHODS)
 def context(request: pytest.FixtureRequest) -> Any:
     return processes.get_context(request.param)
-
-
-@pytest.fixture
-def start(context: Any) -> Iterator[Start]:
-    """Starts a child; all are gone at the end."""
-    children: list[Any] = []
-
-    def start(target: Callable[..., object], *args: object) -> Any:
-        child = context.Process(target=target, args=args)
-        children.append(child)
-        child.start()
-        return child
-
-    yield start
-    for child in children:
-        child.kill()
-        child.join()
-        child.close()
 
 
 def new_queue(maxsize: int = 0) -> queues.Queue:

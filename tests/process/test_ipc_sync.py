@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import leftovers
 import pytest
+from children import Start
 
 from juggler import multiprocessing
 from juggler.multiprocessing import sharedctypes, synchronize
@@ -35,27 +36,6 @@ METHODS = ["zygote", "fork", "spawn", "forkserver"]
 def context(request: pytest.FixtureRequest) -> BaseContext:
     chosen: BaseContext = multiprocessing.get_context(request.param)
     return chosen
-
-
-Start = Callable[..., BaseProcess]
-
-
-@pytest.fixture
-def start(context: BaseContext) -> Iterator[Start]:
-    """Starts a child; all are gone at the end."""
-    children: list[BaseProcess] = []
-
-    def start(target: Callable[..., object], *args: object) -> BaseProcess:
-        child: BaseProcess = context.Process(target=target, args=args)  # type: ignore[attr-defined]
-        children.append(child)
-        child.start()
-        return child
-
-    yield start
-    for child in children:
-        child.kill()
-        child.join()
-        child.close()
 
 
 def until(condition: Callable[[], object]) -> None:

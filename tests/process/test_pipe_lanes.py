@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from children import Start, starter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -39,8 +40,6 @@ TURNS = 40
 ROOM = 16 << 10
 """No message as long as this goes by memory."""
 
-Start = Callable[..., Any]
-
 
 @pytest.fixture(params=METHODS)
 def context(request: pytest.FixtureRequest) -> Any:
@@ -50,28 +49,6 @@ def context(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def forks() -> Any:
     return processes.get_context("fork")
-
-
-def starter(context: Any) -> Iterator[Start]:
-    children: list[Any] = []
-
-    def start(target: Callable[..., object], *args: object) -> Any:
-        child = context.Process(target=target, args=args)
-        children.append(child)
-        child.start()
-        return child
-
-    yield start
-    for child in children:
-        child.kill()
-        child.join()
-        child.close()
-
-
-@pytest.fixture
-def start(context: Any) -> Iterator[Start]:
-    """Starts a child by each method; all are gone at the end."""
-    yield from starter(context)
 
 
 @pytest.fixture

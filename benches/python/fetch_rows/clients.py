@@ -17,6 +17,9 @@ Command = Callable[[Path, Path], list[str]]
 """The command that fetches the addresses in a file into a folder."""
 
 
+_WHY_SYNCED = "wget2 with its files on the disk in the end, as juggler's are"
+
+
 def program(name: str) -> str | None:
     """Where a program is: what was brought, or what the system has."""
     brought = ROOT / ".cache" / "programs" / name / "bin" / name
@@ -30,7 +33,7 @@ def contenders() -> list[Contender]:
     return [
         wget2,
         Contender("juggler", version("juggler"), {"fetch": _juggler}),
-        Contender("wget2; sync", wget2.version, synced, informative=True),
+        Contender("wget2; sync", wget2.version, synced, informative=_WHY_SYNCED),
         _program("curl", _curl),
         _program("aria2c", _aria2c),
         Contender("aiohttp", version("aiohttp"), {"fetch": _aiohttp}),

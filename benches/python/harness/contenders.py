@@ -47,7 +47,7 @@ class Contender:
             takes a `maxsize` is there a second time as `BoundedQueue`.
         rewrites: Source text of the standard library's call to the contender's.
         methods: The standard library's name of a method to the contender's.
-        informative: Shown, but never counted as a rival.
+        informative: Why it is shown, but never counted as a rival; empty for rivals.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Contender:
     classes: Mapping[str, Any]
     rewrites: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, str] = field(default_factory=dict)
-    informative: bool = False
+    informative: str = ""
 
     def has(self, needs: Iterable[str]) -> bool:
         """Whether it has every class that a row needs."""
@@ -167,7 +167,8 @@ def culsans() -> Contender:
 def simple_queue() -> Contender:
     """The C `queue.SimpleQueue`: unbounded and without `join`, so informative only."""
     simple = importlib.import_module("queue").SimpleQueue
-    return Contender("SimpleQueue", "this interpreter's", {"Queue": simple}, informative=True)
+    why = "it has neither a size limit nor join()"
+    return Contender("SimpleQueue", "this interpreter's", {"Queue": simple}, informative=why)
 
 
 MAKERS: Mapping[str, Callable[[], Contender]] = {

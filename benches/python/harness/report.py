@@ -14,10 +14,14 @@ LEGEND = (
     "±: half the interquartile range over the median. "
     "absent: juggler hands out the standard library's own object, or lacks it. "
     "-: the contender has no such class. "
-    "< name: juggler is not ahead of that contender (a difference inside ± is a tie). "
-    "SimpleQueue is informative: it has neither a size limit nor join(). "
-    "So is `wget2; sync`: wget2, with its files on the disk in the end, as juggler's are."
+    "< name: juggler is not ahead of that contender (a difference inside ± is a tie)."
 )
+
+
+def legend(lines: Sequence[Line]) -> str:
+    """What the signs mean, and why some contenders are in the tables but no rivals."""
+    shown = {one.name: one.informative for line in lines for one in line.entrants}
+    return " ".join([LEGEND, *(f"{name}: {why}." for name, why in shown.items() if why)])
 
 
 def value_text(value: float, unit: str) -> str:
@@ -104,7 +108,7 @@ def print_terminal(facts: Mapping[str, str], lines: Sequence[Line]) -> None:
         print()
         _print_table(_narrow_titles(members[0]), [_narrow_cells(line) for line in members])
     print()
-    print(LEGEND)
+    print(legend(lines))
 
 
 def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -154,7 +158,7 @@ def markdown(facts: Mapping[str, str], lines: Sequence[Line]) -> str:
             cells = " | ".join(_full_cell(line, name) for name in names)
             rows.append(f"| {line.metric.name} | {cells} | {_mark(line)} |")
         parts.append("\n".join(rows))
-    return "\n\n".join([*parts, LEGEND]) + "\n"
+    return "\n\n".join([*parts, legend(lines)]) + "\n"
 
 
 def write_json(path: Path, facts: Mapping[str, str], lines: Sequence[Line]) -> None:

@@ -61,6 +61,6 @@ def contenders() -> list[Contender]:
             "blocking",
             "a socket of this interpreter's",
             {"serve": None, "tls": None},
-            informative=True,
+            informative="no loop, but what the system and OpenSSL cost in any case",
         ),
     ]

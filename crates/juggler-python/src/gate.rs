@@ -85,20 +85,24 @@ impl PyGate<'_> {
         deadline: Deadline,
         mut looks: bool,
     ) -> Result<FutexWait, Raised> {
-        let handles_signals = is_main_thread();
         loop {
-            let until = if handles_signals { deadline.min(Deadline::after(LONGEST_SLEEP)) } else { deadline };
             let slept = self.py.detach(|| {
                 if looks && look::until(|| futex.has_left(expected) && gil::is_free().unwrap_or(true)) {
                     return Some(FutexWait::Woken);
                 }
-                (!looks || !handles_signals).then(|| futex.sleep(expected, until))
+                if !is_main_thread() {
+                    return Some(futex.sleep(expected, deadline));
+                }
+                if looks {
+                    // A signal that came meanwhile would not end the sleep, either.
+                    return None;
+                }
+                let until = deadline.min(Deadline::after(LONGEST_SLEEP));
+                let slept = futex.sleep(expected, until);
+                (slept != FutexWait::TimedOut || until == deadline).then_some(slept)
             });
-            match slept {
-                Some(FutexWait::TimedOut) if until < deadline => {}
-                Some(slept) => return Ok(slept),
-                // A signal that came while the thread looked would not end its sleep, either.
-                None => {}
+            if let Some(slept) = slept {
+                return Ok(slept);
             }
             // SAFETY: the thread is attached.
             if unsafe { ffi::PyErr_CheckSignals() } != 0 {

@@ -1,6 +1,6 @@
 //! The pool's order, sleepers and marks.
 
-use super::{Arc, model};
+use super::{Arc, model, spawn};
 use juggler_ipc::pool::done::Done;
 use juggler_ipc::pool::idle::{Idle, rouse};
 use juggler_ipc::pool::order::Order;
@@ -58,6 +58,35 @@ impl Pool {
         Done { summary: &self.summary, bits: &self.bits, completions: &self.completions, asleep: &self.asleep }
     }
 
+    /// A worker's one task: waits for it among `sleepers`, and does it.
+    fn work(&self, sleepers: Idle<'_>) {
+        loop {
+            if let Some((slot, taken)) = self.order().take(1) {
+                return self.finish(slot, taken);
+            }
+            sleepers.enter(0, &self.word);
+            if self.order().length() == 0 {
+                self.word.wait(0, Deadline::NEVER);
+            }
+            sleepers.leave(0);
+        }
+    }
+
+    /// Waits for a slot that is done, as the parent does.
+    fn await_done(&self) -> usize {
+        let (done, mut found) = (self.done(), None);
+        loop {
+            let seen = done.seen();
+            done.drain(|slot| found = Some(slot));
+            if let Some(slot) = found {
+                return slot;
+            }
+            if done.about_to_sleep(seen) {
+                done.completions.wait(seen, Deadline::NEVER);
+            }
+        }
+    }
+
     fn finish(&self, slot: usize, taken: State) {
         let state = &self.slots[slot].state;
         assert!(state.compare_exchange(taken.0, taken.done().0, Ordering::AcqRel, Ordering::Relaxed).is_ok());
@@ -106,19 +135,7 @@ fn a_task_is_taken_or_cancelled() {
 fn a_worker_that_goes_to_sleep_misses_no_task() {
     model(|| {
         let pool = Pool::new();
-        let other = pool.clone();
-        let worker = thread::spawn(move || {
-            loop {
-                if let Some((slot, taken)) = other.order().take(1) {
-                    return other.finish(slot, taken);
-                }
-                other.idle().enter(0, &other.word);
-                if other.order().length() == 0 {
-                    other.word.wait(0, Deadline::NEVER);
-                }
-                other.idle().leave(0);
-            }
-        });
+        let worker = spawn(&pool, |pool| pool.work(pool.idle()));
         assert!(pool.order().push(0));
         if pool.idle().choose().is_some() {
             rouse(&pool.word);
@@ -138,16 +155,7 @@ fn a_parent_that_goes_to_sleep_misses_no_result() {
             let (slot, taken) = other.order().take(1).unwrap();
             other.finish(slot, taken);
         });
-        let done = pool.done();
-        let mut found = None;
-        while found.is_none() {
-            let seen = done.seen();
-            done.drain(|slot| found = Some(slot));
-            if found.is_none() && done.about_to_sleep(seen) {
-                done.completions.wait(seen, Deadline::NEVER);
-            }
-        }
-        assert_eq!(found, Some(0));
+        assert_eq!(pool.await_done(), 0);
         worker.join().unwrap();
     });
 }
@@ -156,20 +164,8 @@ fn a_parent_that_goes_to_sleep_misses_no_result() {
 fn a_parent_that_goes_to_sleep_ends_every_nap() {
     model(|| {
         let pool = Pool::new();
-        let other = pool.clone();
-        let worker = thread::spawn(move || {
-            loop {
-                if let Some((slot, taken)) = other.order().take(1) {
-                    return other.finish(slot, taken);
-                }
-                other.napping().enter(0, &other.word);
-                if other.order().length() == 0 {
-                    // As if naps did not end by themselves.
-                    other.word.wait(0, Deadline::NEVER);
-                }
-                other.napping().leave(0);
-            }
-        });
+        // As if naps did not end by themselves.
+        let worker = spawn(&pool, |pool| pool.work(pool.napping()));
         assert!(pool.order().push(0));
         while pool.order().length() > 0 && pool.napping().choose().is_some() {
             rouse(&pool.word);
@@ -192,16 +188,7 @@ fn a_result_that_somebody_else_did_not_want_is_not_missed() {
                 submitter.done().mark(slot);
             }
         });
-        let done = pool.done();
-        let mut found = None;
-        while found.is_none() {
-            let seen = done.seen();
-            done.drain(|slot| found = Some(slot));
-            if found.is_none() && done.about_to_sleep(seen) {
-                done.completions.wait(seen, Deadline::NEVER);
-            }
-        }
-        assert_eq!(found, Some(0));
+        assert_eq!(pool.await_done(), 0);
         worker.join().unwrap();
         submitter.join().unwrap();
     });

@@ -72,7 +72,7 @@ impl Pool {
     fn collect_beside(&self, py: Python<'_>, wanted: impl Fn(u32) -> bool) -> Result<usize, Raised> {
         let collected = self.collect_some(py, wanted);
         // The leader may have looked while its future's result was being unpickled here, and sleeps.
-        if self.leader.load(Ordering::SeqCst) != 0 {
+        if !matches!(collected, Ok(0)) && self.leader.load(Ordering::SeqCst) != 0 {
             self.parent.table().done().notify();
         }
         collected
