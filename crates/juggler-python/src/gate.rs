@@ -33,6 +33,7 @@ use juggler_sync::{Deadline, Gate, Waited};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
@@ -174,10 +175,25 @@ pub fn without_gil<R: Send>(py: Python<'_>, work: impl FnOnce() -> R + Send) -> 
     py.detach(work)
 }
 
-/// Whether signal handlers run in this thread.
+thread_local! {
+    /// Whether signal handlers run in this thread, once it has been asked for.
+    static IS_MAIN: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Whether signal handlers run in this thread. Remembered: in a thread that has just let the GIL go and is about to sleep,
+/// the end of any system call is where whoever waits for the GIL takes its processor.
 fn is_main_thread() -> bool {
-    // SAFETY: always safe to call.
-    unsafe { libc::gettid() == libc::getpid() }
+    IS_MAIN.get().unwrap_or_else(|| {
+        // SAFETY: always safe to call.
+        let is_main = unsafe { libc::gettid() == libc::getpid() };
+        IS_MAIN.set(Some(is_main));
+        is_main
+    })
+}
+
+/// In a forked child: the thread that forked is its main thread.
+pub fn process_forked() {
+    IS_MAIN.set(Some(true));
 }
 
 fn is_finalizing() -> bool {
