@@ -6,6 +6,7 @@
 //! the same functions.
 #![allow(unsafe_code)]
 
+use crate::aio::freed::Freed;
 use crate::obj::Obj;
 use crate::raw::{self, Raised};
 use juggler_sync::sync::{AtomicUsize, Ordering};
@@ -25,12 +26,20 @@ pub struct Layout {
     native: AtomicUsize,
     /// Where in an instance the value begins.
     offset: AtomicUsize,
+    /// Freed instances of `class`.
+    freed: Freed,
 }
 
 impl Layout {
     /// The layout of a class that [`install`] has not seen yet.
     pub const fn new() -> Self {
-        Self { class: AtomicUsize::new(0), native: AtomicUsize::new(0), offset: AtomicUsize::new(0) }
+        Self::keeping(0)
+    }
+
+    /// The same of a class of which up to `most` freed instances are kept for the next ones.
+    pub const fn keeping(most: usize) -> Self {
+        let [class, native, offset] = [const { AtomicUsize::new(0) }; 3];
+        Self { class, native, offset, freed: Freed::new(most) }
     }
 
     fn class(&self) -> *mut ffi::PyTypeObject {
@@ -63,11 +72,14 @@ pub trait Direct: PyClass<Frozen = True> + Into<PyClassInitializer<Self>> + Sync
 /// # Errors
 /// `MemoryError`
 #[inline(always)]
-pub fn create<T: Direct>(_py: Python<'_>, value: T) -> Result<Obj, Raised> {
-    // SAFETY: the class is never freed, its `tp_alloc` is the generic one, and that zeroes what lies behind the header. The
-    // place for the value is inside the object and not initialized yet.
+pub fn create<T: Direct>(py: Python<'_>, value: T) -> Result<Obj, Raised> {
+    // SAFETY: the class is never freed, its `tp_alloc` is the generic one, and that zeroes what lies behind the header; so do
+    // those who free an instance with the slots there. The place for the value is inside the object and not initialized yet.
     unsafe {
-        let object = ffi::PyType_GenericAlloc(T::layout().class(), 0);
+        let object = match T::layout().freed.pop(py) {
+            Some(object) => object,
+            None => ffi::PyType_GenericAlloc(T::layout().class(), 0),
+        };
         if object.is_null() {
             return Err(Raised);
         }
@@ -149,7 +161,11 @@ unsafe extern "C" fn construct<T: Direct>(
     }
 }
 
-unsafe extern "C" fn dealloc<T: Direct>(object: *mut ffi::PyObject) {
+/// The slot `tp_dealloc`.
+///
+/// # Safety
+/// The thread is attached, and `object` an instance of the native class without references.
+pub unsafe extern "C" fn dealloc<T: Direct>(object: *mut ffi::PyObject) {
     // SAFETY: CPython calls it once, attached, for an instance without references. The offsets are those of the native
     // class (a subclass may keep a dictionary elsewhere, and has freed it), whose slots hold null or a pointer.
     unsafe {
@@ -171,6 +187,9 @@ unsafe extern "C" fn dealloc<T: Direct>(object: *mut ffi::PyObject) {
             }
         }
         std::ptr::drop_in_place(place::<T>(object));
+        if class == T::layout().class() && T::layout().freed.push(Python::assume_attached(), object) {
+            return;
+        }
         if let Some(free) = (*class).tp_free {
             free(object.cast());
         }

@@ -5,6 +5,7 @@
 //! `extends`: its memory holds the value of the one, then that of the other.
 #![allow(unsafe_code)]
 
+use super::freed::Freed;
 use super::future::Future;
 use super::gather::Gathering;
 use super::task::Task;
@@ -21,6 +22,9 @@ pub trait Native: PyClass<Frozen = True> + Sync {
     /// The class, once [`install`] has seen it.
     fn class() -> &'static AtomicUsize;
 
+    /// Freed instances of the class itself.
+    fn freed() -> &'static Freed;
+
     /// Whether an instance that is about to be freed has something to report.
     fn must_report(this: This<'_, '_, Self>) -> bool;
 
@@ -34,17 +38,23 @@ pub trait Native: PyClass<Frozen = True> + Sync {
     unsafe fn drop_own(this: *mut ffi::PyObject);
 }
 
-/// Declares the static that [`Native::class`] gives.
-macro_rules! class_cell {
-    () => {
+/// Declares the statics that [`Native::class`] and [`Native::freed`] give, for up to so many instances.
+macro_rules! class_cells {
+    ($most:literal) => {
         #[inline(always)]
         fn class() -> &'static ::juggler_sync::sync::AtomicUsize {
             static CLASS: ::juggler_sync::sync::AtomicUsize = ::juggler_sync::sync::AtomicUsize::new(0);
             &CLASS
         }
+
+        #[inline(always)]
+        fn freed() -> &'static $crate::aio::freed::Freed {
+            static FREED: $crate::aio::freed::Freed = $crate::aio::freed::Freed::new($most);
+            &FREED
+        }
     };
 }
-pub(super) use class_cell;
+pub(super) use class_cells;
 
 #[inline(always)]
 fn class_of<T: Native>() -> *mut ffi::PyTypeObject {
@@ -96,7 +106,10 @@ unsafe fn place<T: Native>(py: Python<'_>, object: *mut ffi::PyObject) -> *mut T
 /// # Safety
 /// Each value of the class and its base is written before anything else happens.
 #[inline(always)]
-unsafe fn allocate<T: Native>() -> Result<*mut ffi::PyObject, Raised> {
+unsafe fn allocate<T: Native>(py: Python<'_>) -> Result<*mut ffi::PyObject, Raised> {
+    if let Some(object) = T::freed().pop(py) {
+        return Ok(object);
+    }
     // SAFETY: the class is live and its `tp_alloc` is the generic one.
     let object = unsafe { ffi::PyType_GenericAlloc(class_of::<T>(), 0) };
     if object.is_null() { Err(Raised) } else { Ok(object) }
@@ -110,7 +123,7 @@ unsafe fn allocate<T: Native>() -> Result<*mut ffi::PyObject, Raised> {
 pub fn new_future(py: Python<'_>, future: Future) -> Result<Obj, Raised> {
     // SAFETY: the value is written at once.
     unsafe {
-        let object = allocate::<Future>()?;
+        let object = allocate::<Future>(py)?;
         place::<Future>(py, object).write(future);
         Ok(Obj::from_owned(object))
     }
@@ -124,7 +137,7 @@ pub fn new_future(py: Python<'_>, future: Future) -> Result<Obj, Raised> {
 pub fn new_heir<T: Native>(py: Python<'_>, future: Future, own: T) -> Result<Obj, Raised> {
     // SAFETY: both values are written at once.
     unsafe {
-        let object = allocate::<T>()?;
+        let object = allocate::<T>(py)?;
         place::<Future>(py, object).write(future);
         place::<T>(py, object).write(own);
         Ok(Obj::from_owned(object))
@@ -180,6 +193,9 @@ unsafe extern "C" fn dealloc<T: Native>(object: *mut ffi::PyObject) {
         }
         T::drop_own(object);
         std::ptr::drop_in_place(place::<Future>(py, object));
+        if class == class_of::<T>() && T::freed().push(py, object) {
+            return;
+        }
         if let Some(free) = (*class).tp_free {
             free(object.cast());
         }

@@ -7,7 +7,7 @@
 
 use super::attached::Attached;
 use super::callback::{self, Callback, object_of};
-use super::class::{self, Native, class_cell};
+use super::class::{self, Native, class_cells};
 use super::gather::Gathering;
 use super::stdlib::{CANCELLED_ERROR, EXTRACT_STACK, GET_EVENT_LOOP, INVALID_STATE_ERROR};
 use super::task::{self, Task};
@@ -241,7 +241,7 @@ impl Future {
 }
 
 impl Native for Future {
-    class_cell!();
+    class_cells!(4096);
 
     #[inline(always)]
     fn must_report(this: This<'_, '_, Self>) -> bool {

@@ -7,7 +7,7 @@
 use super::any_future::{self, cancel_message, make_cancelled_error};
 use super::attached::Attached;
 use super::callback::{self, owned};
-use super::class::{self, Native, class_cell, drop_value};
+use super::class::{self, Native, class_cells, drop_value};
 use super::current;
 use super::future::{self, Future, Outcome};
 use super::stdlib::{CANCELLED_ERROR, GET_EVENT_LOOP};
@@ -39,7 +39,7 @@ struct GatherFields {
 }
 
 impl Native for Gathering {
-    class_cell!();
+    class_cells!(64);
 
     #[inline(always)]
     fn must_report(this: This<'_, '_, Self>) -> bool {

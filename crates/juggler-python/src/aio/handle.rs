@@ -6,10 +6,9 @@
 //! lie ([`Slot`]). Whatever else there is (`repr`, comparison, the constructor) is the standard library's.
 #![allow(unsafe_code)]
 
-#[cfg(not(Py_GIL_DISABLED))]
-use super::attached::Attached;
 use super::entry::{Entry, Kind};
 use super::event_loop;
+use super::freed::Freed;
 use crate::obj::Obj;
 use crate::raw::{self, Function, Raised, RawResult};
 use juggler_sync::sync::{AtomicUsize, Ordering};
@@ -54,23 +53,10 @@ static OFFSETS: [AtomicUsize; SLOTS.len()] = [const { AtomicUsize::new(0) }; SLO
 static HANDLE: AtomicUsize = AtomicUsize::new(0);
 static TIMER_HANDLE: AtomicUsize = AtomicUsize::new(0);
 
-/// Instances that were freed, for the next ones: handles and timer handles. They own their class, and nothing else.
-#[cfg(not(Py_GIL_DISABLED))]
-static FREE: [Attached<Vec<Freed>>; 2] = [const { Attached::new(Vec::new()) }; 2];
-
-/// The memory of an instance.
-#[cfg(not(Py_GIL_DISABLED))]
-#[derive(Debug)]
-struct Freed(*mut ffi::PyObject);
-
-// SAFETY: nobody but the list refers to the instance.
-#[cfg(not(Py_GIL_DISABLED))]
-unsafe impl Send for Freed {}
-
-/// How many freed instances of a class are kept: 2 MiB. Given back to the system, the memory of a burst of calls would have
-/// to be got again, page by page, for the next one: a fifth of what scheduling and running 20,000 calls takes.
-#[cfg(not(Py_GIL_DISABLED))]
-const MOST_FREED: usize = 16384;
+/// Instances that were freed: handles and timer handles. Given back to the system, the memory of a burst of calls would have to
+/// be got again, page by page, for the next one: a fifth of what scheduling and running 20,000 calls takes. So up to 2 MiB are
+/// kept of either.
+static FREED: [Freed; 2] = [const { Freed::new(16384) }; 2];
 
 /// What reports an exception that a callback raised: a Python function of the handle and the exception.
 static REPORT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -244,26 +230,13 @@ pub(super) unsafe fn fill(handle: *mut ffi::PyObject, event_loop: Obj, call: Cal
 }
 
 #[inline(always)]
-#[cfg_attr(Py_GIL_DISABLED, expect(unused_variables, reason = "only one thread at a time can share a list"))]
 fn allocate(py: Python<'_>, list: usize, class: *mut ffi::PyTypeObject) -> Result<Obj, Raised> {
-    #[cfg(not(Py_GIL_DISABLED))]
-    {
-        unsafe extern "C" {
-            // Exported by every CPython.
-            fn _Py_NewReference(object: *mut ffi::PyObject);
-        }
-        let freed = FREE[list].hold(py).pop();
-        if let Some(Freed(object)) = freed {
-            // SAFETY: the instance was taken apart by `dealloc`; the caller fills all its slots.
-            unsafe {
-                _Py_NewReference(object);
-                ffi::PyObject_GC_Track(object.cast());
-                return Ok(Obj::from_owned(object));
-            }
-        }
-    }
-    // SAFETY: the class is never freed; a new instance has null slots.
-    let object = unsafe { ffi::PyType_GenericAlloc(class, 0) };
+    // The instances in the list are of the class, and their slots are all filled by the caller.
+    let object = match FREED[list].pop(py) {
+        Some(object) => object,
+        // SAFETY: the class is never freed; a new instance has null slots.
+        None => unsafe { ffi::PyType_GenericAlloc(class, 0) },
+    };
     // SAFETY: if it is not null, it is owned.
     if object.is_null() { Err(Raised) } else { Ok(unsafe { Obj::from_owned(object) }) }
 }
@@ -286,13 +259,9 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
                 ffi::Py_DECREF(value);
             }
         }
-        #[cfg(not(Py_GIL_DISABLED))]
-        if class == handle_class() || class == timer_class() {
-            let mut freed = FREE[usize::from(is_timer)].hold(Python::assume_attached());
-            if freed.len() < MOST_FREED {
-                freed.push(Freed(object));
-                return;
-            }
+        let is_ours = class == handle_class() || class == timer_class();
+        if is_ours && FREED[usize::from(is_timer)].push(Python::assume_attached(), object) {
+            return;
         }
         if let Some(free) = (*class).tp_free {
             free(object.cast());

@@ -332,7 +332,7 @@ fn unless_blocked(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> Result<
 fn create(this: This<'_, '_, Loop>, socket: *mut ffi::PyObject, what: What, name: &'static str) -> RawResult {
     // SAFETY: the receiver and the arguments are live.
     let (event_loop, socket) = unsafe { (Obj::from_borrowed(this.as_any().as_ptr()), Obj::from_borrowed(socket)) };
-    coroutine::create(this.py(), SocketCall { event_loop, socket, what, name, watch: None })
+    coroutine::create(this.py(), Box::new(SocketCall { event_loop, socket, what, name, watch: None }))
 }
 
 /// An argument, owned.

@@ -7,7 +7,7 @@
 
 use super::attached::Attached;
 use super::callback::{self, call_soon, object_of};
-use super::class::{self, Native, class_cell, drop_value};
+use super::class::{self, Native, class_cells, drop_value};
 use super::current;
 use super::entry::{Entry, Kind};
 use super::event_loop::plain_loop;
@@ -105,7 +105,7 @@ pub fn as_future<'a, 'py>(this: This<'a, 'py, Task>) -> This<'a, 'py, Future> {
 }
 
 impl Native for Task {
-    class_cell!();
+    class_cells!(4096);
 
     #[inline(always)]
     fn must_report(this: This<'_, '_, Self>) -> bool {

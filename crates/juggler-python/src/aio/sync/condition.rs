@@ -337,7 +337,7 @@ fn wait_for(this: This<'_, '_, Condition>, args: Args<'_>) -> RawResult {
     match this.lock(py)? {
         Underlying::Native(lock) if plain::is_plain(this) => {
             let wait = Wait::new(py, &Ref::new(this), &lock);
-            coroutine::create(py, WaitFor { predicate: predicate.into(), wait })
+            coroutine::create(py, Box::new(WaitFor { predicate: predicate.into(), wait }))
         }
         _ => plain::call(py, "wait_for", (this.as_any(), predicate)),
     }

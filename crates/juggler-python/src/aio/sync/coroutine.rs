@@ -10,6 +10,7 @@ use super::parking::{Awaited, Progress};
 use crate::aio::attached::Attached;
 use crate::aio::awaiting::{self, Sends, Sent};
 use crate::aio::future;
+use crate::aio::lent_stop;
 use crate::aio::stdlib;
 use crate::layout::{self, Direct, Layout};
 use crate::obj::Obj;
@@ -20,10 +21,6 @@ use pyo3::exceptions::{
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-#[cfg(Py_3_12)]
-use pyo3::sync::PyOnceLock;
-#[cfg(Py_3_12)]
-use pyo3::types::PyBool;
 use std::ffi::CString;
 
 /// A call of a primitive that may have to wait.
@@ -32,38 +29,45 @@ pub struct Coroutine {
     state: Attached<State>,
 }
 
-enum State {
-    New(Any),
-    Parked(Any, Awaited),
-    Running(&'static str),
-    Done(&'static str),
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    Parked,
+    Running,
+    Done,
+}
+
+/// How far a coroutine got. Whoever runs it takes the parts out, so that nothing is held meanwhile.
+struct State {
+    name: &'static str,
+    stage: Stage,
+    /// What it does: there while it is new or parked.
+    operation: Option<Any>,
+    /// What it waits for: there while it is parked.
+    awaited: Option<Awaited>,
 }
 
 impl State {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::New(operation) | Self::Parked(operation, _) => operation.name(),
-            Self::Running(name) | Self::Done(name) => name,
+    /// Takes the operation out, for the one who runs the coroutine.
+    #[inline(always)]
+    fn run(&mut self) -> Option<Any> {
+        let operation = self.operation.take();
+        if operation.is_some() {
+            self.stage = Stage::Running;
         }
-    }
-
-    /// Takes the state out, for the one who runs the coroutine.
-    fn take(&mut self) -> Self {
-        let name = self.name();
-        let after = if matches!(self, Self::Done(_)) { Self::Done(name) } else { Self::Running(name) };
-        std::mem::replace(self, after)
+        operation
     }
 }
 
 impl Direct for Coroutine {
     #[inline(always)]
     fn layout() -> &'static Layout {
-        static LAYOUT: Layout = Layout::new();
+        static LAYOUT: Layout = Layout::keeping(4096);
         &LAYOUT
     }
 
     fn make(_py: Python<'_>) -> Self {
-        Self { state: Attached::new(State::Done("")) }
+        Self { state: Attached::new(State { name: "", stage: Stage::Done, operation: None, awaited: None }) }
     }
 }
 
@@ -72,8 +76,10 @@ impl Direct for Coroutine {
 /// # Errors
 /// `MemoryError`
 #[inline(always)]
-pub fn create(py: Python<'_>, operation: impl Into<Any>) -> RawResult {
-    layout::create(py, Coroutine { state: Attached::new(State::New(operation.into())) }).map(Obj::into_ptr)
+pub fn create<O: Operation + Into<Any>>(py: Python<'_>, operation: O) -> RawResult {
+    let name = operation.name();
+    let state = State { name, stage: Stage::New, operation: Some(operation.into()), awaited: None };
+    layout::create(py, Coroutine { state: Attached::new(state) }).map(Obj::into_ptr)
 }
 
 #[cold]
@@ -86,40 +92,60 @@ fn already_awaited(py: Python<'_>) -> Raised {
     Raised::new::<PyRuntimeError>(py, "cannot reuse already awaited coroutine")
 }
 
+/// Why there is nothing to run.
+#[cold]
+fn refused(py: Python<'_>, stage: Stage) -> Raised {
+    if stage == Stage::Done { already_awaited(py) } else { already_executing(py) }
+}
+
 impl Coroutine {
     #[inline(always)]
-    fn set(&self, py: Python<'_>, state: State) {
-        let before = self.state.with(py, |place| std::mem::replace(place, state));
-        drop(before);
+    fn stage(&self, py: Python<'_>) -> Stage {
+        self.state.with(py, |state| state.stage)
     }
 
+    /// Takes note that it has ended, the parts being out.
+    #[inline(always)]
+    fn end(&self, py: Python<'_>) {
+        self.state.with(py, |state| state.stage = Stage::Done);
+    }
+
+    #[inline(always)]
     fn go(&self, py: Python<'_>, value: *mut ffi::PyObject) -> Result<Sent, Raised> {
-        match self.state.with(py, State::take) {
-            State::New(mut operation) => {
-                // SAFETY: `None` always exists.
-                if value != unsafe { ffi::Py_None() } {
-                    self.set(py, State::New(operation));
-                    let message = "can't send non-None value to a just-started coroutine";
-                    return Err(Raised::new::<PyTypeError>(py, message));
-                }
-                let next = operation.begin(py);
-                self.go_on(py, operation, next)
-            }
-            State::Parked(operation, awaited) => {
-                let progress = awaited.send(py, value);
-                self.arrive(py, operation, awaited, progress)
-            }
-            State::Running(_) => Err(already_executing(py)),
-            State::Done(_) => Err(already_awaited(py)),
+        let mut state = self.state.hold(py);
+        // SAFETY: `None` always exists.
+        if state.stage == Stage::New && value != unsafe { ffi::Py_None() } {
+            drop(state);
+            return Err(Raised::new::<PyTypeError>(py, "can't send non-None value to a just-started coroutine"));
         }
+        let stage = state.stage;
+        let Some(mut operation) = state.run() else {
+            drop(state);
+            return Err(refused(py, stage));
+        };
+        if stage == Stage::New {
+            drop(state);
+            return match operation.begin(py) {
+                // What nearly always comes of one that is awaited.
+                Ok(Step::Done(result)) => {
+                    self.end(py);
+                    Ok(Sent::Returns(result))
+                }
+                next => self.go_on(py, operation, next),
+            };
+        }
+        let awaited = state.awaited.take();
+        drop(state);
+        let Some(awaited) = awaited else { return Err(already_executing(py)) };
+        let progress = awaited.send(py, value);
+        self.arrive(py, operation, awaited, progress)
     }
 
     /// Does what `operation` does next, until it ends or has to wait.
     fn go_on(&self, py: Python<'_>, operation: Any, next: Next) -> Result<Sent, Raised> {
-        let name = operation.name();
         match next {
             Ok(Step::Done(result)) => {
-                self.set(py, State::Done(name));
+                self.end(py);
                 Ok(Sent::Returns(result))
             }
             Ok(Step::Await(future)) => self.begin_to_await(py, operation, Awaited::new(py, future)),
@@ -128,7 +154,7 @@ impl Coroutine {
                 // What the operation holds may run Python when it goes, which must not see the exception.
                 let error = raised.fetch(py);
                 drop(operation);
-                self.set(py, State::Done(name));
+                self.end(py);
                 Err(Raised::from_err(py, error))
             }
         }
@@ -164,7 +190,10 @@ impl Coroutine {
     ) -> Result<Sent, Raised> {
         let ending = match progress {
             Ok(Progress::Yields(object)) => {
-                self.set(py, State::Parked(operation, awaited));
+                self.state.with(py, |state| {
+                    (state.operation, state.awaited) = (Some(operation), Some(awaited));
+                    state.stage = Stage::Parked;
+                });
                 return Ok(Sent::Yields(object));
             }
             Ok(Progress::Ready(result)) => Ending::Woken(result),
@@ -175,24 +204,23 @@ impl Coroutine {
     }
 
     fn throw(&self, py: Python<'_>, error: Obj) -> Result<Sent, Raised> {
-        match self.state.with(py, State::take) {
-            State::New(operation) => {
-                self.set(py, State::Done(operation.name()));
-                drop(operation);
-                Err(operation::raise(py, error))
-            }
-            State::Parked(operation, awaited) => {
+        let (stage, operation, awaited) = self.state.with(py, |state| (state.stage, state.run(), state.awaited.take()));
+        match (operation, awaited) {
+            (Some(operation), Some(awaited)) => {
                 let progress = awaited.throw(py, error);
                 self.arrive(py, operation, awaited, progress)
             }
-            State::Running(_) => Err(already_executing(py)),
-            State::Done(_) => Err(already_awaited(py)),
+            (Some(operation), None) => {
+                self.end(py);
+                drop(operation);
+                Err(operation::raise(py, error))
+            }
+            (None, _) => Err(refused(py, stage)),
         }
     }
 
     fn close(&self, py: Python<'_>) -> Result<(), Raised> {
-        let is_over = self.state.with(py, |state| matches!(state, State::Done(_)));
-        if is_over {
+        if self.stage(py) == Stage::Done {
             return Ok(());
         }
         let exit = py.get_type::<PyGeneratorExit>().call0().map_err(|error| Raised::from_err(py, error))?;
@@ -212,10 +240,7 @@ impl Coroutine {
 
     /// Ends a coroutine that nobody refers to any more.
     fn finalize(&self, py: Python<'_>) {
-        let never_ran = self.state.with(py, |state| match state {
-            State::New(operation) => Some(operation.name()),
-            _ => None,
-        });
+        let never_ran = self.state.with(py, |state| (state.stage == Stage::New).then_some(state.name));
         let ended = match never_ran {
             Some(name) => {
                 let message = format!("coroutine '{name}' was never awaited");
@@ -230,33 +255,6 @@ impl Coroutine {
     }
 }
 
-/// The result of the protocol that knows of no sending: an object, or null and a `StopIteration`.
-#[inline(always)]
-fn to_iterator(py: Python<'_>, sent: Result<Sent, Raised>) -> RawResult {
-    match sent? {
-        Sent::Yields(object) => Ok(object.into_ptr()),
-        // Null without an exception stands for a `StopIteration` of None.
-        Sent::Returns(result) if result.bind(py).is_none() => Err(Raised),
-        Sent::Returns(result) => Err(stop(py, result)),
-    }
-}
-
-/// Sets the `StopIteration` that carries `result`.
-fn stop(py: Python<'_>, result: Obj) -> Raised {
-    // Nearly all that have a result return True. Whoever catches the exception at once cannot tell that it is shared.
-    #[cfg(Py_3_12)]
-    if result.bind(py).is(PyBool::new(py, true)) {
-        static STOP_TRUE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let make = || awaiting::stop_iteration(py, result).map(|stop| stop.into_bound(py).unbind());
-        let shared = STOP_TRUE.get_or_try_init(py, || make().map_err(|raised| raised.fetch(py)));
-        return match shared {
-            Ok(shared) => operation::raise(py, shared.bind(py).clone().into()),
-            Err(error) => Raised::from_err(py, error),
-        };
-    }
-    awaiting::stop(py, result)
-}
-
 impl Sends for Coroutine {
     #[inline(always)]
     fn send(this: This<'_, '_, Self>, value: *mut ffi::PyObject) -> Result<Sent, Raised> {
@@ -264,9 +262,19 @@ impl Sends for Coroutine {
     }
 }
 
+/// The protocol that knows of no sending, by which the interpreter awaits: an object, or null and a `StopIteration`.
 unsafe extern "C" fn iternext(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: as above.
-    unsafe { raw::guard(|py| to_iterator(py, This::<Coroutine>::new(py, this).go(py, ffi::Py_None()))) }
+    unsafe {
+        raw::guard(|py| match This::<Coroutine>::new(py, this).go(py, ffi::Py_None())? {
+            Sent::Yields(object) => Ok(object.into_ptr()),
+            // Null without an exception stands for a `StopIteration` of None.
+            Sent::Returns(result) if result.as_ptr() == ffi::Py_None() => Err(Raised),
+            // Nobody but who awaits it has it, and drops it next.
+            Sent::Returns(result) if ffi::Py_REFCNT(this) == 1 => Err(lent_stop::raise(py, result, this)),
+            Sent::Returns(result) => Err(awaiting::stop(py, result)),
+        })
+    }
 }
 
 unsafe extern "C" fn am_await(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -274,7 +282,7 @@ unsafe extern "C" fn am_await(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     unsafe {
         raw::guard(|py| {
             let coroutine = This::<Coroutine>::new(py, this);
-            if coroutine.state.with(py, |state| matches!(state, State::Parked(..))) {
+            if coroutine.stage(py) == Stage::Parked {
                 return Err(Raised::new::<PyRuntimeError>(py, "coroutine is being awaited already"));
             }
             ffi::Py_INCREF(this);
@@ -288,19 +296,14 @@ unsafe extern "C" fn finalize(this: *mut ffi::PyObject) {
     unsafe { stdlib::finalize(|py| This::<Coroutine>::new(py, this).finalize(py)) };
 }
 
-/// What frees an instance whose state holds nothing any more.
-static FREE: std::sync::OnceLock<ffi::destructor> = std::sync::OnceLock::new();
-
 unsafe extern "C" fn dealloc(this: *mut ffi::PyObject) {
     // SAFETY: the interpreter calls it once, attached, for an instance without references; the finalizer may bring it back.
     unsafe {
         let py = Python::assume_attached();
-        let is_over = This::<Coroutine>::new(py, this).state.with(py, |state| matches!(state, State::Done(_)));
-        if !is_over && ffi::PyObject_CallFinalizerFromDealloc(this) < 0 {
-            return;
-        }
-        if let Some(free) = FREE.get() {
-            free(this);
+        let is_over = This::<Coroutine>::new(py, this).stage(py) == Stage::Done;
+        if is_over || ffi::PyObject_CallFinalizerFromDealloc(this) >= 0 {
+            lent_stop::take_back(py, this);
+            layout::dealloc::<Coroutine>(this);
         }
     }
 }
@@ -317,11 +320,11 @@ fn throw(this: This<'_, '_, Coroutine>, args: Args<'_>) -> RawResult {
     or_stop(py, this.throw(py, error))
 }
 
-/// As [`to_iterator`], but with an exception for None, too: a method has to set one.
+/// The same for a method, which has to set an exception for None, too.
 fn or_stop(py: Python<'_>, sent: Result<Sent, Raised>) -> RawResult {
     match sent? {
         Sent::Yields(object) => Ok(object.into_ptr()),
-        Sent::Returns(result) => Err(stop(py, result)),
+        Sent::Returns(result) => Err(awaiting::stop(py, result)),
     }
 }
 
@@ -371,23 +374,21 @@ impl Coroutine {
 
     #[getter]
     fn __qualname__(&self, py: Python<'_>) -> &'static str {
-        self.state.with(py, |state| state.name())
+        self.state.with(py, |state| state.name)
     }
 
     /// What it waits for.
     #[getter]
     fn cr_await<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        let awaited = self.state.with(py, |state| match state {
-            State::Parked(_, awaited) => Some(awaited.future.clone_ref(py)),
-            _ => None,
-        });
-        awaited.map(|awaited| awaited.into_bound(py))
+        let future =
+            self.state.with(py, |state| state.awaited.as_ref().map(|awaited| awaited.future.clone_ref(py)));
+        future.map(|future| future.into_bound(py))
     }
 
     /// Whether it runs at this moment.
     #[getter]
     fn cr_running(&self, py: Python<'_>) -> bool {
-        self.state.with(py, |state| matches!(state, State::Running(_)))
+        self.stage(py) == Stage::Running
     }
 
     fn __await__(slf: Bound<'_, Self>) -> awaiting::Wrapper {
@@ -400,19 +401,18 @@ impl Coroutine {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.state.traverse(|state| match state {
-            State::New(operation) => operation.visit(&visit),
-            State::Parked(operation, awaited) => {
-                operation.visit(&visit)?;
-                awaited.visit(&visit)
-            }
-            State::Running(_) | State::Done(_) => Ok(()),
+        self.state.traverse(|state| {
+            state.operation.as_ref().map_or(Ok(()), |operation| operation.visit(&visit))?;
+            state.awaited.as_ref().map_or(Ok(()), |awaited| awaited.visit(&visit))
         })
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        let name = self.__qualname__(py);
-        self.set(py, State::Done(name));
+        let parts = self.state.with(py, |state| {
+            state.stage = Stage::Done;
+            (state.operation.take(), state.awaited.take())
+        });
+        drop(parts);
     }
 }
 
@@ -434,9 +434,6 @@ pub fn finish(py: Python<'_>) -> PyResult<()> {
     // SAFETY: the class is live and not in use by other threads yet. It is a heap type with `__await__`, whose slots for
     // `async` are therefore there.
     unsafe {
-        if let Some(free) = (*class).tp_dealloc {
-            let _ = FREE.set(free);
-        }
         (*class).tp_dealloc = Some(dealloc);
         (*class).tp_finalize = Some(finalize);
         (*class).tp_iternext = Some(iternext);

@@ -59,6 +59,25 @@ pub trait Operation {
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError>;
 }
 
+/// A large one, so that the others are moved as what they are.
+impl<T: Operation> Operation for Box<T> {
+    fn begin(&mut self, py: Python<'_>) -> Next {
+        T::begin(self, py)
+    }
+
+    fn resume(&mut self, py: Python<'_>, future: &Obj, ending: Ending) -> Next {
+        T::resume(self, py, future, ending)
+    }
+
+    fn name(&self) -> &'static str {
+        T::name(self)
+    }
+
+    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        T::visit(self, visit)
+    }
+}
+
 /// The exception that is set, as an object.
 ///
 /// Not by PyO3, which panics where it has to make an exception of its parts while the interpreter ends; what waits then is
@@ -172,7 +191,7 @@ operations! {
     LockLeave(Leave<lock::Lock>),
     EventWait(event::Wait),
     ConditionWait(condition::Wait),
-    ConditionWaitFor(condition::WaitFor),
+    ConditionWaitFor(Box<condition::WaitFor>),
     SemaphoreAcquire(semaphore::Acquire),
     SemaphoreLeave(Leave<semaphore::Semaphore>),
     BarrierWait(barrier::Wait),
@@ -182,7 +201,7 @@ operations! {
     QueueJoin(queue::Join),
     StreamRead(streams::Read),
     StreamDrain(streams::Drain),
-    Socket(SocketCall),
+    Socket(Box<SocketCall>),
     TimeoutEnter(timeout::Enter),
     TimeoutExit(timeout::Exit),
     WaitFor(WaitFor),

@@ -1,0 +1,127 @@
+//! One `StopIteration` for the results of all coroutines of ours that are awaited where they are made.
+//!
+//! The interpreter has the result of what it awaits from a `StopIteration`, which it drops at once, and then the coroutine.
+//! Making and freeing that takes longer than most operations do. So there is one, which is lent: it comes back with the end of the
+//! coroutine. Should somebody still have it then, or have left a trace in it, the next is another.
+#![allow(unsafe_code)]
+
+#[cfg(not(all(Py_3_12, not(Py_GIL_DISABLED))))]
+pub use elsewhere::{raise, take_back};
+#[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
+pub use lending::{raise, take_back};
+
+#[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
+mod lending {
+    use crate::aio::attached::Attached;
+    use crate::aio::callback::owned;
+    use crate::aio::sync::operation;
+    use crate::aio::{awaiting, future};
+    use crate::obj::Obj;
+    use crate::raw::Raised;
+    use pyo3::ffi;
+    use pyo3::prelude::*;
+
+    struct Lent {
+        /// Holds None and no arguments while nobody has it.
+        exception: Option<Obj>,
+        /// The address of the coroutine that has it; 0 for none.
+        borrower: usize,
+    }
+
+    static LENT: Attached<Lent> = Attached::new(Lent { exception: None, borrower: 0 });
+
+    /// Sets a `StopIteration` that carries `result`, the end of `borrower`.
+    #[inline]
+    pub fn raise(py: Python<'_>, result: Obj, borrower: *mut ffi::PyObject) -> Raised {
+        let mut lent = LENT.hold(py);
+        let exception = match &lent.exception {
+            Some(exception) if lent.borrower == 0 => exception.clone_ref(py),
+            _ => {
+                drop(lent);
+                return first(py, result, borrower);
+            }
+        };
+        lent.borrower = borrower as usize;
+        drop(lent);
+        match fill(py, &exception, result) {
+            Ok(()) => operation::raise(py, exception),
+            Err(raised) => raised,
+        }
+    }
+
+    /// Makes the exception.
+    #[cold]
+    fn first(py: Python<'_>, result: Obj, borrower: *mut ffi::PyObject) -> Raised {
+        let exception = match awaiting::stop_iteration(py, result) {
+            Ok(exception) => exception,
+            Err(raised) => return raised,
+        };
+        let lent = Lent { exception: Some(exception.clone_ref(py)), borrower: borrower as usize };
+        let before = LENT.with(py, |place| std::mem::replace(place, lent));
+        drop(before);
+        operation::raise(py, exception)
+    }
+
+    /// Puts `result` into the exception, which holds nothing.
+    #[inline]
+    fn fill(_py: Python<'_>, exception: &Obj, result: Obj) -> Result<(), Raised> {
+        let fields = exception.as_ptr().cast::<ffi::PyStopIterationObject>();
+        // SAFETY: the thread is attached, and the exception of that class; the references that the fields held are owned here.
+        unsafe {
+            let arguments = owned(ffi::PyTuple_Pack(1, result.as_ptr()))?;
+            drop(Obj::from_owned(std::mem::replace(&mut (*fields).args, arguments.into_ptr())));
+            drop(Obj::from_owned(std::mem::replace(&mut (*fields).value, result.into_ptr())));
+        }
+        Ok(())
+    }
+
+    /// Takes the exception back from `borrower`, if it has it.
+    #[inline]
+    pub fn take_back(py: Python<'_>, borrower: *mut ffi::PyObject) {
+        let mut lent = LENT.hold(py);
+        if lent.borrower != borrower as usize {
+            return;
+        }
+        lent.borrower = 0;
+        let Some(exception) = lent.exception.take() else { return };
+        let fields = exception.as_ptr().cast::<ffi::PyStopIterationObject>();
+        // SAFETY: as in `fill`. Whoever gets rid of the last reference to what it held may run Python, so nothing is held then.
+        unsafe {
+            let is_left = ffi::Py_REFCNT(exception.as_ptr()) == 1
+                && [(*fields).dict, (*fields).notes, (*fields).traceback, (*fields).context, (*fields).cause]
+                    .iter()
+                    .all(|field| field.is_null());
+            if !is_left {
+                drop(lent);
+                drop(exception);
+                return;
+            }
+            let arguments = std::mem::replace(&mut (*fields).args, ffi::PyTuple_New(0));
+            let result = std::mem::replace(&mut (*fields).value, future::none().into_ptr());
+            lent.exception = Some(exception);
+            drop(lent);
+            drop([Obj::from_owned(arguments), Obj::from_owned(result)]);
+        }
+    }
+}
+
+#[cfg(not(all(Py_3_12, not(Py_GIL_DISABLED))))]
+mod elsewhere {
+    //! Before 3.12 the interpreter makes no exception until somebody looks at it; without a GIL, threads can't share one.
+
+    use crate::aio::awaiting;
+    use crate::obj::Obj;
+    use crate::raw::Raised;
+    use pyo3::ffi;
+    use pyo3::prelude::*;
+
+    /// Sets a `StopIteration` that carries `result`.
+    #[inline]
+    pub fn raise(py: Python<'_>, result: Obj, _borrower: *mut ffi::PyObject) -> Raised {
+        awaiting::stop(py, result)
+    }
+
+    /// Nothing was lent.
+    #[inline]
+    pub fn take_back(_py: Python<'_>, _borrower: *mut ffi::PyObject) {}
+}
