@@ -35,6 +35,14 @@ class TimerHandle(Handle, asyncio.TimerHandle):
     __slots__ = ()
 
 
+if sys.version_info >= (3, 14):
+
+    class _ThreadSafeHandle(asyncio.events._ThreadSafeHandle):
+        """What `call_soon_threadsafe` returns: any thread may `cancel` it."""
+
+        __slots__ = ()
+
+
 def _report(handle: Any, error: BaseException) -> None:
     """Tell the handle's loop what its callback raised, in the standard library's words."""
     loop = handle._loop

@@ -6,9 +6,9 @@
 //!
 //! * It has the switch interval be [`INTERVAL`]. That is the interpreter's, so threads that compute side by side take turns as
 //!   often.
-//! * For three quarters of the time that it has waited for the interpreter, it keeps it: with nothing to do, it sleeps at its
-//!   descriptors without giving the interpreter up, at most [`QUIET`] at a time. So what follows at once is served at once, and a
-//!   thread that computes has more than half of the time. A loop that gets nothing within [`QUIET`] gives the interpreter up.
+//! * For as long as it has waited for the interpreter, it keeps it: with nothing to do, it sleeps at its descriptors without
+//!   giving the interpreter up, at most [`QUIET`] at a time. So what follows at once is served at once, and a thread that
+//!   computes has half of the time. A loop that gets nothing within [`QUIET`] gives the interpreter up.
 //!
 //! Free-threaded builds need none of this.
 
@@ -67,7 +67,7 @@ impl Contention {
     #[cold]
     fn note(&mut self, py: Python<'_>, waited: u64, now: u64) -> PyResult<()> {
         if waited >= LONG {
-            self.keep_until = now + waited * 3 / 4;
+            self.keep_until = now + waited;
             if self.calm.replace(0).is_none() {
                 return lower(py);
             }

@@ -78,7 +78,6 @@ impl Freed {
     }
 
     /// Nothing.
-    #[expect(clippy::unused_self, reason = "as under a GIL")]
     pub fn pop(&self, _py: Python<'_>) -> Option<*mut ffi::PyObject> {
         None
     }
@@ -87,7 +86,6 @@ impl Freed {
     ///
     /// # Safety
     /// None is needed.
-    #[expect(clippy::unused_self, reason = "as under a GIL")]
     pub unsafe fn push(&self, _py: Python<'_>, _object: *mut ffi::PyObject) -> bool {
         false
     }

@@ -46,7 +46,7 @@ const SLOTS: [(Slot, &str); 9] = [
     (Slot::Scheduled, "_scheduled"),
     (Slot::When, "_when"),
 ];
-const HANDLE_SLOTS: usize = 7;
+pub(super) const HANDLE_SLOTS: usize = 7;
 
 /// Where the slots lie in an instance, and the two classes. Only written by [`set_handle_classes`].
 static OFFSETS: [AtomicUsize; SLOTS.len()] = [const { AtomicUsize::new(0) }; SLOTS.len()];
@@ -241,24 +241,34 @@ fn allocate(py: Python<'_>, list: usize, class: *mut ffi::PyTypeObject) -> Resul
     if object.is_null() { Err(Raised) } else { Ok(unsafe { Obj::from_owned(object) }) }
 }
 
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls it once, attached, for an instance without references, which may be one of a subclass. Its slots hold
-    // null or an object.
+/// Takes an instance apart, but for its slots behind the first `count` ones.
+///
+/// # Safety
+/// The thread is attached, and the instance has no references and so many slots, which hold null or an object.
+#[inline(always)]
+pub(super) unsafe fn take_apart(object: *mut ffi::PyObject, count: usize) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let class = ffi::Py_TYPE(object);
-        let is_timer = class != handle_class() && is_timer(object);
         ffi::PyObject_GC_UnTrack(object.cast());
         let weak = object.byte_offset((*handle_class()).tp_weaklistoffset).cast::<*mut ffi::PyObject>();
         if cfg!(Py_GIL_DISABLED) || !(*weak).is_null() {
             ffi::PyObject_ClearWeakRefs(object);
         }
-        let slots = if is_timer { &SLOTS[..] } else { &SLOTS[..HANDLE_SLOTS] };
-        for &(slot, _) in slots {
+        for &(slot, _) in &SLOTS[..count] {
             let value = *place(object, slot);
             if !value.is_null() {
                 ffi::Py_DECREF(value);
             }
         }
+    }
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: CPython calls it once, attached, for an instance without references, which may be one of a subclass.
+    unsafe {
+        let class = ffi::Py_TYPE(object);
+        let is_timer = class != handle_class() && is_timer(object);
+        take_apart(object, if is_timer { SLOTS.len() } else { HANDLE_SLOTS });
         let is_ours = class == handle_class() || class == timer_class();
         if is_ours && FREED[usize::from(is_timer)].push(Python::assume_attached(), object) {
             return;

@@ -20,6 +20,7 @@ mod lending {
     use crate::raw::Raised;
     use pyo3::ffi;
     use pyo3::prelude::*;
+    use pyo3::sync::PyOnceLock;
 
     struct Lent {
         /// Holds None and no arguments while nobody has it.
@@ -33,6 +34,10 @@ mod lending {
     /// Sets a `StopIteration` that carries `result`, the end of `borrower`.
     #[inline]
     pub fn raise(py: Python<'_>, result: Obj, borrower: *mut ffi::PyObject) -> Raised {
+        // SAFETY: `True` always exists.
+        if result.as_ptr() == unsafe { ffi::Py_True() } {
+            return raise_true(py, result);
+        }
         let mut lent = LENT.hold(py);
         let exception = match &lent.exception {
             Some(exception) if lent.borrower == 0 => exception.clone_ref(py),
@@ -46,6 +51,16 @@ mod lending {
         match fill(py, &exception, result) {
             Ok(()) => operation::raise(py, exception),
             Err(raised) => raised,
+        }
+    }
+
+    /// The same for what most have as their result, which can stay in an exception of its own.
+    fn raise_true(py: Python<'_>, result: Obj) -> Raised {
+        static STOP_TRUE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let make = || awaiting::stop_iteration(py, result).map(|stop| stop.into_bound(py).unbind());
+        match STOP_TRUE.get_or_try_init(py, || make().map_err(|raised| raised.fetch(py))) {
+            Ok(shared) => operation::raise(py, shared.bind(py).clone().into()),
+            Err(error) => Raised::from_err(py, error),
         }
     }
 

@@ -380,8 +380,7 @@ impl Coroutine {
     /// What it waits for.
     #[getter]
     fn cr_await<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        let future =
-            self.state.with(py, |state| state.awaited.as_ref().map(|awaited| awaited.future.clone_ref(py)));
+        let future = self.state.with(py, |state| state.awaited.as_ref().map(|awaited| awaited.future.clone_ref(py)));
         future.map(|future| future.into_bound(py))
     }
 
