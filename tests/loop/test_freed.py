@@ -110,7 +110,7 @@ def test_a_tracer_that_keeps_the_exceptions_has_them_all(runner: asyncio.Runner)
 
     assert runner.run(main()) == list(range(10))
     values = [stop.value for stop in kept if isinstance(stop, StopIteration)]
-    assert [value for value in values if isinstance(value, int)] == list(range(len(values)))
+    assert [value for value in values if isinstance(value, int)] == list(range(10))
 
 
 def test_results_of_coroutines_within_coroutines(runner: asyncio.Runner) -> None:

@@ -31,6 +31,7 @@ impl<T> Attached<T> {
 
     /// Wraps `value`.
     #[cfg(not(Py_GIL_DISABLED))]
+    #[inline(always)]
     pub const fn new(value: T) -> Self {
         Self(Cell::new(value))
     }

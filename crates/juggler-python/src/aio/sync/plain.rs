@@ -38,8 +38,12 @@ pub fn is_plain_of<T: PyTypeInfo>(object: &Bound<'_, PyAny>) -> bool {
 ///
 /// # Errors
 /// `TypeError` if it is not, or more is.
+#[inline(always)]
 pub fn argument<'py>(py: Python<'py>, args: Args<'_>, method: &str, name: &CStr) -> Result<Bound<'py, PyAny>, Raised> {
-    let [value] = args.parse(py, method, [name], 1)?;
+    let value = match args.only() {
+        Some(value) => value,
+        None => args.parse(py, method, [name], 1)?[0],
+    };
     // SAFETY: a live argument.
     Ok(unsafe { Bound::from_borrowed_ptr(py, value) })
 }
