@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-def full(*items: object) -> queues.Queue[Any]:
+def full(*items: object) -> Any:
     queue = queues.Queue[Any]()
     for item in items:
         queue.put_nowait(item)
@@ -70,7 +71,7 @@ def test_nothing_holds_what_was_put_and_awaited(runner: asyncio.Runner) -> None:
 
 
 def test_an_exception_that_somebody_keeps_stays_as_it_is() -> None:
-    kept = [stop_of(lambda number=number: next(full(number).get())) for number in range(ROUNDS)]  # type: ignore[misc]
+    kept = [stop_of(partial(lambda n: next(full(n).get()), number)) for number in range(ROUNDS)]
     assert [stop.value for stop in kept] == list(range(ROUNDS))
     assert [stop.args for stop in kept] == [(number,) for number in range(ROUNDS)]
     assert len(set(map(id, kept))) == ROUNDS
@@ -82,7 +83,7 @@ def test_an_exception_with_a_note_is_not_used_again() -> None:
         stop.__context__ = ValueError()
 
     for number in range(ROUNDS):
-        stop = stop_of(lambda number=number: next(full(number).get()))  # type: ignore[misc]
+        stop = stop_of(partial(lambda n: next(full(n).get()), number))
         assert (stop.value, stop.args) == (number, (number,))
         assert not hasattr(stop, "__notes__")
         assert stop.__context__ is None
@@ -90,7 +91,7 @@ def test_an_exception_with_a_note_is_not_used_again() -> None:
 
 
 def test_a_tracer_that_keeps_the_exceptions_has_them_all(runner: asyncio.Runner) -> None:
-    """It sees the exception that carries a result between the coroutine's end and its last reference."""
+    """It sees the exception that carries a result, before the coroutine goes."""
     kept: list[BaseException] = []
 
     def trace(frame: Any, event: str, arg: Any) -> Any:
@@ -136,11 +137,12 @@ def test_results_of_coroutines_within_coroutines(runner: asyncio.Runner) -> None
 
 @pytest.mark.filterwarnings("always::RuntimeWarning")
 def test_each_call_that_is_not_awaited_warns() -> None:
+    lock: Any = locks.Lock()
     for _ in range(ROUNDS):
         with pytest.warns(RuntimeWarning, match=r"'Queue\.get' was never awaited"):
             full().get()
         with pytest.warns(RuntimeWarning, match=r"'Lock\.acquire' was never awaited"):
-            locks.Lock().acquire()
+            lock.acquire()
 
 
 def test_a_call_in_a_cycle_is_collected_and_warns() -> None:

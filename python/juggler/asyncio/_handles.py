@@ -37,7 +37,7 @@ class TimerHandle(Handle, asyncio.TimerHandle):
 
 if sys.version_info >= (3, 14):
 
-    class _ThreadSafeHandle(asyncio.events._ThreadSafeHandle):
+    class _ThreadSafeHandle(asyncio.events._ThreadSafeHandle):  # type: ignore[misc]
         """What `call_soon_threadsafe` returns: any thread may `cancel` it."""
 
         __slots__ = ()
