@@ -22,7 +22,7 @@ LEAVES = re.compile(
     Err_(ExceptionMatches|Fetch|GetRaisedException|Occurred)|
     Eval_(GetBuiltins|GetFrame|GetGlobals|RestoreThread|SaveThread)|Exception_(GetTraceback|SetCause)|
     Float_(AsDouble|FromDouble)|Frame_Get\w+|GILState_(Ensure|Release)|Import_AddModule(Ref)?|
-    Long_\w+|ModuleDef_Init|Module_GetNameObject|Object_(GC_(Un)?[Tt]rack|Generic[GS]etDict)|
+    Long_\w+|ModuleDef_Init|Module_GetNameObject|Object_(GC_((Un)?[Tt]rack|IsFinalized)|Generic[GS]etDict)|
     ThreadState_(Get|UncheckedGet)|Tuple_GetItem|Type_(Get\w+|IsSubtype|Modified)|
     Unicode_(AsUTF8AndSize|CompareWithASCIIString|DecodeUTF8|EqualToUTF8AndSize|GetLength)|
     Unicode_(FromStringAndSize|InternInPlace)|

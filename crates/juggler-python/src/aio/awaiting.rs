@@ -146,6 +146,22 @@ pub fn stop(py: Python<'_>, value: Obj) -> Raised {
     }
 }
 
+/// `(value,)`
+///
+/// # Errors
+/// `MemoryError`
+#[cfg(Py_3_12)]
+#[inline]
+pub fn arguments(value: &Obj) -> Result<Obj, Raised> {
+    // SAFETY: whoever has a value is attached; a new tuple's place takes a reference of its own.
+    unsafe {
+        let arguments = owned(ffi::PyTuple_New(1))?;
+        ffi::Py_INCREF(value.as_ptr());
+        ffi::PyTuple_SET_ITEM(arguments.as_ptr(), 0, value.as_ptr());
+        Ok(arguments)
+    }
+}
+
 /// `StopIteration(value)`, without the call of the class, which takes three times as long. The interpreter has the result of
 /// whatever is awaited, and is no coroutine of its own, from one of these.
 ///
@@ -153,9 +169,9 @@ pub fn stop(py: Python<'_>, value: Obj) -> Raised {
 /// `MemoryError`
 #[cfg(Py_3_12)]
 pub fn stop_iteration(_py: Python<'_>, value: Obj) -> Result<Obj, Raised> {
-    // SAFETY: the thread is attached. In a new instance of the class all places are null; a tuple takes a reference of its own.
+    // SAFETY: the thread is attached. In a new instance of the class all places are null.
     unsafe {
-        let arguments = owned(ffi::PyTuple_Pack(1, value.as_ptr()))?;
+        let arguments = arguments(&value)?;
         let exception = owned(ffi::PyType_GenericAlloc(ffi::PyExc_StopIteration.cast(), 0))?;
         let fields = exception.as_ptr().cast::<ffi::PyStopIterationObject>();
         (*fields).args = arguments.into_ptr();

@@ -13,7 +13,6 @@ pub use lending::{raise, take_back};
 #[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
 mod lending {
     use crate::aio::attached::Attached;
-    use crate::aio::callback::owned;
     use crate::aio::sync::operation;
     use crate::aio::{awaiting, future};
     use crate::obj::Obj;
@@ -83,7 +82,7 @@ mod lending {
         let fields = exception.as_ptr().cast::<ffi::PyStopIterationObject>();
         // SAFETY: the thread is attached, and the exception of that class; the references that the fields held are owned here.
         unsafe {
-            let arguments = owned(ffi::PyTuple_Pack(1, result.as_ptr()))?;
+            let arguments = awaiting::arguments(&result)?;
             drop(Obj::from_owned(std::mem::replace(&mut (*fields).args, arguments.into_ptr())));
             drop(Obj::from_owned(std::mem::replace(&mut (*fields).value, result.into_ptr())));
         }
