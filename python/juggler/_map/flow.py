@@ -169,6 +169,11 @@ class Flow:
         if at_once:
             self._resources.close(wait=False, cancel=True, at_once=True)
 
+    @property
+    def taken(self) -> int:
+        """How many items were taken from the input."""
+        return self._source.pulled if hasattr(self, "_source") else 0
+
     async def ended(self) -> None:
         """Wait until the tasks of this loop have ended."""
         for model in self._used:

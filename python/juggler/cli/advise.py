@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 _HELP = """\
 usage: juggler advise [--json] program.py [arguments]
 
-Run a Python program, watch the first calls of each function that it hands to a thread, a pool of
-threads or processes, or an event loop, and say when it has ended what each does, what it should
-run on, what that would gain with 2, 4 and all processors, and what stands in the way of more. The
-table goes to standard error.
+Run a Python program, watch the first calls of each function that it hands to a thread, a process, a
+pool of either, `juggler.map` or an event loop, and say when it has ended what each does, what it
+should run on, what that would gain with 2, 4 and all processors, and what stands in the way of
+more. The table goes to standard error.
 
-While it is watched, one call at a time is made alone, and the first calls for a pool of processes
-are made in the program itself, so the program takes longer than it would.
+Calls are watched where the program has them made, in its processes, too, however those are started.
+In each process one watched call is made at a time, so the program takes longer than it would. What
+these processes hand over themselves is not seen, nor what runs in interpreters of their own.
 
 options:
   --json      print the advice on standard error as JSON, one object a function
