@@ -19,6 +19,8 @@ from juggler._map.measuring import Measuring
 _CALLS = 5
 """So many calls of a function are measured in a process, if they take no longer than `_SECONDS`."""
 _SECONDS = 0.5
+_WAITS = 0.05
+"""Who computes for a smaller share of the time than this waits, and not for the GIL of others."""
 
 
 class Watched:
@@ -103,8 +105,9 @@ class _FirstCalls:
         measuring = Measuring(self._function, lambda: 0)
         result = _measure(measuring, self._function, args, kwargs)
         facts = measuring.facts(pickled=True)
-        # Else it has waited, but perhaps for the GIL of those that computed meanwhile.
-        if facts.running >= 0.5 or facts.busy < 0.5:
+        # Else it may have waited for the GIL of those that computed meanwhile: who computes gets a
+        # part of the time.
+        if not (_WAITS < facts.running < 0.5 < facts.busy):
             self._facts = replace(facts, busy=0.0)
         return result
 

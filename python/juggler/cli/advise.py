@@ -107,7 +107,7 @@ def _print_table(found: "list[tuple[Subject, Advice | None]]") -> None:
     for subject, advice in found:
         row = [subject.name, f"{subject.handed_to}, {subject.calls} times"]
         if advice is None:
-            row += ["was not seen to the end", "", "", ""]
+            row += ["could not be told", "", "", ""]
         else:
             gains = "\n".join(f"{gain:.1f}x on {cores}" for cores, gain in advice.gains.items())
             row += [advice.kind, advice.model, gains, advice.stops]
