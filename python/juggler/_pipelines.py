@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, 
 from juggler._map import CallOptions, Pool, Results, map
 from juggler._map.flow import Inbox
 from juggler._map.models import LoopThread
-from juggler._map.options import On, check_count, check_function
+from juggler._map.options import On, check_count, check_function, is_iterable
 from juggler._map.source import AsyncReader, Source, ThreadReader, is_swift
 from juggler._progress import Progress, open_display
 from juggler._works import dismiss, enroll
@@ -210,13 +210,8 @@ def pipeline(source: Iterable[T] | AsyncIterable[T]) -> Pipeline[T]:
     Raises:
         TypeError: `source` is neither.
     """
-    if not isinstance(source, AsyncIterable):
-        try:
-            iter(source)
-        except TypeError:
-            raise TypeError(
-                f"source must be iterable, or asynchronously so, not {source!r}"
-            ) from None
+    if not is_iterable(source):
+        raise TypeError(f"source must be iterable, or asynchronously so, not {source!r}")
     return Pipeline(source, ())
 
 

@@ -161,7 +161,7 @@ class Bars(Display):
 
 _HTML: Any = {
     "inline_styles": True,
-    "code_format": '<pre style="white-space:pre-wrap;line-height:normal;font-family:monospace">{code}</pre>',
+    "code_format": '<pre style="white-space:pre-wrap;font-family:monospace">{code}</pre>',
 }
 
 
