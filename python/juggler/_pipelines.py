@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from juggler._map import CallOptions, Pool, Results, map
-from juggler._map.flow import Inbox
+from juggler._map.flow import Inbox, noted
 from juggler._map.models import LoopThread
 from juggler._map.options import On, check_count, check_function, is_iterable
 from juggler._map.source import AsyncReader, Source, ThreadReader, is_swift
@@ -383,9 +383,17 @@ class _CallsWork(_Work):
                 if result is _Dropped.DROPPED:
                     continue
                 if self._spread:
-                    yield from result
+                    yield from self._all(result)
                 else:
                     yield result
+
+    def _all(self, result: Iterable[Any]) -> Iterator[Any]:
+        try:
+            yield from result
+        except Exception as error:
+            if (number := self._results._flow.number) is not None:
+                noted(error, number)
+            raise
 
 
 class _Batches(_Stage):

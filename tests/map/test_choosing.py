@@ -352,3 +352,9 @@ def test_short_calls_are_not_judged_by_who_feeds_them_or_takes_their_results(on:
             time.sleep(0.002)
     assert results.choice is not None
     assert (results.choice.model, results.choice.history) == ("serial", [])
+
+
+def test_where_there_are_no_items_nothing_is_claimed_of_calls() -> None:
+    results = juggler.map(abs, iter(()))
+    assert list(results) == []
+    assert str(results.choice) == "serial, 1 at once: there were no items"

@@ -176,6 +176,12 @@ class Flow:
         """How many items were taken from the input."""
         return self._source.pulled if hasattr(self, "_source") else 0
 
+    @property
+    def number(self) -> int | None:
+        """The number of the item whose result was handed out last; None if nobody keeps count."""
+        skipped = self.failed if self.options.errors == "skip" else 0
+        return self.done + skipped - 1 if self.options.ordered else None
+
     async def ended(self) -> None:
         """Wait until the tasks of this loop have ended."""
         for model in self._used:
@@ -540,6 +546,10 @@ class Flow:
             yield WAIT
             self._collect()
         self.patience = None
+        if not self._source.pulled:
+            self._measuring = None
+            self._use(Choice("serial", 1, "there were no items"))
+            return
         facts = measured.facts(pickled=False)
         if choosing.needs_pickling(facts, self._cores, limit):
             facts = measured.facts(pickled=True)

@@ -97,6 +97,7 @@ def _print_table(found: "list[tuple[Subject, Advice | None]]") -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("function", overflow="fold")
@@ -111,5 +112,7 @@ def _print_table(found: "list[tuple[Subject, Advice | None]]") -> None:
         else:
             gains = "\n".join(f"{gain:.1f}x on {cores}" for cores, gain in advice.gains.items())
             row += [advice.kind, advice.model, gains, advice.stops]
-        table.add_row(*row)
-    Console(stderr=True).print(table)
+        # Text, not str: an expression in brackets would be taken for markup.
+        table.add_row(*map(Text, row))
+    # Cells fold on a terminal that is too narrow; a file or a pipe has all the room in the world.
+    Console(stderr=True, width=None if sys.stderr.isatty() else 10_000).print(table)
