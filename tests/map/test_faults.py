@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,21 @@ def test_an_error_of_the_input_says_so(on: Any, ordered: bool) -> None:
     with pytest.raises(OSError, match="gone") as caught:
         next(results)
     assert caught.value.__notes__ == ["juggler.map: the input"]
+
+
+def test_a_second_thread_is_refused_and_the_first_goes_on() -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def wait(number: int) -> int:
+        begun.set()
+        assert gate.wait(60)
+        return number
+
+    results = juggler.map(wait, range(3), on="serial")
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(list, results)
+        assert begun.wait(60)
+        with pytest.raises(RuntimeError, match="by another thread"):
+            next(results)
+        gate.set()
+        assert found.result() == [0, 1, 2]
