@@ -73,8 +73,10 @@ impl Engine {
             let end = Ending { board: Arc::clone(&shared.board), bell: Arc::clone(&ringer) };
             runtime.block_on(async {
                 tokio::spawn(commit::serve(names, whole));
+                // A task, as what is woken outside of one costs a system call.
+                let served = tokio::spawn(serve(Arc::new(shared), queue, ringer));
                 tokio::select! {
-                    () = serve(Arc::new(shared), queue, &ringer) => {}
+                    _ = served => {}
                     _ = stopped => {}
                 }
             });
@@ -171,7 +173,7 @@ fn ring(bell: &OwnedFd) {
     let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
 }
 
-async fn serve(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Job>, bell: &Arc<OwnedFd>) {
+async fn serve(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Job>, bell: Arc<OwnedFd>) {
     let mut under_way = JoinSet::new();
     let mut same: HashMap<String, u32> = HashMap::new();
     let mut open = true;
@@ -181,7 +183,7 @@ async fn serve(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Job>, bel
                 Some(job) => {
                     let count = same.entry(job.url.clone()).or_default();
                     let nth = std::mem::replace(count, *count + 1);
-                    under_way.spawn(one(Arc::clone(&shared), job, nth, Arc::clone(bell)));
+                    under_way.spawn(one(Arc::clone(&shared), job, nth, Arc::clone(&bell)));
                 }
                 None => open = false,
             },

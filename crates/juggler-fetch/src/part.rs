@@ -189,7 +189,8 @@ impl Part {
         if self.file.is_some() {
             return Ok(());
         }
-        let created = self.begin_file().and_then(|file| if self.named { self.tell(None).map(|()| file) } else { Ok(file) });
+        let created =
+            self.begin_file().and_then(|file| if self.named { self.tell(None).map(|()| file) } else { Ok(file) });
         let file = self.file.insert(Arc::new(created.map_err(|error| Error::disk("create", &self.path, error))?));
         let held = std::mem::take(&mut self.held);
         file.write_all_at(&held, 0).map_err(|error| {
