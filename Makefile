@@ -23,7 +23,7 @@ LOCKED := $(if $(CI),--locked)
 PROFILE := $(if $(CI),quick,release)
 ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc -p juggler-loop -p juggler-policy -p juggler-fetch
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
-PYTEST_FOLDERS := $(wildcard $(addprefix tests/,unit cli property policy map fetch process loop clients typing examples))
+OTHER_TESTS := $(wildcard $(addprefix tests/,unit cli property policy map fetch loop clients typing examples))
 TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
 # What has a stub, and the modules that promise their names to type checkers.
 STUBBED := juggler._juggler juggler.threading juggler.queue juggler.futures juggler.multiprocessing juggler.policy juggler.downloads
@@ -100,9 +100,19 @@ test-loom: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 test-loom: ## every interleaving of the primitives and queues, by loom
 	cargo test $(LOCKED) --release -p juggler-sync -p juggler-ipc -p juggler-loop --test 'loom*' --target-dir target/loom $(ARGS)
 
-.PHONY: test-python
+# Status 5 is that no test was chosen: no fault if somebody chose.
+pytest = $(PY) -m pytest $(1) $(ARGS) || [ $$? -eq $(if $(ARGS),5,0) ]
+
+# Most of these tests wait most of the time. What the processes' tests say is shown when they are through.
+.PHONY: test-python test-python-processes test-python-others
 test-python: build ## the Python package: units, maps, processes, event loop, clients, downloads, examples
-	$(PY) -m pytest $(PYTEST_FOLDERS) $(ARGS)
+	$(MAKE) --no-print-directory --jobs=2 test-python-processes test-python-others
+
+test-python-processes: build
+	said=$$(mktemp); trap 'echo; cat "$$said"; rm -f "$$said"' EXIT; { $(call pytest,tests/process); } >"$$said" 2>&1
+
+test-python-others: build
+	$(call pytest,$(OTHER_TESTS))
 
 .PHONY: stress-processes
 stress-processes: build ## 1,000 kills at random during 100,000 calls, by each start method; ARGS="--seed 1 --large"

@@ -133,14 +133,19 @@ def _servers() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(_servers: None, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test leaves no open file, no thread, no process and no shared memory."""
+    """Every test leaves no open file, no thread, no process and no shared memory.
+
+    Other programs may have named memory meanwhile: what was there at once and stays is the test's.
+    """
     before = remains()
     yield
     request.node.funcargs.clear()  # what the test's fixtures gave it
     end = time.monotonic() + _PATIENCE
-    while left := {what: more for what, now in remains().items() if (more := now - before[what])}:
+    left = {what: now - before[what] for what, now in remains().items()}
+    while any(left.values()):
         assert time.monotonic() < end, f"the test left {left}"
         time.sleep(0.01)
+        left = {what: (now - before[what]) & left[what] for what, now in remains().items()}
 
 
 @pytest.fixture

@@ -243,7 +243,6 @@ def test_memory_that_a_child_may_use_is_not_used_again(start: Start) -> None:
 
 def test_nothing_is_left_behind(start: Start) -> None:
     gc.collect()
-    named = set(Path("/dev/shm").iterdir())
     before = descriptors()
     for _ in range(3):
         large = sharedctypes.RawArray("d", 100_000)
@@ -257,7 +256,6 @@ def test_nothing_is_left_behind(start: Start) -> None:
     child = start(add, sharedctypes.Value("i"), 1)
     child.join()
     assert child.exitcode == 0
-    assert set(Path("/dev/shm").iterdir()) <= named
 
 
 def test_nothing_can_be_pickled_but_to_a_child() -> None:

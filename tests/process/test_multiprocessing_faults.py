@@ -215,14 +215,12 @@ def test_nothing_outlives_a_killed_parent(programs: Any, context: Any, busy: boo
     print(pool.apply(os.getpid), flush=True)
     {wait}
 """
-    before = set(os.listdir("/dev/shm"))
     path = [str(Path(__file__).parent)]
     program = programs.start(ENDS.format(path=path, method=context.get_start_method(), body=body))
     assert program.stdout.readline().strip().isdigit()
     program.kill()
     program.communicate()
     programs.expect_none_left()
-    assert set(os.listdir("/dev/shm")) <= before
 
 
 @pytest.mark.parametrize("call", ["map", "imap", "starmap", "apply"])

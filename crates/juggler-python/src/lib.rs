@@ -139,6 +139,7 @@ mod _juggler {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
+        juggler_sync::sys::fence::prepare();
         fork::install();
         gil::locate();
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;

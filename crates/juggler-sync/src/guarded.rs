@@ -3,33 +3,40 @@
 //! It is never held while foreign code runs (no destructor of an item, no Python), so whoever holds it lets go soon,
 //! whatever the program does: a thread that finds it taken spins briefly, then sleeps without leaving the interpreter.
 //!
-//! # States of the word
+//! The word says whether the lock is held, and beside it is counted who sleeps or is about to. Taking the lock is one
+//! compare-and-swap, letting it go a plain store and a look at the count: an exchange there would double the price of a
+//! `Queue.put`. What makes that right is a pair of fences of unequal cost ([`sys::fence`](crate::sys::fence)):
 //!
-//! | word | meaning |
+//! | who lets go | who goes to sleep |
 //! |---|---|
-//! | 0 | free |
-//! | 1 | held, nobody sleeps |
-//! | 2 | held, somebody may sleep: the holder wakes one when it lets go |
+//! | word = free | sleepers += 1 |
+//! | light fence | heavy fence |
+//! | sleepers > 0: wake one | word is held: sleep on it |
 //!
-//! Source: U. Drepper, "Futexes Are Tricky" (2011), the third mutex.
+//! At least one of the two sees what the other has stored. The futex compares the word once more before it sleeps.
 #![allow(unsafe_code)]
 
 use crate::deadline::Deadline;
-use crate::sync::{Ordering, UnsafeCell, spin_hint};
-use crate::sys::Futex;
+use crate::sync::{AtomicU32, Ordering, UnsafeCell, spin_hint};
+use crate::sys::{Futex, fence};
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
-const CONTENDED: u32 = 2;
 
 /// How often to look again before sleeping: about the length of a critical section. In a model that only repeats itself.
 const SPINS: u32 = if cfg!(loom) { 0 } else { 40 };
+
+/// How long a thread sleeps that may have been overlooked, because the system refuses the heavy fence.
+const UNHEARD: Duration = Duration::from_millis(1);
 
 /// A value that one thread at a time can reach.
 #[derive(Debug)]
 pub struct Guarded<T> {
     word: Futex,
+    /// Who sleeps on the word, or is on the way from it or to it.
+    sleepers: AtomicU32,
     value: UnsafeCell<T>,
 }
 
@@ -41,13 +48,13 @@ unsafe impl<T: Send> Send for Guarded<T> {}
 impl<T> Guarded<T> {
     /// Wraps `value`.
     pub fn new(value: T) -> Self {
-        Self { word: Futex::new(FREE), value: UnsafeCell::new(value) }
+        Self { word: Futex::new(FREE), sleepers: AtomicU32::new(0), value: UnsafeCell::new(value) }
     }
 
     /// Takes the lock, for the life of the guard.
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
-        if self.word.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if !self.take() {
             self.lock_slow();
         }
         Guard { guarded: self }
@@ -56,11 +63,12 @@ impl<T> Guarded<T> {
     /// Takes the lock if nobody holds it.
     #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
-        self.word
-            .word
-            .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-            .then(|| Guard { guarded: self })
+        self.take().then(|| Guard { guarded: self })
+    }
+
+    #[inline(always)]
+    fn take(&self) -> bool {
+        self.word.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     #[cold]
@@ -68,15 +76,21 @@ impl<T> Guarded<T> {
     fn lock_slow(&self) {
         for _ in 0..SPINS {
             spin_hint();
-            if self.word.load(Ordering::Relaxed) == FREE
-                && self.word.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
-            {
+            if self.word.load(Ordering::Relaxed) == FREE && self.take() {
                 return;
             }
         }
-        while self.word.word.swap(CONTENDED, Ordering::Acquire) != FREE {
-            self.word.wait(CONTENDED, Deadline::NEVER);
+        self.sleepers.fetch_add(1, Ordering::Relaxed);
+        let heard = fence::heavy();
+        while !self.take() {
+            self.word.wait(HELD, if heard { Deadline::NEVER } else { Deadline::after(UNHEARD) });
         }
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn wake(&self) {
+        self.word.wake(1);
     }
 }
 
@@ -107,8 +121,10 @@ impl<T> DerefMut for Guard<'_, T> {
 impl<T> Drop for Guard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if self.guarded.word.word.swap(FREE, Ordering::Release) == CONTENDED {
-            self.guarded.word.wake(1);
+        self.guarded.word.word.store(FREE, Ordering::Release);
+        fence::light();
+        if self.guarded.sleepers.load(Ordering::Relaxed) != 0 {
+            self.guarded.wake();
         }
     }
 }

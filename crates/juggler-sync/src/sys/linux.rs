@@ -1,4 +1,4 @@
-//! Linux: `futex(2)` and `CLOCK_MONOTONIC`.
+//! Linux: `futex(2)`, `CLOCK_MONOTONIC` and `membarrier(2)`.
 #![allow(unsafe_code)]
 
 use super::{FutexWait, Sleep};
@@ -143,6 +143,22 @@ fn wake(word: &AtomicU32, flags: i32, count: u32) -> libc::c_long {
             count.min(i32::MAX as u32),
         )
     }
+}
+
+/// Whether [`every_thread_fences`] will work, in this process and in those that are forked from it.
+pub fn register_for_fences() -> bool {
+    membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
+}
+
+/// Makes every thread of the process pass a full fence between its call and its return; whether the system has done so.
+pub fn every_thread_fences() -> bool {
+    // A child that was forked by other means than the C library's may have to register again.
+    membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) || register_for_fences()
+}
+
+fn membarrier(command: libc::c_int) -> bool {
+    // SAFETY: takes no pointers.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
 }
 
 /// Nanoseconds on the monotonic clock, the one that [`Futex::wait`] measures deadlines with.

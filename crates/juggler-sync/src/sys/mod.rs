@@ -1,8 +1,9 @@
-//! What depends on the platform: the futex and the monotonic clock.
+//! What depends on the platform: the futex, the monotonic clock, and a barrier in all threads.
 //!
 //! A [`Futex`] is an atomic word on which threads can sleep: [`Futex::wait`] sleeps while the word holds an expected
 //! value, [`Futex::wake`] wakes sleepers; a [`SharedFutex`] does so between processes. Every wait may return early; callers always look at the word again.
 
+pub mod fence;
 #[cfg(all(target_os = "linux", not(loom)))]
 mod linux;
 #[cfg(all(target_os = "linux", not(loom)))]
