@@ -1,7 +1,7 @@
 //! Whole files get their names in groups.
 //!
 //! What makes a file durable is a turn of the file system's journal and a flush of the disk, and one of each serves all files
-//! that are written by then. So the write-back of a file begins when it is whole, and those that become whole while a group is
+//! that are written by then. So the write-back of a larger file begins when it is whole, and those that become whole while a group is
 //! under way are the next group. Of each group
 //!
 //! 1. all are synced: with their whole file system where that is less, or else one by one, many at once;
@@ -29,11 +29,14 @@ const MANY: usize = 16;
 /// But only while no more than so many bytes of others would be written along.
 const LITTLE: u64 = 32 << 20;
 
+/// The final name of a file, or why it has none.
+type Told = Result<PathBuf, Error>;
+
 /// A whole file, the name that it should get, and who wants to know which it got.
 pub(crate) struct Ready {
     part: Part,
     name: String,
-    told: oneshot::Sender<Result<PathBuf, Error>>,
+    told: oneshot::Sender<Told>,
 }
 
 /// The way to [`serve`].
@@ -159,9 +162,9 @@ fn each(group: Vec<Ready>, step: impl Fn(&mut Ready) -> Result<(), Error>) -> Ve
 }
 
 /// Names the files of a group; what each is told.
-fn named(names: &Names, group: Vec<Ready>) -> Vec<(Result<PathBuf, Error>, oneshot::Sender<Result<PathBuf, Error>>)> {
+fn named(names: &Names, group: Vec<Ready>) -> Vec<(Told, oneshot::Sender<Told>)> {
     let named: Vec<_> = group.into_iter().map(|ready| (ready.part.finish(names, &ready.name), ready.told)).collect();
     let synced = names.sync();
-    let tell = |(path, told): (Result<PathBuf, Error>, _)| (path.and_then(|path| synced.clone().map(|()| path)), told);
+    let tell = |(path, told): (Told, _)| (path.and_then(|path| synced.clone().map(|()| path)), told);
     named.into_iter().map(tell).collect()
 }

@@ -1,7 +1,7 @@
 //! A file on its way: without a name at first, then `NAME.part` with `NAME.part.about` beside it.
 //!
-//! A file that comes in no time needs no name but its final one: until then it is one of those that the system deletes when
-//! nobody has them open (`O_TMPFILE`). Whatever takes longer is *claimed*: it gets its name as a part, so that another call can
+//! The bytes of a small file wait in memory until it is whole. A file that comes in no time needs no name but its final one: until
+//! then it is one of those that the system deletes when nobody has them open (`O_TMPFILE`). Whatever takes longer is *claimed*: it gets its name as a part, so that another call can
 //! continue it. What must hold, whenever the program or the machine stops:
 //!
 //! * The part holds bytes of one version of one file only. `about` is written before the part has its name; whoever finds
