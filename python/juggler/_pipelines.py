@@ -23,9 +23,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from juggler._map import CallOptions, Pool, Results, map
-from juggler._map.flow import Inbox
+from juggler._map.flow import Inbox, noted
 from juggler._map.models import LoopThread
-from juggler._map.options import On, check_count, check_function
+from juggler._map.options import On, check_count, check_function, is_iterable
 from juggler._map.source import AsyncReader, Source, ThreadReader, is_swift
 from juggler._progress import Progress, open_display
 from juggler._works import dismiss, enroll
@@ -210,13 +210,8 @@ def pipeline(source: Iterable[T] | AsyncIterable[T]) -> Pipeline[T]:
     Raises:
         TypeError: `source` is neither.
     """
-    if not isinstance(source, AsyncIterable):
-        try:
-            iter(source)
-        except TypeError:
-            raise TypeError(
-                f"source must be iterable, or asynchronously so, not {source!r}"
-            ) from None
+    if not is_iterable(source):
+        raise TypeError(f"source must be iterable, or asynchronously so, not {source!r}")
     return Pipeline(source, ())
 
 
@@ -388,9 +383,17 @@ class _CallsWork(_Work):
                 if result is _Dropped.DROPPED:
                     continue
                 if self._spread:
-                    yield from result
+                    yield from self._all(result)
                 else:
                     yield result
+
+    def _all(self, result: Iterable[Any]) -> Iterator[Any]:
+        try:
+            yield from result
+        except Exception as error:
+            if (number := self._results._flow.number) is not None:
+                noted(error, number)
+            raise
 
 
 class _Batches(_Stage):

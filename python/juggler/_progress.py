@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ class Lines(Display):
 
 
 class Bars(Display):
-    """A bar for each row; on a terminal, and in notebooks."""
+    """A bar for each row, on a terminal."""
 
     def __init__(self, console: Any) -> None:
         super().__init__(lambda _: None)
@@ -131,26 +132,68 @@ class Bars(Display):
             progress.TextColumn("{task.fields[text]}", markup=False),
             console=console,
         )
-        self._tasks: dict[str, Any] = {}
-        self._notes: dict[str, str] = {}
-        self._progress.start()
+        self._tasks: dict[int, Any] = {}
+        self._notes: dict[int, str] = {}
+        self._open()
 
     def _show(self, rows: Sequence[Progress]) -> None:
-        for row in rows:
-            if row.name not in self._tasks:
-                self._tasks[row.name] = self._progress.add_task(row.name, total=None, text="")
-            if row.note and self._notes.get(row.name) != row.note:
-                self._notes[row.name] = row.note
-                self._progress.console.print(
-                    f"{row.name}: {row.note}", markup=False, highlight=False
-                )
+        # Two stages may have one name.
+        for number, row in enumerate(rows):
+            if number not in self._tasks:
+                self._tasks[number] = self._progress.add_task(row.name, total=None, text="")
+            if row.note and self._notes.get(number) != row.note:
+                self._notes[number] = row.note
+                self._note(f"{row.name}: {row.note}")
             text = str(row).removeprefix(f"{row.name}: ")
             total = row.done if row.last and row.total is None else row.total
-            self._progress.update(self._tasks[row.name], total=total, completed=row.done, text=text)
+            self._progress.update(self._tasks[number], total=total, completed=row.done, text=text)
+
+    def _open(self) -> None:
+        self._progress.start()
+
+    def _note(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
 
     def close(self) -> None:
         """Leave the bars as they are."""
         self._progress.stop()
+
+
+_HTML: Any = {
+    "inline_styles": True,
+    "code_format": '<pre style="white-space:pre-wrap;font-family:monospace">{code}</pre>',
+}
+
+
+class NotebookBars(Bars):
+    """Bars as one output of a notebook's cell, which is drawn anew; without widgets."""
+
+    def _open(self) -> None:
+        self._said: list[str] = []
+        self._output: Any = None
+
+    def _note(self, text: str) -> None:
+        self._said.append(text)
+
+    def _show(self, rows: Sequence[Progress]) -> None:
+        super()._show(rows)
+        if self._output is None:
+            from IPython.display import display
+
+            self._output = display(self, display_id=True)
+        else:
+            self._output.update(self)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        console = self._progress.console
+        for line in self._said:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(self._progress)
+        text = console.export_text(clear=False)
+        return {"text/plain": text, "text/html": console.export_html(**_HTML)}
+
+    def close(self) -> None:
+        """Leave the output as it is."""
 
 
 def open_display(setting: Setting) -> Display | None:
@@ -167,18 +210,22 @@ def open_display(setting: Setting) -> Display | None:
     stream = sys.stderr
     if stream is None:
         return None
-    if _is_notebook() or stream.isatty():
+    in_notebook = _is_notebook()
+    if in_notebook or stream.isatty():
         from rich.console import Console
 
+        if in_notebook:
+            page = Console(record=True, file=io.StringIO(), force_jupyter=False, width=120)
+            return NotebookBars(page)
         return Bars(Console(stderr=True))
     return Lines(stream) if setting else None
 
 
 def _is_notebook() -> bool:
-    """Whether a Jupyter kernel runs this, where `rich` draws by itself."""
+    """Whether a Jupyter kernel runs this."""
     interactive = sys.modules.get("IPython")
     shell = interactive.get_ipython() if interactive is not None else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    return hasattr(shell, "kernel")
 
 
 def _clock(seconds: float) -> str:

@@ -129,6 +129,9 @@ class Downloads:
 
     def _feed(self) -> None:
         """Hand on what the engine may know of already, so that endless inputs do not fill it."""
+        # Many at a time: each time the engine's thread is woken for them.
+        if len(self._urls) > self._window // 2:
+            return
         while not self._exhausted and len(self._urls) < self._window:
             try:
                 file = next(self._files)

@@ -28,7 +28,7 @@ from joblib._parallel_backends import (
 )
 
 from juggler import futures
-from juggler._processes import processors
+from juggler._processes import own_pool, processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ __all__ = ["JugglerBackend"]
 
 @functools.lru_cache(maxsize=1)
 def _executor(workers: int) -> futures.ProcessPoolExecutor:
-    return futures.ProcessPoolExecutor(workers)
+    return own_pool(workers)
 
 
 class JugglerBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]

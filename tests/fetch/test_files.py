@@ -372,3 +372,28 @@ def test_a_disk_that_is_full(server: Server, folder: Path, told: bool) -> None:
     assert ("no room for" if told else "No space left on device") in errors
     # The room is there again for the other file.
     assert hashes == {"small": sha256(b"small")}
+
+
+@pytest.mark.parametrize("size", [2, 65_534, 65_536, 65_538])
+def test_what_waits_in_memory_is_continued_and_checked(
+    server: Server, folder: Path, command: Command, size: int
+) -> None:
+    body = random.Random(size).randbytes(size)
+    half = size // 2
+    server.pages["/x"] = lambda request: request.serve(
+        body, until=half if request.first_byte is None else None
+    )
+    right, wrong = (f"sha256:{hashlib.sha256(text).hexdigest()}" for text in (body, b""))
+    run = command("/x", "--retries", "0")
+    assert run.status == 1
+    (part,) = folder.glob("x.*.part")
+    assert part.read_bytes() == body[:half]
+    run = command("/x", "--checksum", right)
+    assert (run.status, run.files["/x"]["resumed"]) == (0, half)
+    assert (folder / "x").read_bytes() == body
+    run = command("/x", "--checksum", right)
+    assert (run.status, run.files["/x"]["attempts"]) == (0, 2)
+    assert (folder / "x-1").read_bytes() == body
+    run = command("/x", "--checksum", wrong)
+    assert run.files["/x"]["error"]["kind"] == "digest"
+    assert {path.name for path in folder.iterdir()} == {"x", "x-1"}

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,55 @@ def test_a_map_survives_the_fork_of_its_program() -> None:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert list(results) == [0.01] * 19
+
+
+_UNGUARDED = """
+import juggler
+from juggler import policy
+
+def double(number):
+    return 2 * number
+
+print(*juggler.map(double, range(3), on="processes"), policy.timeout(60, on="processes")(double)(4))
+"""
+
+
+@pytest.mark.parametrize("how", [[], ["-m", "juggler", "run"]], ids=["python", "juggler run"])
+def test_processes_need_no_guard_in_the_main_module(how: list[str], tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(_UNGUARDED)
+    command = [sys.executable, *how, str(program)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (run.stdout, run.stderr) == ("0 2 4 8\n", "")
+
+
+@pytest.mark.parametrize("on", ["serial", "threads", "processes", "auto"])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_error_of_the_input_says_so(on: Any, ordered: bool) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    results = juggler.map(double, broken(), on=on, ordered=ordered)
+    assert next(results) == 2
+    with pytest.raises(OSError, match="gone") as caught:
+        next(results)
+    assert caught.value.__notes__ == ["juggler.map: the input"]
+
+
+def test_a_second_thread_is_refused_and_the_first_goes_on() -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def wait(number: int) -> int:
+        begun.set()
+        assert gate.wait(60)
+        return number
+
+    results = juggler.map(wait, range(3), on="serial")
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(list, results)
+        assert begun.wait(60)
+        with pytest.raises(RuntimeError, match="by another thread"):
+            next(results)
+        gate.set()
+        assert found.result() == [0, 1, 2]

@@ -408,3 +408,15 @@ def test_bad_use() -> None:
     stream.close()
     with pytest.raises(RuntimeError, match="was closed"), stream:
         pass
+
+
+def test_an_error_in_what_flat_map_goes_through_names_stage_and_item() -> None:
+    def each(number: int) -> Iterator[float]:
+        if number == 3:
+            raise LookupError("before there is anything to go through")
+        yield 1 / (number - 5)
+
+    stages = juggler.pipeline(range(9)).flat_map(each, on="threads", name="each")
+    with pytest.raises(LookupError) as caught:
+        list(stages.stream())
+    assert caught.value.__notes__ == ["juggler.map: item 3", "juggler.pipeline: stage 'each'"]

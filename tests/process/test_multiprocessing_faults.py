@@ -317,3 +317,28 @@ def test_kills_at_random(context: Any) -> None:
     seed = int.from_bytes(os.urandom(4), "little")
     print(f"seed {seed}")  # shown if it fails
     kill_at_random.run(context.get_start_method(), 3000, 30, seed)
+
+
+def test_a_forkserver_that_dies_of_a_broken_request_is_replaced(programs: Any) -> None:
+    source = """
+import socket
+from multiprocessing import forkserver
+from juggler import multiprocessing
+
+def nothing():
+    pass
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("forkserver")
+    for _ in range(10):
+        process = context.Process(target=nothing)
+        process.start()
+        process.join()
+        print(process.exitcode)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(forkserver._forkserver._forkserver_address)
+"""
+    program = programs.start(source)
+    output, _ = program.communicate(timeout=100)  # a server that dies says so on standard error
+    assert (program.returncode, output) == (0, "0\n" * 10)
+    programs.expect_none_left()

@@ -1,7 +1,7 @@
 //! Whole files get their names in groups.
 //!
 //! What makes a file durable is a turn of the file system's journal and a flush of the disk, and one of each serves all files
-//! that are written by then. So the write-back of a file begins when it is whole, and those that become whole while a group is
+//! that are written by then. So the write-back of a larger file begins when it is whole, and those that become whole while a group is
 //! under way are the next group. Of each group
 //!
 //! 1. all are synced: with their whole file system where that is less, or else one by one, many at once;
@@ -29,11 +29,14 @@ const MANY: usize = 16;
 /// But only while no more than so many bytes of others would be written along.
 const LITTLE: u64 = 32 << 20;
 
+/// The final name of a file, or why it has none.
+type Told = Result<PathBuf, Error>;
+
 /// A whole file, the name that it should get, and who wants to know which it got.
 pub(crate) struct Ready {
     part: Part,
     name: String,
-    told: oneshot::Sender<Result<PathBuf, Error>>,
+    told: oneshot::Sender<Told>,
 }
 
 /// The way to [`serve`].
@@ -75,13 +78,21 @@ async fn finish(names: Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>) {
     while queue.recv_many(&mut group, usize::MAX).await > 0 {
         let whole = synced(&names, std::mem::take(&mut group)).await;
         let names = Arc::clone(&names);
-        let _ = spawn_blocking(move || named(&names, whole)).await;
+        // A thread that failed has let go of the files, whose owners are told so.
+        for (path, told) in spawn_blocking(move || named(&names, whole)).await.unwrap_or_default() {
+            // Nobody listens any more if the deadline passed meanwhile.
+            let _ = told.send(path);
+        }
     }
 }
 
 /// Begins the write-back of a group; those for which it could be.
 fn begun(group: Vec<Ready>) -> Vec<Ready> {
     each(group, |ready| {
+        if ready.part.is_held() {
+            // Little enough to be written with its group, by one who writes all of it at once.
+            return ready.part.open();
+        }
         ready.part.fit()?;
         // What is dirty is written, and only what is clean is dropped: of a file that just came, nothing.
         let _ = fadvise(ready.part.file()?, 0, None, Advice::DontNeed);
@@ -137,10 +148,10 @@ fn tells_errors() -> bool {
 }
 
 /// What `step` succeeds with; the others are told why not.
-fn each(group: Vec<Ready>, step: impl Fn(&Ready) -> Result<(), Error>) -> Vec<Ready> {
+fn each(group: Vec<Ready>, step: impl Fn(&mut Ready) -> Result<(), Error>) -> Vec<Ready> {
     let mut good = Vec::with_capacity(group.len());
-    for ready in group {
-        match step(&ready) {
+    for mut ready in group {
+        match step(&mut ready) {
             Ok(()) => good.push(ready),
             Err(error) => {
                 let _ = ready.told.send(Err(error));
@@ -150,12 +161,10 @@ fn each(group: Vec<Ready>, step: impl Fn(&Ready) -> Result<(), Error>) -> Vec<Re
     good
 }
 
-/// Names the files of a group, and tells of each.
-fn named(names: &Names, group: Vec<Ready>) {
+/// Names the files of a group; what each is told.
+fn named(names: &Names, group: Vec<Ready>) -> Vec<(Told, oneshot::Sender<Told>)> {
     let named: Vec<_> = group.into_iter().map(|ready| (ready.part.finish(names, &ready.name), ready.told)).collect();
     let synced = names.sync();
-    for (path, told) in named {
-        // Nobody listens any more if the deadline passed meanwhile.
-        let _ = told.send(path.and_then(|path| synced.clone().map(|()| path)));
-    }
+    let tell = |(path, told): (Told, _)| (path.and_then(|path| synced.clone().map(|()| path)), told);
+    named.into_iter().map(tell).collect()
 }

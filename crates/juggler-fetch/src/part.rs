@@ -1,7 +1,7 @@
 //! A file on its way: without a name at first, then `NAME.part` with `NAME.part.about` beside it.
 //!
-//! A file that comes in no time needs no name but its final one: until then it is one of those that the system deletes when
-//! nobody has them open (`O_TMPFILE`). Whatever takes longer is *claimed*: it gets its name as a part, so that another call can
+//! The bytes of a small file wait in memory until it is whole. A file that comes in no time needs no name but its final one: until
+//! then it is one of those that the system deletes when nobody has them open (`O_TMPFILE`). Whatever takes longer is *claimed*: it gets its name as a part, so that another call can
 //! continue it. What must hold, whenever the program or the machine stops:
 //!
 //! * The part holds bytes of one version of one file only. `about` is written before the part has its name; whoever finds
@@ -40,6 +40,9 @@ const DIRECT: u64 = 1 << 20;
 /// a large file only.
 const ALWAYS_DIRECT: u64 = 32 << 20;
 
+/// Up to this size bytes wait in memory for their file, which a thread that may wait for the disk makes when they are all there.
+const HELD: u64 = 64 << 10;
+
 /// How long a file may have no name: what is lost in a kill.
 const NAMELESS: Duration = Duration::from_millis(100);
 
@@ -50,6 +53,8 @@ pub(crate) struct Part {
     path: PathBuf,
     about: PathBuf,
     file: Option<Arc<File>>,
+    /// All bytes, as long as there is no file.
+    held: Vec<u8>,
     /// The same file, written past the page cache.
     direct: Option<Arc<File>>,
     /// Whether it has the name `path`, and since when it has none otherwise.
@@ -89,6 +94,7 @@ impl Part {
             path,
             about: about.into(),
             file: None,
+            held: Vec::new(),
             direct: None,
             named: false,
             begun: Instant::now(),
@@ -158,7 +164,7 @@ impl Part {
         let flags = OFlags::TMPFILE.bits() as i32;
         match OpenOptions::new().read(true).write(true).custom_flags(flags).mode(0o666).open(&self.folder) {
             Ok(file) => {
-                (self.named, self.begun) = (false, Instant::now());
+                self.named = false;
                 Ok(file)
             }
             Err(_) => {
@@ -170,12 +176,36 @@ impl Part {
         }
     }
 
+    /// Whether all bytes wait in memory for [`Part::open`].
+    pub fn is_held(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Makes the file, if there is none yet, with the bytes that wait for it.
+    ///
+    /// # Errors
+    /// [`Kind::Disk`].
+    pub fn open(&mut self) -> Result<(), Error> {
+        if self.file.is_some() {
+            return Ok(());
+        }
+        let created =
+            self.begin_file().and_then(|file| if self.named { self.tell(None).map(|()| file) } else { Ok(file) });
+        let file = self.file.insert(Arc::new(created.map_err(|error| Error::disk("create", &self.path, error))?));
+        let held = std::mem::take(&mut self.held);
+        file.write_all_at(&held, 0).map_err(|error| {
+            self.ranges = Ranges::default();
+            self.write_error(error)
+        })
+    }
+
     /// Gives the file its name as a part, so that it is there for another call. Of no effect if it has one. Nothing may wait
     /// in a [`Sink`](crate::sink::Sink): from now on [`Part::direct`] may be none.
     ///
     /// # Errors
     /// [`Kind::Disk`], also when another process has the part.
     pub fn claim(&mut self) -> Result<(), Error> {
+        self.open()?;
         let Some(file) = self.file.as_ref().filter(|_| !self.named) else { return Ok(()) };
         let name = || {
             lock(file)?;
@@ -238,6 +268,7 @@ impl Part {
         }
         (self.ranges, self.gaps, self.version) = (Ranges::default(), false, Version::default());
         (self.resumed, self.reserved) = (0, 0);
+        self.held.clear();
         self.hashed = self.checksum.as_ref().map(|checksum| (digest::Context::new(checksum.algorithm), 0));
         Ok(())
     }
@@ -247,14 +278,14 @@ impl Part {
     /// # Errors
     /// [`Kind::Disk`], also when there is no room for all that is missing.
     pub fn begin(&mut self, version: Version) -> Result<(), Error> {
-        let prepare = |part: &mut Self| {
-            if part.file.is_none() {
-                part.file = Some(Arc::new(part.begin_file()?));
-            }
-            part.version = version;
-            if part.named { part.tell(None) } else { Ok(()) }
-        };
-        prepare(self).map_err(|error| Error::disk("create", &self.path, error))?;
+        let length = version.length.unwrap_or(0);
+        self.version = version;
+        match &self.file {
+            Some(_) if self.named => self.tell(None).map_err(|error| Error::disk("create", &self.path, error))?,
+            None if length > HELD => self.open()?,
+            None => self.held.reserve(length as usize),
+            Some(_) => {}
+        }
         self.reserve()?;
         let least = if self.named { ALWAYS_DIRECT } else { DIRECT };
         if let (None, Some(file)) = (&self.direct, self.file.as_ref().filter(|_| self.version.length >= Some(least))) {
@@ -325,9 +356,14 @@ impl Part {
     /// # Errors
     /// [`Kind::Disk`]; what was there stays.
     pub fn write(&mut self, from: u64, bytes: &[u8]) -> Result<(), Error> {
-        let file = self.file()?;
-        file.write_all_at(bytes, from).map_err(|error| Error::disk("write", &self.path, error))?;
-        self.written(from, from + bytes.len() as u64);
+        let end = from + bytes.len() as u64;
+        if self.file.is_none() && end <= HELD {
+            self.held.extend_from_slice(bytes);
+        } else {
+            self.open()?;
+            self.file()?.write_all_at(bytes, from).map_err(|error| self.write_error(error))?;
+        }
+        self.written(from, end);
         Ok(())
     }
 
@@ -380,6 +416,7 @@ impl Part {
     /// # Errors
     /// [`Kind::Digest`], [`Kind::Disk`].
     pub fn verify(&mut self) -> Result<(), Error> {
+        self.open()?;
         let (Some((hashed, count)), Some(checksum), Some(file)) = (&mut self.hashed, &self.checksum, &self.file) else {
             return Ok(());
         };
@@ -450,10 +487,9 @@ impl Part {
 impl Drop for Part {
     /// Leaves what can be continued, and nothing else.
     fn drop(&mut self) {
-        let Some(file) = self.file.clone() else { return };
         // Nobody is left to be told of an error; without `synced` the part is not trusted after another boot.
         if self.keep && self.unfinished().is_some() && self.claim().is_ok() {
-            if file.sync_data().is_ok() {
+            if self.file.as_ref().is_some_and(|file| file.sync_data().is_ok()) {
                 let _ = self.tell(Some(self.ranges.prefix()));
             }
         } else if self.named {

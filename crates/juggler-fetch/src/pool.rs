@@ -134,9 +134,14 @@ impl Pool {
 
 impl Host {
     async fn link(&self, dialer: &Dialer, route: &Route) -> Result<Link, Error> {
-        if let Some(link) = self.present() {
-            return Ok(link);
+        match self.present() {
+            Some(link) => Ok(link),
+            // In a box, as this is large and rare, and each file's task would have the room for it.
+            None => Box::pin(self.connect(dialer, route)).await,
         }
+    }
+
+    async fn connect(&self, dialer: &Dialer, route: &Route) -> Result<Link, Error> {
         let mut is_single = self.single.lock().await;
         if *is_single {
             drop(is_single);

@@ -41,7 +41,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 const PROGRESS: u64 = 1 << 20;
 
 /// How often a transfer is looked after: whether it stalled, needs a name, or deserves another connection.
-const LOOK: Duration = Duration::from_millis(100);
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 /// How often it is written down which bytes of a file with gaps are there.
 const TELL: Duration = Duration::from_secs(1);

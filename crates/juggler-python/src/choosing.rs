@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Between two looks at the GIL.
 const INTERVAL: Duration = Duration::from_micros(50);
+/// Nanoseconds in which clocks are read by who has a processor all the time.
+const UNDISTURBED: u64 = 200_000;
 
 /// Watches the calls of one thread at a time.
 #[pyclass(frozen, module = "juggler")]
@@ -135,19 +137,25 @@ impl Window {
 impl Times {
     /// The clocks before a span. What takes longest to read comes first: so little of the reading is counted.
     fn before(thread: libc::pid_t, files: &Files, looking: u64) -> Self {
-        let (queued, faults) = files.numbers();
-        let process = nanos(libc::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(looking);
-        let running = nanos(clock_of(thread));
-        Self { wall: nanos(libc::CLOCK_MONOTONIC), running, queued, process, faults }
+        at_once(|| {
+            let wall = nanos(libc::CLOCK_MONOTONIC);
+            let (queued, faults) = files.numbers();
+            let process = nanos(libc::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(looking);
+            let running = nanos(clock_of(thread));
+            let times = Self { wall: nanos(libc::CLOCK_MONOTONIC), running, queued, process, faults };
+            (times, times.wall - wall)
+        })
     }
 
     /// The clocks after a span, the other way round.
     fn after(thread: libc::pid_t, files: &Files, looking: u64) -> Self {
-        let wall = nanos(libc::CLOCK_MONOTONIC);
-        let running = nanos(clock_of(thread));
-        let process = nanos(libc::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(looking);
-        let (queued, faults) = files.numbers();
-        Self { wall, running, queued, process, faults }
+        at_once(|| {
+            let wall = nanos(libc::CLOCK_MONOTONIC);
+            let running = nanos(clock_of(thread));
+            let process = nanos(libc::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(looking);
+            let (queued, faults) = files.numbers();
+            (Self { wall, running, queued, process, faults }, nanos(libc::CLOCK_MONOTONIC) - wall)
+        })
     }
 
     fn since(self, other: Self) -> Self {
@@ -167,6 +175,19 @@ impl Times {
             queued: self.queued + other.queued,
             process: self.process + other.process,
             faults: self.faults + other.faults,
+        }
+    }
+}
+
+/// What a reading of several clocks finds, repeated a few times if it took so long that whoever reads may have lost its
+/// processor in the midst of it: the clocks would disagree about that time.
+fn at_once(read: impl Fn() -> (Times, u64)) -> Times {
+    let mut tries = 0;
+    loop {
+        let (times, took) = read();
+        tries += 1;
+        if took < UNDISTURBED || tries == 5 {
+            return times;
         }
     }
 }

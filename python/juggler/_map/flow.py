@@ -30,6 +30,8 @@ WAIT = object()
 """A step that asks to come back when something has arrived, or when `Flow.patience` is over."""
 
 
+INPUT = "juggler.map: the input"
+"""The note of an error that the input raised."""
 _LARGEST = 16_384
 """So many calls go together at most."""
 _SATURATED = 0.9
@@ -86,7 +88,7 @@ class Flow:
         self.inbox = Inbox()
         self.done = self.failed = self.retries = 0
         self.display: Display | None = None
-        self.began = perf_counter()
+        self.began = 0.0
         self._resources = resources
         self._memory = memory
         self._cores = workers.cores()
@@ -115,6 +117,7 @@ class Flow:
     def start(self, is_async: bool) -> None:
         """Begin, in the thread or task that will drive it."""
         self._is_async = is_async
+        self.began = perf_counter()
         # Who reads it is to be the only one who refers to it.
         items, self.options.items = self.options.items, ()
         self._sized = items if hasattr(items, "__len__") else None
@@ -125,15 +128,14 @@ class Flow:
     def _read(self, items: Any) -> Source:
         if isinstance(items, Source):
             return items
-        note = "juggler.map: the input"
         # Some are both, as another map is.
         if isinstance(items, AsyncIterable) and (self._is_async or not isinstance(items, Iterable)):
             if self._is_async:
-                return AsyncReader(items, asyncio.get_running_loop().create_task, note)
-            return AsyncReader(items, self._resources.loop().start, note)
+                return AsyncReader(items, asyncio.get_running_loop().create_task, INPUT)
+            return AsyncReader(items, self._resources.loop().start, INPUT)
         if is_swift(items) or (self.options.on == "serial" and not self.call.is_async):
             return Source(items)
-        return ThreadReader(items, "juggler-map-input", note)
+        return ThreadReader(items, "juggler-map-input", INPUT)
 
     def end_intake(self) -> None:
         """Take no more in, and finish what was taken; from any thread."""
@@ -168,6 +170,17 @@ class Flow:
             self.display.close()
         if at_once:
             self._resources.close(wait=False, cancel=True, at_once=True)
+
+    @property
+    def taken(self) -> int:
+        """How many items were taken from the input."""
+        return self._source.pulled if hasattr(self, "_source") else 0
+
+    @property
+    def number(self) -> int | None:
+        """The number of the item whose result was handed out last; None if nobody keeps count."""
+        skipped = self.failed if self.options.errors == "skip" else 0
+        return self.done + skipped - 1 if self.options.ordered else None
 
     async def ended(self) -> None:
         """Wait until the tasks of this loop have ended."""
@@ -251,7 +264,7 @@ class Flow:
     def _strictly(self, items: Iterable[Any]) -> Iterator[Any]:
         """Each item is pulled when its result is asked for, and called with at once."""
         function, star = self.call.here(), self.call.star
-        for number, item in enumerate(items):
+        for number, item in enumerate(_noting(items)):
             if self._source.ended:
                 return
             try:
@@ -533,6 +546,10 @@ class Flow:
             yield WAIT
             self._collect()
         self.patience = None
+        if not self._source.pulled:
+            self._measuring = None
+            self._use(Choice("serial", 1, "there were no items"))
+            return
         facts = measured.facts(pickled=False)
         if choosing.needs_pickling(facts, self._cores, limit):
             facts = measured.facts(pickled=True)
@@ -720,6 +737,15 @@ class Judge:
             return choice.achieved
         began, counted = self._first
         return (self.completed - counted) / (perf_counter() - began) * self.seconds
+
+
+def _noting(items: Iterable[Any]) -> Iterator[Any]:
+    """The items; an error of theirs has the note that `ThreadReader` would have given it."""
+    try:
+        yield from items
+    except Exception as error:
+        error.add_note(INPUT)
+        raise
 
 
 def noted(error: BaseException, number: int) -> BaseException:

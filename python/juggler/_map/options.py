@@ -68,13 +68,8 @@ def check(
 ) -> Options:
     """The options, or an error that says which of them is wrong, and what to do."""
     check_function(function, items)
-    if not isinstance(items, AsyncIterable):
-        try:
-            iter(items)
-        except TypeError:
-            raise TypeError(
-                f"items must be iterable, or asynchronously so, not {_short(items)}"
-            ) from None
+    if not is_iterable(items):
+        raise TypeError(f"items must be iterable, or asynchronously so, not {_short(items)}")
     check_model(on)
     for name, number in (("limit", limit), ("buffer", buffer)):
         if number is not None:
@@ -113,6 +108,11 @@ def check_function(function: Any, items: Any = None) -> None:
     if not callable(function):
         swapped = " (fn comes first, then the items)" if callable(items) else ""
         raise TypeError(f"fn must be callable, not {_short(function)}{swapped}")
+
+
+def is_iterable(items: Any) -> bool:
+    """Whether it may be iterated over, one way or the other; it is not asked to begin."""
+    return isinstance(items, Iterable | AsyncIterable) or hasattr(type(items), "__getitem__")
 
 
 def check_model(on: Any) -> None:

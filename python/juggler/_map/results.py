@@ -83,6 +83,9 @@ class Results(Iterator[R_co], AsyncIterator[R_co], Generic[R_co]):
                 flow.show()
             return value  # type: ignore[no-any-return]
         except BaseException as error:
+            if isinstance(error, ValueError) and self._steps.gi_running:  # type: ignore[attr-defined]
+                # That is another thread's, for which it goes on.
+                raise RuntimeError("this map is being iterated over by another thread") from None
             self._end(wait=False, at_once=isinstance(error, KeyboardInterrupt))
             raise
 

@@ -9,7 +9,7 @@ import threading
 from juggler import _works as works
 from juggler import futures
 from juggler._map.models import LoopThread
-from juggler._processes import processors
+from juggler._processes import own_pool, processors
 
 
 class Workers:
@@ -35,7 +35,7 @@ class Workers:
         with self._lock:
             self.check()
             if width not in self._processes:
-                self._processes[width] = futures.ProcessPoolExecutor(width)
+                self._processes[width] = own_pool(width)
             return self._processes[width]
 
     def loop(self) -> LoopThread:

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 _HELP = """\
 usage: juggler advise [--json] program.py [arguments]
 
-Run a Python program, watch the first calls of each function that it hands to a thread, a pool of
-threads or processes, or an event loop, and say when it has ended what each does, what it should
-run on, what that would gain with 2, 4 and all processors, and what stands in the way of more. The
-table goes to standard error.
+Run a Python program, watch the first calls of each function that it hands to a thread, a process, a
+pool of either, `juggler.map` or an event loop, and say when it has ended what each does, what it
+should run on, what that would gain with 2, 4 and all processors, and what stands in the way of
+more. The table goes to standard error.
 
-While it is watched, one call at a time is made alone, and the first calls for a pool of processes
-are made in the program itself, so the program takes longer than it would.
+Calls are watched where the program has them made, in its processes, too, however those are started.
+In each process one watched call is made at a time, so the program takes longer than it would. What
+these processes hand over themselves is not seen, nor what runs in interpreters of their own.
 
 options:
   --json      print the advice on standard error as JSON, one object a function
@@ -96,6 +97,7 @@ def _print_table(found: "list[tuple[Subject, Advice | None]]") -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("function", overflow="fold")
@@ -106,9 +108,11 @@ def _print_table(found: "list[tuple[Subject, Advice | None]]") -> None:
     for subject, advice in found:
         row = [subject.name, f"{subject.handed_to}, {subject.calls} times"]
         if advice is None:
-            row += ["was not seen to the end", "", "", ""]
+            row += ["could not be told", "", "", ""]
         else:
             gains = "\n".join(f"{gain:.1f}x on {cores}" for cores, gain in advice.gains.items())
             row += [advice.kind, advice.model, gains, advice.stops]
-        table.add_row(*row)
-    Console(stderr=True).print(table)
+        # Text, not str: an expression in brackets would be taken for markup.
+        table.add_row(*map(Text, row))
+    # Cells fold on a terminal that is too narrow; a file or a pipe has all the room in the world.
+    Console(stderr=True, width=None if sys.stderr.isatty() else 10_000).print(table)

@@ -2,14 +2,22 @@
 
 Its children install juggler anyway, but that is too late for classes which the main module and
 what it imports have derived from the standard library's by then.
+
+A request that breaks off, as for want of descriptors, ends the server of older interpreters,
+and while it dies others break off, too. They wait for the next server.
 """
 
+import time
 from collections.abc import Sequence
 from multiprocessing import forkserver, util
+from multiprocessing.popen_forkserver import Popen
 from typing import Any
 
 from juggler import _program
 from juggler.multiprocessing.spawn import BOOT
+
+# For how long a server may be dying, in seconds.
+_PAUSES = (0.001, 0.01, 0.1, 1.0)
 
 
 class _Util:
@@ -29,7 +37,13 @@ class _Util:
         return util.spawnv_passfds(path, command, passfds)
 
 
-def prepare() -> None:
-    """To be called before the server may be started."""
+def popen(process: Any) -> Popen:
+    """Have the server fork a child, and start the server if there is none."""
     if not isinstance(vars(forkserver)["util"], _Util):
         vars(forkserver)["util"] = _Util()
+    for pause in _PAUSES:
+        try:
+            return Popen(process)
+        except (ConnectionError, EOFError):  # before the child had a number: it has not run
+            time.sleep(pause)
+    return Popen(process)

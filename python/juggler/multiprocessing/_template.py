@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 
+_DEBUGGER = ("debugpy", "pydevd", "_pydev")
+"""How the modules of the debugger begin that notebooks have. Its import prints warnings."""
+
+
 class _StartsThread(BaseException):
     """Ends the import of what needs a module that starts a thread; no `except` is to stop it."""
 
@@ -294,7 +298,7 @@ class _Template:
         _import_hooks.around_every_import(self._watch)
         for _ in range(count):
             name = self.ahead.pop()
-            if name in sys.modules or name == "__mp_main__":
+            if name in sys.modules or name == "__mp_main__" or name.startswith(_DEBUGGER):
                 continue
             try:
                 __import__(name)
@@ -305,6 +309,8 @@ class _Template:
             gc.freeze()
 
     def _watch(self, name: str, execute: "Callable[[], None]") -> None:
+        if name.startswith(_DEBUGGER):
+            raise ImportError(f"{name} watches the program, not its processes")
         if name in self.banned:
             raise _StartsThread(name)
         execute()

@@ -186,12 +186,9 @@ class ForkServerProcess(_Child, _stock.ForkServerProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802
-        from multiprocessing.popen_forkserver import Popen
-
         from juggler.multiprocessing import _forkserver
 
-        _forkserver.prepare()
-        return Popen(process_obj)
+        return _forkserver.popen(process_obj)
 
 
 class ZygoteProcess(_Child):

@@ -186,7 +186,7 @@ def _processes() -> ProcessPoolExecutor:
     """The processes in which calls can be stopped."""
     with _pools_lock:
         if not _pools:
-            from juggler.futures import ProcessPoolExecutor
+            from juggler._processes import own_pool
 
-            _pools.append(ProcessPoolExecutor())
+            _pools.append(own_pool())
         return _pools[0]
