@@ -56,6 +56,18 @@ def test_nothing_holds_a_result_that_was_awaited(runner: asyncio.Runner) -> None
     runner.run(main())
 
 
+def test_a_result_that_is_caught_again_and_again_gathers_no_traces() -> None:
+    lock = locks.Lock()
+    for _ in range(ROUNDS):
+        try:
+            next(lock.acquire())  # type: ignore[call-overload]
+        except StopIteration as stop:
+            assert stop.value is True
+            assert stop.__traceback__ is not None and stop.__traceback__.tb_next is None
+            assert stop.__context__ is None
+        lock.release()
+
+
 def test_nothing_holds_what_was_put_and_awaited(runner: asyncio.Runner) -> None:
     async def main() -> None:
         for _ in range(ROUNDS):

@@ -19,7 +19,6 @@ mod lending {
     use crate::raw::Raised;
     use pyo3::ffi;
     use pyo3::prelude::*;
-    use pyo3::sync::PyOnceLock;
 
     struct Lent {
         /// Holds None and no arguments while nobody has it.
@@ -55,11 +54,30 @@ mod lending {
 
     /// The same for what most have as their result, which can stay in an exception of its own.
     fn raise_true(py: Python<'_>, result: Obj) -> Raised {
-        static STOP_TRUE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let make = || awaiting::stop_iteration(py, result).map(|stop| stop.into_bound(py).unbind());
-        match STOP_TRUE.get_or_try_init(py, || make().map_err(|raised| raised.fetch(py))) {
-            Ok(shared) => operation::raise(py, shared.bind(py).clone().into()),
-            Err(error) => Raised::from_err(py, error),
+        static STOP_TRUE: Attached<Option<Obj>> = Attached::new(None);
+        let shared =
+            STOP_TRUE.with(py, |stop| stop.as_ref().filter(|stop| is_untouched(stop)).map(|stop| stop.clone_ref(py)));
+        if let Some(exception) = shared {
+            return operation::raise(py, exception);
+        }
+        let exception = match awaiting::stop_iteration(py, result) {
+            Ok(exception) => exception,
+            Err(raised) => return raised,
+        };
+        let before = STOP_TRUE.with(py, |stop| stop.replace(exception.clone_ref(py)));
+        drop(before);
+        operation::raise(py, exception)
+    }
+
+    /// Whether nobody else has the exception, and nobody has left a trace in it who caught it.
+    fn is_untouched(exception: &Obj) -> bool {
+        let fields = exception.as_ptr().cast::<ffi::PyStopIterationObject>();
+        // SAFETY: whoever has it is attached, and it is of that class.
+        unsafe {
+            ffi::Py_REFCNT(exception.as_ptr()) == 1
+                && [(*fields).dict, (*fields).notes, (*fields).traceback, (*fields).context, (*fields).cause]
+                    .iter()
+                    .all(|field| field.is_null())
         }
     }
 
@@ -98,18 +116,14 @@ mod lending {
         }
         lent.borrower = 0;
         let Some(exception) = lent.exception.take() else { return };
+        if !is_untouched(&exception) {
+            drop(lent);
+            drop(exception);
+            return;
+        }
         let fields = exception.as_ptr().cast::<ffi::PyStopIterationObject>();
         // SAFETY: as in `fill`. Whoever gets rid of the last reference to what it held may run Python, so nothing is held then.
         unsafe {
-            let is_left = ffi::Py_REFCNT(exception.as_ptr()) == 1
-                && [(*fields).dict, (*fields).notes, (*fields).traceback, (*fields).context, (*fields).cause]
-                    .iter()
-                    .all(|field| field.is_null());
-            if !is_left {
-                drop(lent);
-                drop(exception);
-                return;
-            }
             let arguments = std::mem::replace(&mut (*fields).args, ffi::PyTuple_New(0));
             let result = std::mem::replace(&mut (*fields).value, future::none().into_ptr());
             lent.exception = Some(exception);
