@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -59,12 +60,13 @@ def test_nothing_holds_a_result_that_was_awaited(runner: asyncio.Runner) -> None
 def test_a_result_that_is_caught_again_and_again_gathers_no_traces() -> None:
     lock = locks.Lock()
     for _ in range(ROUNDS):
-        try:
-            next(lock.acquire())  # type: ignore[call-overload]
-        except StopIteration as stop:
-            assert stop.value is True
-            assert stop.__traceback__ is not None and stop.__traceback__.tb_next is None
-            assert stop.__context__ is None
+        stop = stop_of(lambda: next(lock.acquire()))  # type: ignore[call-overload]
+        assert stop.value is True
+        assert stop.__context__ is None
+        assert [name for *_, name, _ in traceback.extract_tb(stop.__traceback__)] == [
+            "stop_of",
+            "<lambda>",
+        ]
         lock.release()
 
 
