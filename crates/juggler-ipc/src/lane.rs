@@ -292,6 +292,7 @@ mod pair {
 mod tests {
     use super::*;
     use juggler_sync::sync::spin_hint;
+    use proptest::prelude::*;
     use std::sync::Mutex;
 
     fn pair() -> (Lanes, Lanes) {
@@ -413,6 +414,38 @@ mod tests {
     fn a_file_of_another_kind_is_refused() {
         let file = crate::sys::create_memory_file(c"test", 4096).unwrap();
         assert_eq!(Lanes::join(file).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+    }
+
+    const NOW: u64 = 1 << 40;
+
+    /// A word of a receiver that came some time ago, or any other.
+    fn words() -> impl Strategy<Value = u64> {
+        let of_late = (0..3 * FRESH, 0..8_u64).prop_map(|(ago, state)| (NOW - ago) << STATE.count_ones() | state);
+        prop_oneof![of_late, any::<u64>()]
+    }
+
+    proptest! {
+        #[test]
+        fn a_lane_of_any_content_gives_its_message_or_none(
+            before in words(),
+            meanwhile in prop_oneof![(0..8_u64).prop_map(Ok), words().prop_map(Err)],
+            length in any::<u32>(),
+        ) {
+            let lane = Lane::default();
+            lane.word.store(before, Ordering::Relaxed);
+            if let Some(wait) = lane.wait(NOW) {
+                let full = in_state(wait.waiting, FULL);
+                let spoilt = meanwhile.map_or_else(|word| word, |state| in_state(wait.waiting, state));
+                lane.word.store(spoilt, Ordering::Relaxed);
+                lane.length.store(length, Ordering::Relaxed);
+                prop_assert!(wait.is_over() || spoilt != full);
+                let length_seen = wait.end().map(|arrived| arrived.length());
+                prop_assert_eq!(length_seen, (spoilt == full).then_some(length as usize));
+            }
+            lane.word.store(before, Ordering::Relaxed);
+            let sent = lane.send(1, || NOW, || true, || ());
+            prop_assert_eq!(sent, before & STATE == WAITING && is_fresh(before, NOW));
+        }
     }
 
     #[test]
