@@ -6,7 +6,7 @@
 //! the same functions.
 #![allow(unsafe_code)]
 
-use crate::aio::freed::Freed;
+use crate::freed::Freed;
 use crate::obj::Obj;
 use crate::raw::{self, Raised};
 use juggler_sync::sync::{AtomicUsize, Ordering};

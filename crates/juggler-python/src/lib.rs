@@ -5,12 +5,14 @@
 //! references that the engine's containers own, [`label`] the names of locks.
 
 mod aio;
+mod attached;
 mod barrier;
 mod choosing;
 mod condition;
 mod event;
 mod fetch;
 mod fork;
+mod freed;
 mod futures;
 mod gate;
 mod gc;

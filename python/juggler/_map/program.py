@@ -93,9 +93,14 @@ class Watch:
         for kind in (native_pools.Pool, multiprocessing.pool.Pool):
             for name in ("apply", "apply_async"):
                 self._replace(kind, name, self._apply)
-            for name in ("map", "starmap", "imap", "imap_unordered"):
-                self._replace(kind, name, self._pool_map)
-            for name in ("map_async", "starmap_async"):
+            for name in (
+                "map",
+                "map_async",
+                "starmap",
+                "starmap_async",
+                "imap",
+                "imap_unordered",
+            ):
                 self._replace(kind, name, self._pool_map)
         self._replace(threading.Thread, "start", self._start_thread)
         self._replace(multiprocessing.process.BaseProcess, "start", self._start_process)

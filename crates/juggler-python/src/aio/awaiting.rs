@@ -6,13 +6,13 @@
 //! call by its name and which heirs use, makes an iterator that counts, as the standard library's does.
 #![allow(unsafe_code)]
 
-use super::attached::Attached;
 use super::callback::object_of;
 #[cfg(Py_3_12)]
 use super::callback::owned;
 use super::future::{self, Future, Outcome};
 #[cfg(Py_3_12)]
 use super::sync::operation::raise;
+use crate::attached::Attached;
 use crate::obj::Obj;
 use crate::raw::{self, Raised, This};
 use pyo3::PyClass;

@@ -5,10 +5,10 @@
 //! `extends`: its memory holds the value of the one, then that of the other.
 #![allow(unsafe_code)]
 
-use super::freed::Freed;
 use super::future::Future;
 use super::gather::Gathering;
 use super::task::Task;
+use crate::freed::Freed;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
 use juggler_sync::sync::{AtomicUsize, Ordering};
@@ -48,8 +48,8 @@ macro_rules! class_cells {
         }
 
         #[inline(always)]
-        fn freed() -> &'static $crate::aio::freed::Freed {
-            static FREED: $crate::aio::freed::Freed = $crate::aio::freed::Freed::new($most);
+        fn freed() -> &'static $crate::freed::Freed {
+            static FREED: $crate::freed::Freed = $crate::freed::Freed::new($most);
             &FREED
         }
     };

@@ -5,10 +5,10 @@
 //! loop without a handle: they give it an [`Entry`], which says what to run and how.
 #![allow(unsafe_code)]
 
-use super::attached::Attached;
 use super::entry::Entry;
 use super::handle;
 use super::registry::Held;
+use crate::attached::Attached;
 #[cfg(not(Py_3_14))]
 use crate::gate;
 use crate::gc::Ready as GcReady;

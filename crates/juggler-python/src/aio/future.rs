@@ -5,12 +5,12 @@
 #![allow(unsafe_code)]
 #![expect(clippy::box_collection, reason = "one word for the callbacks that nearly no future has")]
 
-use super::attached::Attached;
 use super::callback::{self, Callback, object_of};
 use super::class::{self, Native, class_cells};
 use super::gather::Gathering;
 use super::stdlib::{CANCELLED_ERROR, EXTRACT_STACK, GET_EVENT_LOOP, INVALID_STATE_ERROR};
 use super::task::{self, Task};
+use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};

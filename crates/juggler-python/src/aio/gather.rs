@@ -5,13 +5,13 @@
 #![allow(unsafe_code)]
 
 use super::any_future::{self, cancel_message, make_cancelled_error};
-use super::attached::Attached;
 use super::callback::{self, owned};
 use super::class::{self, Native, class_cells, drop_value};
 use super::current;
 use super::future::{self, Future, Outcome};
 use super::stdlib::{CANCELLED_ERROR, GET_EVENT_LOOP};
 use super::task::Task;
+use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};

@@ -5,11 +5,11 @@
 #![allow(unsafe_code)]
 
 use super::any_future;
-use super::attached::Attached;
 use super::callback::owned;
 use super::class::as_plain;
 use super::creating;
 use super::future::{self, Outcome};
+use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods};

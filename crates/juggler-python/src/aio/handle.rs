@@ -8,7 +8,7 @@
 
 use super::entry::{Entry, Kind};
 use super::event_loop;
-use super::freed::Freed;
+use crate::freed::Freed;
 use crate::obj::Obj;
 use crate::raw::{self, Function, Raised, RawResult};
 use juggler_sync::sync::{AtomicUsize, Ordering};

@@ -12,9 +12,9 @@ pub use lending::{raise, take_back};
 
 #[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
 mod lending {
-    use crate::aio::attached::Attached;
     use crate::aio::sync::operation;
     use crate::aio::{awaiting, future};
+    use crate::attached::Attached;
     use crate::obj::Obj;
     use crate::raw::Raised;
     use pyo3::ffi;

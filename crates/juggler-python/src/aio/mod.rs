@@ -31,7 +31,6 @@
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
 pub mod any_future;
-pub mod attached;
 pub mod awaiting;
 pub mod callback;
 pub mod class;
@@ -40,7 +39,6 @@ pub mod creating;
 pub mod current;
 pub mod entry;
 pub mod event_loop;
-pub mod freed;
 pub mod future;
 mod future_methods;
 pub mod gather;

@@ -7,11 +7,11 @@
 //! `asyncio.all_tasks` asks a weak set for the tasks that are not its own. `juggler.asyncio` has that set ask
 //! [`pending_tasks`] too, so that a new task need not be added to it.
 
-use super::attached::Attached;
 use super::class;
 use super::event_loop::{self, Loop};
 use super::stdlib::Import;
 use super::task::Task;
+use crate::attached::Attached;
 use crate::obj::Obj;
 use crate::raw::Raised;
 use juggler_sync::sync::{AtomicU32, Ordering};

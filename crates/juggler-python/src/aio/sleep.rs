@@ -4,7 +4,6 @@
 //! a loop of ours, the timer holds the future for which the task waits, and no handle.
 #![allow(unsafe_code)]
 
-use super::attached::Attached;
 use super::awaiting::{self, Sends, Sent};
 use super::class;
 use super::current;
@@ -12,6 +11,7 @@ use super::entry::{Entry, Kind};
 use super::event_loop::{self, Loop};
 use super::future::{self, Future, State};
 use super::stdlib::Import;
+use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, This};

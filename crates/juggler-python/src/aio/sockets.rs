@@ -10,7 +10,6 @@
 //! system call in vain. The loop tells of what comes however long that has been there.
 #![allow(unsafe_code)]
 
-use super::attached::Attached;
 use super::callback::owned;
 use super::class::assume;
 use super::entry::{Entry, Kind};
@@ -21,6 +20,7 @@ use super::sync::coroutine;
 use super::sync::operation::{Ending, Next, Operation, Step, raise};
 use super::sync::parking;
 use super::transport::{chunk::Bytes, os_error};
+use crate::attached::Attached;
 use crate::ipc::pickle::Buffer;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods};

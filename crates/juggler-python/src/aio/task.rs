@@ -5,7 +5,6 @@
 //! in any other it is a callable.
 #![allow(unsafe_code)]
 
-use super::attached::Attached;
 use super::callback::{self, call_soon, object_of};
 use super::class::{self, Native, class_cells, drop_value};
 use super::current;
@@ -16,6 +15,7 @@ use super::registry;
 use super::sleep::is_sleep;
 use super::stdlib::IS_COROUTINE;
 use super::step;
+use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};

@@ -4,8 +4,8 @@
 #![allow(unsafe_code)]
 
 use super::entry::Kind;
-use super::freed::Freed;
 use super::handle::{self, Call};
+use crate::freed::Freed;
 use crate::futures::stdlib::Import;
 use crate::obj::Obj;
 use crate::raw::Raised;

@@ -5,7 +5,6 @@
 #![allow(unsafe_code)]
 
 use super::any_future;
-use super::attached::Attached;
 use super::callback;
 use super::current;
 use super::entry::{Entry, Kind};
@@ -16,6 +15,7 @@ use super::stdlib::Import;
 use super::sync::coroutine;
 use super::sync::operation::{self, Ending, Next, Operation, Step};
 use super::sync::reference::Ref;
+use crate::attached::Attached;
 use crate::layout::{self, Direct, Layout};
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods};

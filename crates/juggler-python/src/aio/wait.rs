@@ -2,10 +2,10 @@
 #![allow(unsafe_code)]
 
 use super::any_future::{self, subscribe, unsubscribe};
-use super::attached::Attached;
 use super::class;
 use super::current;
 use super::future::{self, Outcome};
+use crate::attached::Attached;
 use crate::obj::Obj;
 use crate::raw::Raised;
 use pyo3::prelude::*;

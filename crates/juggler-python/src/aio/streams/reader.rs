@@ -1,13 +1,13 @@
 //! The reader's state, and what is put into it.
 #![allow(unsafe_code)]
 
-use crate::aio::attached::Attached;
 use crate::aio::callback::owned;
 use crate::aio::event_loop::as_loop;
 use crate::aio::future::{self, none};
 use crate::aio::stdlib::{EXTRACT_STACK, GET_EVENT_LOOP};
 use crate::aio::sync::parking;
 use crate::aio::transport::stream::as_stream;
+use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::ipc::pickle::Buffer;
 use crate::obj::Obj;

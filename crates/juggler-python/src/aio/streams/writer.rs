@@ -3,13 +3,13 @@
 
 use super::is_plain_protocol;
 use super::reader::as_reader;
-use crate::aio::attached::Attached;
 use crate::aio::future::none;
 use crate::aio::stdlib::Import;
 use crate::aio::sync::coroutine;
 use crate::aio::sync::operation::{Ending, Next, Operation, Step, raise};
 use crate::aio::tls::as_tls;
 use crate::aio::transport::stream::as_stream;
+use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};

@@ -7,11 +7,11 @@
 
 use super::operation::{self, Any, Ending, Next, Operation, Step};
 use super::parking::{Awaited, Progress};
-use crate::aio::attached::Attached;
 use crate::aio::awaiting::{self, Sends, Sent};
 use crate::aio::future;
 use crate::aio::lent_stop;
 use crate::aio::stdlib;
+use crate::attached::Attached;
 use crate::layout::{self, Direct, Layout};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};

@@ -6,7 +6,7 @@ use super::parking;
 use super::reference::Ref;
 use super::running::LoopBound;
 use super::waiters::Lane;
-use crate::aio::attached::Attached;
+use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Raised, RawResult, This, methods};

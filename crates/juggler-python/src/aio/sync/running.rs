@@ -1,11 +1,11 @@
 //! Which loop a primitive belongs to: the one that runs when somebody first has to wait.
 #![allow(unsafe_code)]
 
-use crate::aio::attached::Attached;
 use crate::aio::current;
 #[cfg(not(Py_3_14))]
 use crate::aio::event_loop;
 use crate::aio::future::none;
+use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};

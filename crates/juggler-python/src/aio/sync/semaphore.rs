@@ -8,7 +8,7 @@ use super::plain;
 use super::reference::Ref;
 use super::running::LoopBound;
 use super::waiters::Lane;
-use crate::aio::attached::Attached;
+use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};

@@ -2,7 +2,7 @@
 
 use super::parking;
 use super::reference::Ref;
-use crate::aio::attached::Attached;
+use crate::attached::Attached;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
 use pyo3::exceptions::{PyIndexError, PyValueError};

@@ -3,13 +3,13 @@
 
 use super::openssl::Outcome;
 use super::session::Session;
-use crate::aio::attached::Attached;
 use crate::aio::callback::current_context;
 use crate::aio::event_loop::Loop;
 use crate::aio::transport::call_method;
 use crate::aio::transport::chunk::{Bytes, Chunk};
 use crate::aio::transport::stream::as_stream;
 use crate::aio::transport::telling::{Limits, Tells, Told, get_protocol, set_protocol};
+use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
 use crate::raw::{self, Raised, RawResult, This, methods};

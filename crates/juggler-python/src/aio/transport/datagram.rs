@@ -5,8 +5,8 @@
 
 use super::chunk::Bytes;
 use super::os_error;
-use crate::aio::attached::Attached;
 use crate::aio::sockets::descriptor;
+use crate::attached::Attached;
 use crate::obj::Obj;
 use juggler_loop::buffer::with_scratch;
 use juggler_loop::net;

@@ -4,12 +4,12 @@
 use super::chunk::Bytes;
 use super::telling::{Limits, Tells, Told, get_protocol, set_protocol};
 use super::{ends_run, in_context, os_error, reading, writing};
-use crate::aio::attached::Attached;
 use crate::aio::callback::current_context;
 use crate::aio::entry::{Entry, Kind};
 use crate::aio::event_loop::Loop;
 use crate::aio::future::none;
 use crate::aio::stdlib::Import;
+use crate::attached::Attached;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use juggler_loop::buffer::WriteBuffer;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Inside;
-use crate::aio::attached::Attached;
+use crate::attached::Attached;
 use crate::obj::Obj;
 use crate::raw::Raised;
 use juggler_sync::heap;

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 #[cfg(not(Py_GIL_DISABLED))]
-use super::attached::Attached;
+use crate::attached::Attached;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
