@@ -101,6 +101,21 @@ def on_one_processor(
     return pinned
 
 
+def lasting(run: Callable[[int], float], least: int, effort: Effort) -> Callable[[], float]:
+    """Samples of several threads at work that are long beside the threads' own start.
+
+    Args:
+        run: Does so many operations and returns the seconds that they took.
+        least: Operations of a sample, a multiple of four threads; more where a contender is done
+            with them too soon.
+
+    Returns:
+        The sample, in seconds per operation.
+    """
+    count = least * max(1, round(effort.seconds / run(least)))
+    return lambda: run(count) / count
+
+
 def race(*bodies: Callable[[], object]) -> float:
     """Runs each body in a thread of its own, all at once.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.contenders import Contender
 from harness.measure import Bench, Effort, bench
-from harness.timing import on_one_processor, race
+from harness.timing import lasting, on_one_processor, race
 
 GROUP = "contended"
 
@@ -19,9 +19,8 @@ def _transfer(items: int, threads: int, maxsize: int | None = None) -> Prepare:
     """`items` through one queue, from `threads` producers to as many consumers."""
 
     def prepare(contender: Contender, effort: Effort) -> Callable[[], float]:
-        each = effort.count(items) // threads
-
-        def sample() -> float:
+        def run(count: int) -> float:
+            each = count // threads
             queue = contender.make("Queue", *(() if maxsize is None else (maxsize,)))
             put, get = contender.bound(queue, "put", "get")
 
@@ -33,9 +32,9 @@ def _transfer(items: int, threads: int, maxsize: int | None = None) -> Prepare:
                 for _ in repeat(None, each):
                     get()
 
-            return race(*[produce, consume] * threads) / (each * threads)
+            return race(*[produce, consume] * threads)
 
-        return sample
+        return lasting(run, effort.count(items), effort)
 
     return prepare
 
@@ -44,9 +43,7 @@ def _queue_ping_pong(trips: int) -> Prepare:
     """An item over one queue and back over another: two wake-ups a round trip."""
 
     def prepare(contender: Contender, effort: Effort) -> Callable[[], float]:
-        each = effort.count(trips)
-
-        def sample() -> float:
+        def run(each: int) -> float:
             put_there, get_there = contender.bound(contender.make("Queue"), "put", "get")
             put_back, get_back = contender.bound(contender.make("Queue"), "put", "get")
 
@@ -59,9 +56,9 @@ def _queue_ping_pong(trips: int) -> Prepare:
                 for _ in repeat(None, each):
                     put_back(get_there())
 
-            return race(ping, pong) / each
+            return race(ping, pong)
 
-        return sample
+        return lasting(run, effort.count(trips), effort)
 
     return prepare
 
@@ -70,9 +67,8 @@ def _with_block(name: str, operations: int, *args: Any) -> Prepare:
     """Four threads, each entering and leaving one lock over and over."""
 
     def prepare(contender: Contender, effort: Effort) -> Callable[[], float]:
-        each = effort.count(operations) // 4
-
-        def sample() -> float:
+        def run(count: int) -> float:
+            each = count // 4
             lock = contender.make(name, *args)
 
             def body() -> None:
@@ -80,9 +76,9 @@ def _with_block(name: str, operations: int, *args: Any) -> Prepare:
                     with lock:
                         pass
 
-            return race(*[body] * 4) / (each * 4)
+            return race(*[body] * 4)
 
-        return sample
+        return lasting(run, effort.count(operations), effort)
 
     return prepare
 
@@ -91,9 +87,7 @@ def _condition_ping_pong(trips: int) -> Prepare:
     """Two threads that hand a turn to each other under one condition."""
 
     def prepare(contender: Contender, effort: Effort) -> Callable[[], float]:
-        each = effort.count(trips)
-
-        def sample() -> float:
+        def run(each: int) -> float:
             condition = contender.make("Condition")
             turn = 0
 
@@ -106,9 +100,9 @@ def _condition_ping_pong(trips: int) -> Prepare:
                         turn = 1 - mine
                         condition.notify()
 
-            return race(lambda: body(0), lambda: body(1)) / each
+            return race(lambda: body(0), lambda: body(1))
 
-        return sample
+        return lasting(run, effort.count(trips), effort)
 
     return prepare
 
@@ -117,9 +111,7 @@ def _event_ping_pong(trips: int) -> Prepare:
     """Two threads that set each other's event."""
 
     def prepare(contender: Contender, effort: Effort) -> Callable[[], float]:
-        each = effort.count(trips)
-
-        def sample() -> float:
+        def run(each: int) -> float:
             there, back = contender.make("Event"), contender.make("Event")
 
             def ping() -> None:
@@ -134,9 +126,9 @@ def _event_ping_pong(trips: int) -> Prepare:
                     there.clear()
                     back.set()
 
-            return race(ping, pong) / each
+            return race(ping, pong)
 
-        return sample
+        return lasting(run, effort.count(trips), effort)
 
     return prepare
 
@@ -145,18 +137,16 @@ def _barrier(rounds: int) -> Prepare:
     """Four threads that meet again and again."""
 
     def prepare(contender: Contender, effort: Effort) -> Callable[[], float]:
-        each = effort.count(rounds)
-
-        def sample() -> float:
+        def run(each: int) -> float:
             barrier = contender.make("Barrier", 4)
 
             def body() -> None:
                 for _ in repeat(None, each):
                     barrier.wait()
 
-            return race(*[body] * 4) / each
+            return race(*[body] * 4)
 
-        return sample
+        return lasting(run, effort.count(rounds), effort)
 
     return prepare
 
