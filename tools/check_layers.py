@@ -55,6 +55,7 @@ UNSAFE = {
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
     "juggler-ipc/src/sys/socket.rs": "descriptors sent over sockets",
     "juggler-ipc/src/sys/testing.rs": "the unit tests fork",
+    "juggler-loop/src/clock.rs": "a system call",
     "juggler-loop/src/net.rs": "system calls on sockets",
     "juggler-loop/src/poll/epoll.rs": "epoll and eventfd",
     "juggler-loop/src/search.rs": "a function of the C library",

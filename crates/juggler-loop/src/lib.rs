@@ -8,6 +8,7 @@
 //! | [`ready`] | what runs in this turn and in the next |
 //! | [`timers`] | what runs later |
 //! | [`poll`] | which descriptors are watched, and waiting for them |
+//! | [`clock`] | a time that costs little to know |
 //! | [`pace`] | how often a busy loop looks at its descriptors |
 //! | [`buffer`] | what waits to be written, and what was read |
 //! | [`search`] | where some bytes are in others |
@@ -15,6 +16,8 @@
 //! | [`slumber`] | how other threads wake a loop that sleeps |
 
 pub mod buffer;
+#[cfg(not(loom))]
+pub mod clock;
 #[cfg(not(loom))]
 pub mod net;
 pub mod pace;

@@ -4,17 +4,18 @@ use std::collections::VecDeque;
 
 /// A ring of entries, first in, first out.
 ///
-/// A turn takes all that is there, so that running an entry needs no access to the ring; what comes meanwhile is for the next
-/// turn. The two buffers change places each turn, so nothing is allocated once they are large enough.
+/// A turn runs as many as there are when it begins; what comes meanwhile is for the next turn. A turn that is given up leaves
+/// its rest where it is, before all that has come meanwhile.
 #[derive(Debug)]
 pub struct Ready<T> {
     entries: VecDeque<T>,
-    spare: VecDeque<T>,
+    /// How many are left of the turn.
+    turn: usize,
 }
 
 impl<T> Default for Ready<T> {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), spare: VecDeque::new() }
+        Self { entries: VecDeque::new(), turn: 0 }
     }
 }
 
@@ -25,13 +26,7 @@ impl<T> Ready<T> {
         self.entries.push_back(entry);
     }
 
-    /// How many entries wait for the next turn.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether nothing waits for the next turn.
+    /// Whether nothing waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -42,21 +37,17 @@ impl<T> Ready<T> {
         self.entries.iter()
     }
 
-    /// Begins a turn: takes everything. The caller runs it, and gives back what it did not run with [`Ready::end_turn`].
+    /// Begins a turn of all that waits now.
     #[inline]
-    #[must_use = "what is taken must be run or given back"]
-    pub fn begin_turn(&mut self) -> VecDeque<T> {
-        std::mem::replace(&mut self.entries, std::mem::take(&mut self.spare))
+    pub fn begin_turn(&mut self) {
+        self.turn = self.entries.len();
     }
 
-    /// Ends a turn. What is left of it goes before all that has come meanwhile.
+    /// Takes the turn's next entry.
     #[inline]
-    pub fn end_turn(&mut self, mut turn: VecDeque<T>) {
-        if !turn.is_empty() {
-            turn.append(&mut self.entries);
-            std::mem::swap(&mut turn, &mut self.entries);
-        }
-        self.spare = turn;
+    pub fn pop(&mut self) -> Option<T> {
+        self.turn = self.turn.checked_sub(1)?;
+        self.entries.pop_front()
     }
 
     /// Takes out everything for good.

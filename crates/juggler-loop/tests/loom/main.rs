@@ -48,9 +48,8 @@ impl Loop {
                 }
                 self.slumber.wake();
             }
-            let mut turn = self.ready.lock().begin_turn();
-            taken.extend(turn.drain(..));
-            self.ready.lock().end_turn(turn);
+            self.ready.lock().begin_turn();
+            taken.extend(std::iter::from_fn(|| self.ready.lock().pop()));
         }
         taken
     }

@@ -12,27 +12,13 @@ use super::handle;
 use crate::gate::PyGate;
 use crate::gil;
 use crate::raw::Raised;
+use juggler_loop::clock;
 use juggler_loop::poll::{Events, Timeout};
 use juggler_sync::sys::monotonic_nanos;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use std::collections::VecDeque;
 use std::time::Duration;
-
-/// What is run in a turn; what is left of it goes back to the ring.
-struct Turn<'a, 'py> {
-    this: &'a Loop,
-    py: Python<'py>,
-    entries: VecDeque<Entry>,
-}
-
-impl Drop for Turn<'_, '_> {
-    fn drop(&mut self) {
-        let entries = std::mem::take(&mut self.entries);
-        self.this.state.hold(self.py).ready.end_turn(entries);
-    }
-}
 
 /// Runs turns until the loop is stopped.
 ///
@@ -49,35 +35,50 @@ pub fn run(slf: &Bound<'_, Loop>) -> PyResult<()> {
 fn turns(slf: &Bound<'_, Loop>, contention: &mut Contention) -> Result<(), Raised> {
     let (py, this) = (slf.py(), slf.get());
     let mut events = Events::default();
+    this.state.hold(py).pace.begin();
     loop {
-        // SAFETY: the thread is attached.
-        if unsafe { ffi::PyErr_CheckSignals() } != 0 {
-            return Err(Raised);
+        if let Some(now) = look(slf, &mut events, contention)? {
+            take_due(py, this, now);
         }
-        let now = look(slf, &mut events, contention)?;
-        take_due(py, this, now);
-        let mut turn = Turn { this, py, entries: this.state.hold(py).ready.begin_turn() };
-        while let Some(entry) = turn.entries.pop_front() {
+        this.state.hold(py).ready.begin_turn();
+        loop {
+            let entry = this.state.hold(py).ready.pop();
+            let Some(entry) = entry else { break };
             this.beat();
             if this.is_debug() { run_watched(slf, entry)? } else { entry.run(py)? }
         }
-        drop(turn);
         if this.is_stopping() {
             return Ok(());
         }
     }
 }
 
-/// Puts the entries whose descriptors are ready into the ring, and sleeps if there is nothing to run. Returns what time it is.
-fn look(slf: &Bound<'_, Loop>, events: &mut Events, contention: &mut Contention) -> Result<u64, Raised> {
+/// Puts the entries whose descriptors are ready into the ring, and sleeps if there is nothing to run. Returns what time it is, if
+/// a timer may be due.
+fn look(slf: &Bound<'_, Loop>, events: &mut Events, contention: &mut Contention) -> Result<Option<u64>, Raised> {
     let (py, this) = (slf.py(), slf.get());
+    let tick = clock::tick();
+    let mut state = this.state.hold(py);
+    let idle = state.ready.is_empty() && !this.is_stopping();
+    if !state.pace.is_due(tick) && !idle {
+        let may_be_due = state.timers.next().is_some_and(|when| when <= tick + clock::LAG);
+        return Ok(may_be_due.then(monotonic_nanos));
+    }
+    drop(state);
+    look_now(slf, events, contention).map(Some)
+}
+
+/// The same when it is time to look.
+fn look_now(slf: &Bound<'_, Loop>, events: &mut Events, contention: &mut Contention) -> Result<u64, Raised> {
+    let (py, this) = (slf.py(), slf.get());
+    // SAFETY: the thread is attached.
+    if unsafe { ffi::PyErr_CheckSignals() } != 0 {
+        return Err(Raised);
+    }
     this.check_fork(py)?;
     let mut now = monotonic_nanos();
     let state = this.state.hold(py);
     let idle = state.ready.is_empty() && !this.is_stopping();
-    if !idle && !state.pace.is_due(now) {
-        return Ok(now);
-    }
     let Some(waiter) = state.poller.as_ref().map(|poller| poller.waiter()) else {
         drop(state);
         return this.check_closed(py).map(|()| now);
