@@ -6,9 +6,9 @@
 //!
 //! * It has the switch interval be [`INTERVAL`]. That is the interpreter's, so threads that compute side by side take turns as
 //!   often.
-//! * For as long as it has waited for the interpreter, it keeps it: with nothing to do, it sleeps at its descriptors without
-//!   giving the interpreter up, at most [`QUIET`] at a time. So what follows at once is served at once, and a thread that
-//!   computes has half of the time. A loop that gets nothing within [`QUIET`] gives the interpreter up.
+//! * It keeps the interpreter for nearly as long ([`HOLD`]): with nothing to do, it sleeps at its descriptors without giving the
+//!   interpreter up, at most [`QUIET`] at a time. So what follows at once is served at once, and a thread that computes has
+//!   about half of the time. A loop that gets nothing within [`QUIET`] gives the interpreter up.
 //!
 //! Free-threaded builds need none of this.
 
@@ -20,10 +20,14 @@ use pyo3::prelude::*;
 use std::time::Duration;
 
 /// Who waits this long for the interpreter, in nanoseconds, waits for a thread that computes.
-const LONG: u64 = 250_000;
+const LONG: u64 = 200_000;
 
 /// The switch interval while threads compute beside a loop, in seconds.
-const INTERVAL: f64 = 0.0005;
+const INTERVAL: f64 = 0.00025;
+
+/// For how long a loop that has waited keeps the interpreter, in nanoseconds: it gives it up by itself just before the thread
+/// that waits for it now would take it, in the middle of a request, whose rest would be an interval late.
+const HOLD: u64 = 225_000;
 
 /// How long a loop that keeps the interpreter waits for something to do, in nanoseconds.
 const QUIET: u64 = 200_000;
@@ -67,7 +71,7 @@ impl Contention {
     #[cold]
     fn note(&mut self, py: Python<'_>, waited: u64, now: u64) -> PyResult<()> {
         if waited >= LONG {
-            self.keep_until = now + waited;
+            self.keep_until = now + HOLD;
             if self.calm.replace(0).is_none() {
                 return lower(py);
             }

@@ -54,9 +54,9 @@ static HANDLE: AtomicUsize = AtomicUsize::new(0);
 static TIMER_HANDLE: AtomicUsize = AtomicUsize::new(0);
 
 /// Instances that were freed: handles and timer handles. Given back to the system, the memory of a burst of calls would have to
-/// be got again, page by page, for the next one: a fifth of what scheduling and running 20,000 calls takes. So up to 2 MiB are
+/// be got again, page by page, for the next one: a fifth of what scheduling and running 20,000 calls takes. So up to 4 MiB are
 /// kept of either.
-static FREED: [Freed; 2] = [const { Freed::new(16384) }; 2];
+static FREED: [Freed; 2] = [const { Freed::new(32768) }; 2];
 
 /// What reports an exception that a callback raised: a Python function of the handle and the exception.
 static REPORT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

@@ -20,7 +20,7 @@ static LOCK_CLASS: Import = Import::new("_thread", "RLock");
 static CLASS: PyOnceLock<(Py<PyAny>, usize)> = PyOnceLock::new();
 
 /// Instances that were freed. Other than those of other lists, they have their lock still, which nobody else refers to.
-static FREED: Freed = Freed::new(16384);
+static FREED: Freed = Freed::new(32768);
 
 /// How to run a handle of that class.
 pub static KIND: Kind = Kind { run, is_cancelled: |_| false };
