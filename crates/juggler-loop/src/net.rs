@@ -1,4 +1,4 @@
-//! System calls on sockets that never wait, whether the socket is in the non-blocking mode or not.
+//! System calls that never wait: those on sockets whether the socket is in the non-blocking mode or not.
 //!
 //! `None` says that the socket is not ready. A signal ends none of them: they are made again.
 #![allow(unsafe_code)]
@@ -68,6 +68,36 @@ pub fn send_slices(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<Option<usize
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the header, and what it refers to, live as long as the call.
     call(|| checked(unsafe { libc::sendmsg(fd, &header, flags) }))
+}
+
+/// `read(2)` of a descriptor in the non-blocking mode. No bytes: nobody writes any more.
+///
+/// # Errors
+/// The system's.
+#[inline]
+pub fn read(fd: RawFd, to: &mut [u8]) -> io::Result<Option<usize>> {
+    // SAFETY: the system writes to the slice, which lives as long as the call.
+    call(|| checked(unsafe { libc::read(fd, to.as_mut_ptr().cast(), to.len()) }))
+}
+
+/// `write(2)` to a descriptor in the non-blocking mode.
+///
+/// # Errors
+/// The system's. If nobody reads any more, a signal comes with it that kills a process which does not ignore it, as Python does.
+#[inline]
+pub fn write(fd: RawFd, bytes: &[u8]) -> io::Result<Option<usize>> {
+    // SAFETY: the system reads from the slice, which lives as long as the call.
+    call(|| checked(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) }))
+}
+
+/// `writev(2)`: the same with several slices.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_slices(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+    debug_assert!(slices.len() <= MOST_SLICES);
+    // SAFETY: `IoSlice` has the layout of an `iovec`; the system only reads, and what it reads lives as long as the call.
+    call(|| checked(unsafe { libc::writev(fd, slices.as_ptr().cast(), slices.len() as libc::c_int) }))
 }
 
 /// A datagram of an internet protocol, which was cut off if there was no room for it, and who sent it. The socket must be in the

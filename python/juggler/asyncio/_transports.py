@@ -1,4 +1,4 @@
-"""How native transports are made: the part of a loop that is run once per connection."""
+"""How native transports are made: the part of a loop that is run once for each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import stat
 from asyncio import constants, selector_events, transports, trsock
 
 from juggler import _juggler
@@ -81,8 +82,8 @@ def check_socket(loop: Any, sock: Any) -> None:
         raise ValueError("the socket must be non-blocking")
 
 
-class SocketTransports(ChildWatching):
-    """The part of a loop that makes transports of sockets."""
+class NativeTransports(ChildWatching):
+    """The part of a loop that makes transports."""
 
     _transports: Any
 
@@ -128,6 +129,41 @@ class SocketTransports(ChildWatching):
         is_plain = sock.family in (socket.AF_INET, socket.AF_INET6)
         kind: Any = _DatagramTransport if is_plain else _DatagramTransport.__base__
         return kind(self, sock, protocol, address, waiter, extra)
+
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        if not _make_pipe_non_blocking(pipe):
+            raise ValueError("Pipe transport is for pipes/sockets only.")
+        loop: Any = self
+        known = {**(extra or {}), "pipe": pipe}
+        transport: Any = _juggler.ReadPipeTransport(loop, pipe, protocol, waiter, known)
+        transport._start()
+        return transport
+
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        kind = _make_pipe_non_blocking(pipe)
+        if not kind:
+            raise ValueError("Pipe transport is only for pipes, sockets and character devices")
+        loop: Any = self
+        known = {**(extra or {}), "pipe": pipe}
+        # A character device can be read when something is typed there.
+        can_hang_up = kind != stat.S_IFCHR
+        transport: Any = _juggler.WritePipeTransport(
+            loop, pipe, protocol, waiter, known, can_hang_up
+        )
+        transport._start()
+        return transport
 
     def _make_ssl_transport(
         self,
@@ -288,6 +324,16 @@ class SocketTransports(ChildWatching):
                 if protocol is not None:
                     report["protocol"] = protocol
                 self.call_exception_handler(report)
+
+
+def _make_pipe_non_blocking(pipe: Any) -> int:
+    """Return the kind of what `pipe` is, 0 if it can't be waited for."""
+    descriptor = pipe.fileno()
+    kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+    if kind not in (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR):
+        return 0
+    os.set_blocking(descriptor, False)
+    return kind
 
 
 def _peername(connection: socket.socket) -> Any:
