@@ -61,7 +61,7 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::transport::accept::Acceptor;
     #[pymodule_export]
-    use super::aio::transport::datagram::DatagramSocket;
+    use super::aio::transport::datagram::Datagram;
     #[pymodule_export]
     use super::aio::transport::pipes::{ReadPipe, WritePipe};
     #[pymodule_export]

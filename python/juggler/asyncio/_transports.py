@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import stat
-from asyncio import constants, selector_events, transports, trsock
+from asyncio import constants, transports, trsock
 
 from juggler import _juggler
 from juggler.asyncio._children import ChildWatching
@@ -44,37 +44,6 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
 _juggler._set_transport_class(SocketTransport)
 
 
-class _DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ignore[name-defined, misc]
-    """The standard library's, but that datagrams come and go natively if nothing is special."""
-
-    def __init__(self, loop: Any, sock: socket.socket, *arguments: Any) -> None:
-        super().__init__(loop, sock, *arguments)
-        is_ipv6 = sock.family == socket.AF_INET6
-        self._datagrams = _juggler.DatagramSocket(sock, is_ipv6, bool(self._extra["peername"]))
-
-    def _read_ready(self) -> None:
-        if self._conn_lost:
-            return
-        try:
-            received = self._datagrams.receive()
-        except OSError as error:
-            self._protocol.error_received(error)
-            return
-        if received is not None:
-            self._protocol.datagram_received(*received)
-
-    def sendto(self, data: Any, addr: Any = None) -> None:
-        """Send a datagram: to `addr`, or where the socket is connected."""
-        if not self._buffer and not self._conn_lost:
-            try:
-                if self._datagrams.send(data, addr):
-                    return
-            except OSError as error:
-                self._protocol.error_received(error)
-                return
-        super().sendto(data, addr)
-
-
 def check_socket(loop: Any, sock: Any) -> None:
     """Raise unless `sock` is fit for a `sock_...` method of `loop`."""
     _base_events._check_ssl_socket(sock)
@@ -98,18 +67,11 @@ class NativeTransports(ChildWatching):
         context: Context | None = None,
     ) -> Any:
         self._ensure_fd_no_transport(sock)
-        extra = {} if extra is None else extra
-        extra["socket"] = trsock.TransportSocket(sock)
-        for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
-            if name not in extra:
-                try:
-                    extra[name] = ask()
-                except OSError:
-                    extra[name] = None
+        known = _socket_info(sock, extra)
         _base_events._set_nodelay(sock)
         loop: Any = self
         transport: Any = _juggler.StreamTransport(
-            loop, sock, protocol, waiter, extra, server, context
+            loop, sock, protocol, waiter, known, server, context
         )
         if server is not None:
             attach(server, transport)
@@ -126,9 +88,12 @@ class NativeTransports(ChildWatching):
         extra: dict[str, Any] | None = None,
     ) -> Any:
         self._ensure_fd_no_transport(sock)
-        is_plain = sock.family in (socket.AF_INET, socket.AF_INET6)
-        kind: Any = _DatagramTransport if is_plain else _DatagramTransport.__base__
-        return kind(self, sock, protocol, address, waiter, extra)
+        loop: Any = self
+        known = _socket_info(sock, extra)
+        transport: Any = _juggler.DatagramTransport(loop, sock, protocol, address, waiter, known)
+        self._transports[sock.fileno()] = transport
+        transport._start()
+        return transport
 
     def _make_read_pipe_transport(
         self,
@@ -324,6 +289,19 @@ class NativeTransports(ChildWatching):
                 if protocol is not None:
                     report["protocol"] = protocol
                 self.call_exception_handler(report)
+
+
+def _socket_info(sock: socket.socket, extra: dict[str, Any] | None) -> dict[str, Any]:
+    """What a transport's `get_extra_info` knows of `sock`."""
+    known = {} if extra is None else extra
+    known["socket"] = trsock.TransportSocket(sock)
+    for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
+        if name not in known:
+            try:
+                known[name] = ask()
+            except OSError:
+                known[name] = None
+    return known
 
 
 def _make_pipe_non_blocking(pipe: Any) -> int:

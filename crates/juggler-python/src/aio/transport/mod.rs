@@ -160,5 +160,6 @@ pub fn resume_reading(py: Python<'_>, transport: &Obj) -> Result<(), Raised> {
 /// Adds what PyO3 does not to the classes.
 pub fn finish(py: Python<'_>) -> PyResult<()> {
     stream::finish(py)?;
-    pipes::finish(py)
+    pipes::finish(py)?;
+    datagram::finish(py)
 }
