@@ -44,6 +44,24 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
 _juggler._set_transport_class(SocketTransport)
 
 
+class DatagramTransport(transports._FlowControlMixin, transports.DatagramTransport):
+    """The class that native transports of datagrams say they are of; see `SocketTransport`."""
+
+    __slots__ = ()
+
+
+class ReadPipeTransport(transports.ReadTransport):
+    """The class that native transports of pipes that are read say they are of."""
+
+    __slots__ = ()
+
+
+class WritePipeTransport(transports._FlowControlMixin, transports.WriteTransport):
+    """The class that native transports of pipes that are written say they are of."""
+
+    __slots__ = ()
+
+
 def check_socket(loop: Any, sock: Any) -> None:
     """Raise unless `sock` is fit for a `sock_...` method of `loop`."""
     _base_events._check_ssl_socket(sock)

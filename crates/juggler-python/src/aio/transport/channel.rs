@@ -206,6 +206,12 @@ impl<Q: Queue> Channel<Q> {
         file.map(|file| file.into_bound(py))
     }
 
+    /// Has another file be closed in the end, or none.
+    pub fn set_file(&self, py: Python<'_>, file: Option<Bound<'_, PyAny>>) {
+        let before = self.state.with(py, |state| std::mem::replace(&mut state.file, file.map(Obj::from)));
+        drop(before);
+    }
+
     /// The protocol.
     pub fn protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let protocol = self.state.with(py, |state| state.told.protocol.as_ref().map(|protocol| protocol.clone_ref(py)));
@@ -217,7 +223,7 @@ impl<Q: Queue> Channel<Q> {
         self.state.with(py, |state| (state.limits.low, state.limits.high))
     }
 
-    /// What a `repr` says: `name`, what is being done, and what `more` tells of an open one in a loop that is not closed.
+    /// What a `repr` says: `name`, what is being done, and what `more` tells of an open one in a loop that is open, too.
     pub fn describe(&self, py: Python<'_>, name: &str, more: impl FnOnce(&State<Q>) -> String) -> String {
         // SAFETY: `new` has seen to it that it is a loop of ours.
         let event_loop: This<'_, '_, Loop> = unsafe { This::new(py, self.event_loop.as_ptr()) };
@@ -228,7 +234,11 @@ impl<Q: Queue> Channel<Q> {
                 State { closing: true, .. } => " closing",
                 _ => "",
             };
-            let more = if is_closed || state.file.is_none() { String::new() } else { more(state) };
+            let more = match &state.file {
+                None => String::new(),
+                Some(_) if is_closed => " open".to_owned(),
+                Some(_) => more(state),
+            };
             format!("<{name}{stage} fd={}{more}>", self.fd)
         })
     }

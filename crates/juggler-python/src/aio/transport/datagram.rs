@@ -28,7 +28,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
-static DATAGRAM_TRANSPORT: Import = Import::new("asyncio.transports", "DatagramTransport");
+static DATAGRAM_TRANSPORT: Import = Import::new("juggler.asyncio._transports", "DatagramTransport");
 
 const READ_FAILED: &str = "Fatal read error on datagram transport";
 const WRITE_FAILED: &str = "Fatal write error on datagram transport";

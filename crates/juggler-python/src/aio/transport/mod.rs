@@ -46,7 +46,7 @@ mod writing;
 use crate::obj::Obj;
 use crate::raw::{Raised, This};
 use channel::cast;
-use pipes::{ReadPipe, WritePipe};
+use pipes::WritePipe;
 use stream::Stream;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PySystemExit};
 use pyo3::ffi;
@@ -133,12 +133,9 @@ pub fn is_flowing(py: Python<'_>, transport: &Obj) -> Option<bool> {
 /// # Errors
 /// What it raises.
 pub fn pause_reading(py: Python<'_>, transport: &Obj) -> Result<(), Raised> {
-    if let Some(stream) = as_stream(py, transport) {
-        stream.pause();
-    } else if let Some(pipe) = cast::<ReadPipe>(py, transport) {
-        pipe.pause();
-    } else {
-        drop(call_method(transport, intern!(py, "pause_reading"), None)?);
+    match as_stream(py, transport) {
+        Some(stream) => stream.pause(),
+        None => drop(call_method(transport, intern!(py, "pause_reading"), None)?),
     }
     Ok(())
 }
@@ -148,12 +145,9 @@ pub fn pause_reading(py: Python<'_>, transport: &Obj) -> Result<(), Raised> {
 /// # Errors
 /// What it raises.
 pub fn resume_reading(py: Python<'_>, transport: &Obj) -> Result<(), Raised> {
-    if let Some(stream) = as_stream(py, transport) {
-        stream.resume()
-    } else if let Some(pipe) = cast::<ReadPipe>(py, transport) {
-        pipe.resume()
-    } else {
-        call_method(transport, intern!(py, "resume_reading"), None).map(drop)
+    match as_stream(py, transport) {
+        Some(stream) => stream.resume(),
+        None => call_method(transport, intern!(py, "resume_reading"), None).map(drop),
     }
 }
 

@@ -28,11 +28,11 @@ use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
-static READ_TRANSPORT: Import = Import::new("asyncio.transports", "ReadTransport");
-static WRITE_TRANSPORT: Import = Import::new("asyncio.transports", "WriteTransport");
+static READ_TRANSPORT: Import = Import::new("juggler.asyncio._transports", "ReadPipeTransport");
+static WRITE_TRANSPORT: Import = Import::new("juggler.asyncio._transports", "WritePipeTransport");
 
 /// The end of a pipe that is read. See `juggler.asyncio.EventLoop`.
-#[pyclass(frozen, weakref, name = "ReadPipeTransport", module = "juggler._juggler")]
+#[pyclass(frozen, weakref, dict, name = "ReadPipeTransport", module = "juggler._juggler")]
 pub struct ReadPipe {
     channel: Channel<WriteBuffer<Bytes>>,
 }
@@ -128,6 +128,12 @@ impl ReadPipe {
     #[getter]
     fn _pipe<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.channel.file(py)
+    }
+
+    /// None: it is the program's affair to close it.
+    #[setter(_pipe)]
+    fn set_pipe(&self, py: Python<'_>, pipe: Option<Bound<'_, PyAny>>) {
+        self.channel.set_file(py, pipe);
     }
 
     #[getter]
@@ -250,6 +256,12 @@ impl WritePipe {
     #[getter]
     fn _pipe<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.channel.file(py)
+    }
+
+    /// None: it is the program's affair to close it.
+    #[setter(_pipe)]
+    fn set_pipe(&self, py: Python<'_>, pipe: Option<Bound<'_, PyAny>>) {
+        self.channel.set_file(py, pipe);
     }
 
     #[getter]
