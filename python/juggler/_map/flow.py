@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import perf_counter, process_time, thread_time_ns
@@ -373,6 +373,9 @@ class Flow:
             except Exception as problem:
                 error = problem
         if error is None:
+            if self._measuring is not None and any(isinstance(one, Coroutine) for one in outcomes):
+                self._await(part, items, outcomes)
+                return
             part.outcomes += outcomes
             if len(outcomes) < len(items):  # it stopped at a failure
                 part.todo.clear()
@@ -395,6 +398,17 @@ class Flow:
                 part.todo = deque(one for one in part.todo if one != [])
             else:
                 part.todo.extendleft([item] for item in reversed(items))
+        self._advance(part)
+
+    def _await(self, part: Part, items: list[Any], outcomes: list[Any]) -> None:
+        """What looked like a plain function made coroutines: have them made, and run, in a loop."""
+        for one in outcomes:
+            if isinstance(one, Coroutine):
+                one.close()  # nothing of it has run
+        self._measuring = None
+        self.call.awaits()
+        self._use(Choice("loop", self.options.limit or models.THREADS, "fn makes coroutines"))
+        part.todo.extend([item] for item in items)
         self._advance(part)
 
     def _weigh(self, outcomes: list[Any]) -> None:
@@ -545,6 +559,9 @@ class Flow:
                     break
             yield WAIT
             self._collect()
+            if self.call.is_async:
+                self.patience = None
+                return
         self.patience = None
         if not self._source.pulled:
             self._measuring = None
