@@ -256,7 +256,7 @@ def test_only_what_can_be_waited_for(any_loop: Loop) -> None:
 def test_sockets_and_named_pipes(any_loop: Loop) -> None:
     async def main() -> None:
         a, b = socket.socketpair()
-        reading, ours = await any_loop.connect_read_pipe(Recorder, a)
+        _, ours = await any_loop.connect_read_pipe(Recorder, a)
         writing, theirs = await any_loop.connect_write_pipe(Recorder, b)
         writing.write(b"through a socket")
         writing.close()
@@ -269,7 +269,8 @@ def test_sockets_and_named_pipes(any_loop: Loop) -> None:
             os.mkfifo(path)
             read = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", 0)
             _, ours = await any_loop.connect_read_pipe(Recorder, read)
-            writing, theirs = await any_loop.connect_write_pipe(Recorder, open(path, "wb", 0))
+            write = os.fdopen(os.open(path, os.O_WRONLY), "wb", 0)
+            writing, theirs = await any_loop.connect_write_pipe(Recorder, write)
             writing.write(b"through a file")
             await asyncio.sleep(0.01)
             assert ours.data == b"through a file"
@@ -289,7 +290,7 @@ def test_a_terminal(any_loop: Loop) -> None:
         tty.setraw(slave)
         ours = os.fdopen(os.dup(slave), "wb", 0)
         writing, theirs = await any_loop.connect_write_pipe(Recorder, ours)
-        reading, protocol = await any_loop.connect_read_pipe(Recorder, os.fdopen(master, "rb", 0))
+        _, protocol = await any_loop.connect_read_pipe(Recorder, os.fdopen(master, "rb", 0))
         os.write(master, b"typed")  # which is no end
         writing.write(b"shown")
         await asyncio.sleep(0.01)
@@ -485,7 +486,7 @@ def test_a_fork_while_the_loop_runs(loop: EventLoop) -> None:
 
 
 async def _own_pipe(loop: Loop) -> int:
-    transport, protocol, fd = await reader(loop)
+    _, protocol, fd = await reader(loop)
     os.write(fd, b"child")
     await asyncio.sleep(0.01)
     return 0 if protocol.data == b"child" else 2

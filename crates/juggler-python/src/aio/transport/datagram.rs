@@ -306,7 +306,9 @@ fn in_python(py: Python<'_>, address: &Address) -> PyResult<Obj> {
         return owned(path).map_err(|raised| raised.fetch(py));
     }
     Ok(match address.internet() {
-        Some(SocketAddr::V4(address)) => (address.ip().to_string(), address.port()).into_pyobject(py)?.into_any().into(),
+        Some(SocketAddr::V4(address)) => {
+            (address.ip().to_string(), address.port()).into_pyobject(py)?.into_any().into()
+        }
         Some(SocketAddr::V6(address)) => {
             let flow = u32::from_be(address.flowinfo());
             (address.ip().to_string(), address.port(), flow, address.scope_id()).into_pyobject(py)?.into_any().into()

@@ -47,13 +47,13 @@ use crate::obj::Obj;
 use crate::raw::{Raised, This};
 use channel::cast;
 use pipes::WritePipe;
-use stream::Stream;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PySystemExit};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::io;
+use stream::Stream;
 
 /// A system call's error as Python has it, with the class that belongs to its number.
 pub fn os_error(error: &io::Error) -> PyErr {

@@ -74,9 +74,7 @@ fn read_into_reader<T: Reads>(this: This<'_, '_, T>, reader: &Obj) -> Result<(),
     match received {
         Received::Some(true) => reader.notify(),
         // It was told of the end by somebody else.
-        Received::Some(false) => {
-            T::protocol_raised(this, after_end(this.py()), "data_received")
-        }
+        Received::Some(false) => T::protocol_raised(this, after_end(this.py()), "data_received"),
         // The protocol is told in the transport's context, as always.
         other => this.run(|| this.received(other).map(drop)),
     }
