@@ -328,7 +328,7 @@ fn sendto(this: This<'_, '_, Datagram>, args: Args<'_>) -> RawResult {
         return Err(Raised::new::<PyTypeError>(py, &message));
     }
     let chunk = Chunk::new(py, data)?;
-    if chunk.as_ref().is_empty() && cfg!(not(Py_3_12)) {
+    if chunk.as_ref().is_empty() && cfg!(not(Py_3_13)) {
         return Ok(raw::none());
     }
     let address = this.target(address).map_err(|error| Raised::from_err(py, error))?;
