@@ -515,3 +515,32 @@ def test_closed_while_it_begins(any_loop: Loop, make: Make) -> None:
         os.close(kept)
 
     any_loop.run_until_complete(main())
+
+
+def test_a_protocol_with_a_buffer_of_its_own(loop: EventLoop) -> None:
+    """The standard library's pipes have no use for one."""
+
+    class Buffered(asyncio.BufferedProtocol):
+        def __init__(self) -> None:
+            self.place = bytearray(3)
+            self.got = bytearray()
+            self.lost = loop.create_future()
+
+        def get_buffer(self, sizehint: int) -> bytearray:
+            return self.place
+
+        def buffer_updated(self, nbytes: int) -> None:
+            self.got += self.place[:nbytes]
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.lost.set_result(exc)
+
+    async def main() -> None:
+        read, write = os.pipe()
+        _, protocol = await loop.connect_read_pipe(Buffered, os.fdopen(read, "rb", 0))
+        os.write(write, b"bit by bit")
+        os.close(write)
+        await within(protocol.lost)
+        assert protocol.got == b"bit by bit"
+
+    loop.run_until_complete(main())
