@@ -62,12 +62,12 @@ impl Client {
             let answer = tokio::time::timeout(self.timeout, self.ask(now, url, rest.as_ref()))
                 .await
                 .map_err(|_| Error::new(Kind::Timeout, format!("no answer within {:?}", self.timeout)))??;
-            let status = answer.response.status();
+            let status = answer.status;
             if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 let last = seen.swap_remove(seen.len() - 1);
                 return Ok((answer, last));
             }
-            let next = target(now, answer.response.headers())?;
+            let next = target(now, &answer.headers)?;
             if seen.contains(&next) {
                 let way = seen.iter().map(Url::as_str).collect::<Vec<_>>().join(" -> ");
                 return Err(Error::new(Kind::Redirects, format!("redirected in a circle: {way} -> {next}")));

@@ -470,16 +470,18 @@ impl Part {
         if names.may_replace() {
             self.claim()?;
         }
+        if self.named {
+            // Before the name, as whoever is stopped in between leaves a part that the next call sees, and not an `about` of
+            // nothing, which nobody looks for.
+            let _ = self.forget();
+        }
         let file = self.file()?;
         let path = names.give(wanted, |path| match (self.named, names.may_replace()) {
             (false, _) => name_nameless(file, path),
             (true, true) => fs::rename(&self.path, path),
             (true, false) => rename_to_new(&self.path, path),
         })?;
-        if std::mem::replace(&mut self.named, false) {
-            let _ = self.forget();
-        }
-        self.keep = false;
+        (self.named, self.keep) = (false, false);
         Ok(path)
     }
 }

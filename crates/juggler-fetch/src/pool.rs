@@ -5,17 +5,18 @@
 
 use crate::dial::{Dialer, Dialled, Route};
 use crate::error::{Error, Kind, chain, is_of_tls};
+use crate::http1::{Connection, Rest, Wire};
 use crate::options::Options;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::{http1, http2};
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::client::conn::http2;
+use hyper::header::HeaderMap;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use juggler_sync::guarded::Guarded;
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
-use tokio::task::JoinHandle;
 use url::Url;
 
 /// How many bytes HTTP/2 may have under way, of one file and of all of a connection: as much as a fast and distant server needs.
@@ -35,42 +36,64 @@ pub(crate) struct Pool {
 
 /// The connections of one route.
 struct Host {
-    spare: Guarded<Vec<Single>>,
+    spare: Guarded<Vec<Connection>>,
     shared: Guarded<Option<http2::SendRequest<NoBody>>>,
     /// Whether the host is known to speak only HTTP/1.1; held during the first handshake.
     single: tokio::sync::Mutex<bool>,
 }
 
-/// A connection of HTTP/1.1. Its driver tells in the end whether the server sent more than it had announced.
-struct Single {
-    sender: http1::SendRequest<NoBody>,
-    driver: JoinHandle<bool>,
-}
-
 enum Link {
-    Single { single: Single, used: bool },
+    Single { connection: Connection, used: bool },
     Shared(http2::SendRequest<NoBody>),
 }
 
-/// An answer, and the connection that its body comes over.
+/// An answer, whose body is still to come.
 pub(crate) struct Answer {
-    pub response: Response<Incoming>,
-    single: Option<Single>,
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    body: Body,
     host: Arc<Host>,
 }
 
+enum Body {
+    Single(Connection),
+    /// The stream, and what nobody took yet of the last bytes that came.
+    Shared(Incoming, Bytes),
+}
+
 impl Answer {
+    /// The next bytes of the body; none at its end. May be dropped while it waits.
+    ///
+    /// # Errors
+    /// That the body breaks off.
+    pub async fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let (stream, came) = match &mut self.body {
+            Body::Single(connection) => return connection.read(room).await,
+            Body::Shared(stream, came) => (stream, came),
+        };
+        while came.is_empty() {
+            let Some(frame) = stream.frame().await else { return Ok(0) };
+            if let Ok(bytes) = frame.map_err(io::Error::other)?.into_data() {
+                *came = bytes;
+            }
+        }
+        let count = came.len().min(room.len());
+        room[..count].copy_from_slice(&came.split_to(count));
+        Ok(count)
+    }
+
     /// To be called when the whole body came: keeps the connection.
     ///
     /// # Errors
     /// [`Kind::Length`] if the server sends more.
-    pub async fn end(self) -> Result<(), Error> {
-        let Some(mut single) = self.single else { return Ok(()) };
-        drop(self.response);
-        if single.sender.ready().await.is_ok() {
-            self.host.spare.lock().push(single);
-        } else if single.driver.await.unwrap_or(false) {
-            return Err(Error::new(Kind::Length, "the server sends more bytes than its Content-Length says"));
+    pub fn end(self) -> Result<(), Error> {
+        let Body::Single(mut connection) = self.body else { return Ok(()) };
+        match connection.rest() {
+            Rest::Surplus => {
+                return Err(Error::new(Kind::Length, "the server sends more bytes than its Content-Length says"));
+            }
+            Rest::Nothing if connection.stays() => self.host.spare.lock().push(connection),
+            Rest::Nothing | Rest::End => {}
         }
         Ok(())
     }
@@ -97,23 +120,26 @@ impl Pool {
         let route = self.dialer.route(url)?;
         let host = self.host(&route);
         loop {
-            let (sent, used, single) = match host.link(&self.dialer, &route).await? {
-                Link::Single { mut single, used } => {
-                    (single.sender.send_request(request(&route, false)?).await, used, Some(single))
+            let (mut connection, used) = match host.link(&self.dialer, &route).await? {
+                Link::Single { connection, used } => (connection, used),
+                Link::Shared(mut shared) => {
+                    let sent = shared.send_request(request(&route, true)?).await;
+                    let (head, stream) = sent.map_err(|error| no_answer(&error))?.into_parts();
+                    let body = Body::Shared(stream, Bytes::new());
+                    return Ok(Answer { status: head.status, headers: head.headers, body, host });
                 }
-                Link::Shared(mut shared) => (shared.send_request(request(&route, true)?).await, false, None),
             };
-            match sent {
-                Ok(response) => return Ok(Answer { response, single, host }),
-                // The server had closed the connection while it lay there.
-                Err(error) if used && !error.is_parse() => {}
-                Err(error) if error.is_parse() => {
+            match connection.ask(&request(&route, false)?).await {
+                Ok((status, headers)) => {
+                    return Ok(Answer { status, headers, body: Body::Single(connection), host });
+                }
+                Err(error) if is_of_tls(&error) => return Err(no_answer(&error)),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     return Err(Error::new(Kind::Protocol, format!("not an answer in HTTP: {}", chain(&error))));
                 }
-                Err(error) => {
-                    let kind = if is_of_tls(&error) { Kind::Tls } else { Kind::Truncated };
-                    return Err(Error::new(kind, format!("the connection broke before the answer: {}", chain(&error))));
-                }
+                // The server had closed the connection while it lay there.
+                Err(_) if used => {}
+                Err(error) => return Err(no_answer(&error)),
             }
         }
     }
@@ -146,8 +172,8 @@ impl Host {
         if *is_single {
             drop(is_single);
             return Ok(match dialer.dial(route).await? {
-                Dialled::Plain(io) => single(io).await?,
-                Dialled::Secure(io) => single(io).await?,
+                Dialled::Plain(wire) => single(wire),
+                Dialled::Secure(wire) => single(wire),
             });
         }
         // Somebody may have made it meanwhile.
@@ -155,16 +181,16 @@ impl Host {
             return Ok(link);
         }
         match dialer.dial(route).await? {
-            Dialled::Secure(io) if io.inner().get_ref().1.alpn_protocol() == Some(b"h2") => {
-                let shared = shared(io).await?;
+            Dialled::Secure(wire) if wire.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                let shared = shared(TokioIo::new(wire)).await?;
                 *self.shared.lock() = Some(shared.clone());
                 Ok(Link::Shared(shared))
             }
-            Dialled::Secure(io) => {
+            Dialled::Secure(wire) => {
                 *is_single = true;
-                single(io).await
+                Ok(single(wire))
             }
-            Dialled::Plain(io) => single(io).await,
+            Dialled::Plain(wire) => Ok(single(wire)),
         }
     }
 
@@ -174,31 +200,22 @@ impl Host {
             return Some(Link::Shared(shared));
         }
         let mut spare = self.spare.lock();
-        while let Some(single) = spare.pop() {
-            if single.sender.is_ready() {
-                return Some(Link::Single { single, used: true });
-            }
-        }
-        None
+        // Where something came meanwhile, the server has closed it, or does not do as it says.
+        let connection = std::iter::from_fn(|| spare.pop()).find_map(|mut connection| {
+            (connection.rest() == Rest::Nothing).then_some(connection)
+        });
+        connection.map(|connection| Link::Single { connection, used: true })
     }
 }
 
-fn refused(error: &hyper::Error) -> Error {
-    let kind = if is_of_tls(error) { Kind::Tls } else { Kind::Connect };
-    Error::new(kind, format!("the handshake failed: {}", chain(error)))
+/// The error that it is when a connection ends before the answer.
+fn no_answer(error: &(dyn std::error::Error + 'static)) -> Error {
+    let kind = if is_of_tls(error) { Kind::Tls } else { Kind::Truncated };
+    Error::new(kind, format!("the connection broke before the answer: {}", chain(error)))
 }
 
-async fn single<I>(io: I) -> Result<Link, Error>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    let (sender, mut connection) = http1::handshake(io).await.map_err(|error| refused(&error))?;
-    let driver = tokio::spawn(async move {
-        // How it ends, those who wait for an answer are told; here only what is left over counts.
-        let _ = poll_fn(|context| connection.poll_without_shutdown(context)).await;
-        !connection.into_parts().read_buf.is_empty()
-    });
-    Ok(Link::Single { single: Single { sender, driver }, used: false })
+fn single(wire: impl Wire + 'static) -> Link {
+    Link::Single { connection: Connection::new(Box::new(wire)), used: false }
 }
 
 async fn shared<I>(io: I) -> Result<http2::SendRequest<NoBody>, Error>
@@ -211,7 +228,10 @@ where
         .initial_connection_window_size(WINDOW * 4)
         .handshake(io)
         .await
-        .map_err(|error| refused(&error))?;
+        .map_err(|error| {
+            let kind = if is_of_tls(&error) { Kind::Tls } else { Kind::Connect };
+            Error::new(kind, format!("the handshake failed: {}", chain(&error)))
+        })?;
     tokio::spawn(connection);
     Ok(sender)
 }

@@ -12,8 +12,6 @@ use crate::part::Part;
 use crate::ranges::Ranges;
 use crate::sink::Sink;
 use crate::transfer::{self, Shared};
-use http_body_util::BodyExt;
-use hyper::body::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +33,9 @@ const WINDOW: Duration = Duration::from_millis(500);
 
 /// How many pieces of a segment may wait to be written.
 const AHEAD: usize = 4;
+
+/// How much is read of a segment at once.
+const PIECE: usize = 64 << 10;
 
 /// The bytes of one connection: those from `from` on and before `to`, which a later segment may cut.
 pub(crate) struct Stream {
@@ -60,19 +61,30 @@ impl Stream {
         !self.cut
     }
 
-    /// Takes bytes, but for those that are another stream's; how many it took.
+    /// Takes the first `count` bytes of the sink's room, but for those that are another stream's.
     ///
     /// # Errors
     /// [`Kind::Length`] for more than was asked for; [`Kind::Disk`].
-    pub async fn put(&mut self, part: &mut Part, bytes: &[u8]) -> Result<usize, Error> {
-        let most = usize::try_from(self.to - self.sink.at()).map_or(bytes.len(), |most| most.min(bytes.len()));
-        if most < bytes.len() && !self.cut {
-            return Err(Error::new(
-                Kind::Length,
-                format!("the server sends bytes from {} on, which were not asked for", self.to),
-            ));
+    pub async fn took(&mut self, part: &mut Part, count: usize) -> Result<(), Error> {
+        let most = self.most(count)?;
+        self.sink.took(part, most).await
+    }
+
+    /// Takes bytes, but for those that are another stream's.
+    ///
+    /// # Errors
+    /// As [`Stream::took`].
+    pub async fn put(&mut self, part: &mut Part, bytes: &[u8]) -> Result<(), Error> {
+        let most = self.most(bytes.len())?;
+        self.sink.put(part, &bytes[..most]).await
+    }
+
+    fn most(&self, count: usize) -> Result<usize, Error> {
+        let most = usize::try_from(self.to - self.sink.at()).map_or(count, |most| most.min(count));
+        if most < count && !self.cut {
+            let message = format!("the server sends bytes from {} on, which were not asked for", self.to);
+            return Err(Error::new(Kind::Length, message));
         }
-        self.sink.put(part, &bytes[..most]).await?;
         Ok(most)
     }
 }
@@ -81,7 +93,7 @@ impl Stream {
 pub(crate) enum News {
     /// The server sends these bytes of this version.
     Begun,
-    Bytes(Bytes),
+    Bytes(Vec<u8>),
     End(Option<Error>),
 }
 
@@ -223,7 +235,8 @@ impl Segments {
                 }
             }
             News::Bytes(bytes) => {
-                came = segment.stream.put(part, &bytes).await.map_err(at_odds)?;
+                came = bytes.len();
+                segment.stream.put(part, &bytes).await.map_err(at_odds)?;
                 if segment.stream.is_over() {
                     segment.task.abort();
                     segment.stream.sink.flush(part).await?;
@@ -280,11 +293,11 @@ async fn bring(
     let Some(validator) = subject.version.validator() else { return Ok(()) };
     let rest = Rest { from, to: if to == subject.whole { u64::MAX } else { to }, validator };
     let (mut answer, source) = shared.client.get(&subject.url, Some(rest)).await?;
-    let headers = answer.response.headers();
+    let headers = &answer.headers;
     if source != subject.source {
         return Err(Error::new(Kind::Range, format!("another server answers: {source}")));
     }
-    match answer.response.status().as_u16() {
+    match answer.status.as_u16() {
         206 => {
             exchange::check_part(headers, &subject.version, from, to)?;
         }
@@ -292,19 +305,22 @@ async fn bring(
             return Err(Error::new(Kind::Range, "the server ignores Range"));
         }
         200 | 416 => return Err(transfer::changed()),
-        _ => return Err(exchange::refusal(answer.response.status(), headers)),
+        _ => return Err(exchange::refusal(answer.status, headers)),
     }
     if sender.send((number, News::Begun)).await.is_err() {
         return Ok(());
     }
     let mut at = from;
     loop {
-        let frame = tokio::time::timeout(shared.options.stall, answer.response.body_mut().frame()).await;
-        let frame = frame.map_err(|_| Error::new(Kind::Stalled, "a segment stalled"))?;
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| Error::new(Kind::Truncated, chain(&error)))?;
-        let Ok(bytes) = frame.into_data() else { continue };
-        at += bytes.len() as u64;
+        let mut bytes = vec![0; PIECE];
+        let read = tokio::time::timeout(shared.options.stall, answer.read(&mut bytes)).await;
+        let read = read.map_err(|_| Error::new(Kind::Stalled, "a segment stalled"))?;
+        let count = read.map_err(|error| Error::new(Kind::Truncated, chain(&error)))?;
+        if count == 0 {
+            break;
+        }
+        bytes.truncate(count);
+        at += count as u64;
         if sender.send((number, News::Bytes(bytes))).await.is_err() {
             return Ok(());
         }
@@ -312,7 +328,7 @@ async fn bring(
     if at < to {
         return Err(Error::new(Kind::Truncated, format!("a segment ended before byte {to}")));
     }
-    answer.end().await
+    answer.end()
 }
 
 /// Whether the throughput grows.

@@ -25,7 +25,6 @@ use crate::pace::Pace;
 use crate::part::Part;
 use crate::pool::Answer;
 use crate::segments::{self, News, Segments, Stream, Subject};
-use http_body_util::BodyExt;
 use hyper::header::{self, HeaderMap};
 use juggler_policy::{Attempts, Backoff, GiveUp, Jitter, Retry, Time};
 use std::cmp::Ordering;
@@ -42,6 +41,9 @@ const PROGRESS: u64 = 1 << 20;
 
 /// How often a transfer is looked after: whether it stalled, needs a name, or deserves another connection.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
+
+/// How much is read at once of a body that is decoded.
+const ENCODED: usize = 64 << 10;
 
 /// How often it is written down which bytes of a file with gaps are there.
 const TELL: Duration = Duration::from_secs(1);
@@ -148,8 +150,8 @@ async fn attempt(
     });
     let asked_rest = rest.is_some();
     let (answer, from) = shared.client.get(url, rest).await?;
-    let status = answer.response.status();
-    let headers = answer.response.headers();
+    let status = answer.status;
+    let headers = &answer.headers;
     let content_length = exchange::text(headers, header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
     let encoding = exchange::text(headers, header::CONTENT_ENCODING).filter(|_| shared.options.compressed);
     let decoder = Decoder::of(encoding)?;
@@ -265,7 +267,7 @@ impl Transfer<'_> {
             flushed = segments.flush(part).await.and(flushed);
         }
         received.and(flushed)?;
-        if first.is_uncut() { answer.end().await } else { Ok(()) }
+        if first.is_uncut() { answer.end() } else { Ok(()) }
     }
 
     async fn pump(
@@ -281,33 +283,36 @@ impl Transfer<'_> {
         let mut look = tokio::time::interval_at(tokio::time::Instant::now() + pause, pause);
         let (mut last, mut told) = (Instant::now(), Instant::now());
         let mut open = true;
+        let mut encoded = vec![0; if decoder.is_some() { ENCODED } else { 0 }];
         while open || self.segments.as_ref().is_some_and(Segments::are_active) {
+            let room = if decoder.is_some() { &mut encoded } else { first.sink.room(part) };
             tokio::select! {
-                frame = answer.response.body_mut().frame(), if open => {
-                    let Some(frame) = frame else {
+                came = answer.read(room), if open => {
+                    let count = came.map_err(|error| {
+                        let message = format!("the body broke off after byte {}: {}", first.sink.at(), chain(&error));
+                        Error::new(Kind::Truncated, message)
+                    })?;
+                    if count == 0 {
                         open = false;
                         if let Some(decoder) = decoder.take() {
                             decoder.end(|decoded| first.sink.put_now(part, decoded))?;
                         }
                         self.check_end(first)?;
                         continue;
-                    };
-                    let frame = frame.map_err(|error| {
-                        let message = format!("the body broke off after byte {}: {}", first.sink.at(), chain(&error));
-                        Error::new(Kind::Truncated, message)
-                    })?;
-                    let Some(bytes) = frame.data_ref() else { continue };
+                    }
                     last = Instant::now();
                     match &mut decoder {
-                        Some(decoder) => decoder.feed(bytes, |decoded| first.sink.put_now(part, decoded))?,
+                        Some(decoder) => {
+                            decoder.feed(&encoded[..count], |decoded| first.sink.put_now(part, decoded))?;
+                        }
                         None => {
-                            first.put(part, bytes).await?;
+                            first.took(part, count).await?;
                             open = !first.is_over();
                         }
                     }
-                    self.account(bytes.len());
+                    self.account(count);
                     if let Some(pace) = &self.shared.pace {
-                        pace.take(bytes.len() as u64).await;
+                        pace.take(count as u64).await;
                         last = Instant::now();
                     }
                 }
