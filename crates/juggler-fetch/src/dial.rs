@@ -28,12 +28,6 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// What tells connections apart that can't stand in for each other.
-    pub fn key(&self) -> String {
-        let proxy = self.proxy.as_ref().map_or(String::new(), |proxy| format!(" by {}", proxy.uri()));
-        format!("{} {}:{}{proxy}", self.secure, self.host, self.port)
-    }
-
     /// Whether requests go to an HTTP proxy that is to make them.
     pub fn asks_proxy(&self) -> bool {
         !self.secure && self.proxy.as_ref().is_some_and(|proxy| !is_socks(proxy))

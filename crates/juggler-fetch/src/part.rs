@@ -21,6 +21,8 @@ use crate::ranges::Ranges;
 use ring::digest;
 use rustix::fs::{self as sys, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -42,6 +44,9 @@ const ALWAYS_DIRECT: u64 = 32 << 20;
 
 /// Up to this size bytes wait in memory for their file, which a thread that may wait for the disk makes when they are all there.
 const HELD: u64 = 64 << 10;
+
+/// So many names are read to know which parts there are, at most.
+const MUCH: usize = 10_000;
 
 /// How long a file may have no name: what is lost in a kill.
 const NAMELESS: Duration = Duration::from_millis(100);
@@ -71,6 +76,34 @@ pub(crate) struct Part {
     hashed: Option<(digest::Context, u64)>,
     reserved: u64,
     keep: bool,
+}
+
+/// The parts that were in a folder when a call began.
+pub(crate) struct Parts(Option<HashSet<OsString>>);
+
+impl Parts {
+    /// What is there; nothing is known of a folder with very much in it, as to look would take longer than to ask for each.
+    ///
+    /// # Errors
+    /// [`Kind::Disk`].
+    pub fn of(folder: &Path) -> Result<Self, Error> {
+        let failed = |error| Error::disk("read the folder", folder, error);
+        let mut found = HashSet::new();
+        for (count, entry) in fs::read_dir(folder).map_err(failed)?.enumerate() {
+            let name = entry.map_err(failed)?.file_name();
+            if count == MUCH {
+                return Ok(Self(None));
+            }
+            if name.as_encoded_bytes().ends_with(b".part") {
+                found.insert(name);
+            }
+        }
+        Ok(Self(Some(found)))
+    }
+
+    fn may_have(&self, path: &Path) -> bool {
+        self.0.as_ref().is_none_or(|found| path.file_name().is_some_and(|name| found.contains(name)))
+    }
 }
 
 impl Part {
@@ -109,12 +142,12 @@ impl Part {
         })
     }
 
-    /// Takes over what an earlier call left, if that can be continued and is to be (`resume`); otherwise it goes.
+    /// Takes over what an earlier call left in the folder of `parts`, if that can be continued and is to be (`resume`); otherwise it goes.
     ///
     /// # Errors
     /// [`Kind::Disk`], also when another process is at it.
-    pub fn find(&mut self, resume: bool) -> Result<(), Error> {
-        if !self.path.exists() {
+    pub fn find(&mut self, parts: &Parts, resume: bool) -> Result<(), Error> {
+        if !parts.may_have(&self.path) || !self.path.exists() {
             return Ok(());
         }
         self.take_over(resume).map_err(|error| Error::disk("continue", &self.path, error))
@@ -215,7 +248,7 @@ impl Part {
                 fs::remove_file(&self.path)?;
             }
             self.tell(None)?;
-            name_nameless(file, &self.path)
+            name_nameless(file, sys::CWD, &self.path)
         };
         name().map_err(|error: io::Error| Error::disk("create", &self.path, error))?;
         self.named = true;
@@ -476,10 +509,10 @@ impl Part {
             let _ = self.forget();
         }
         let file = self.file()?;
-        let path = names.give(wanted, |path| match (self.named, names.may_replace()) {
-            (false, _) => name_nameless(file, path),
-            (true, true) => fs::rename(&self.path, path),
-            (true, false) => rename_to_new(&self.path, path),
+        let path = names.give(wanted, |folder, name| match (self.named, names.may_replace()) {
+            (false, _) => name_nameless(file, folder, name),
+            (true, true) => Ok(sys::renameat(sys::CWD, &self.path, folder, name)?),
+            (true, false) => rename_to_new(&self.path, folder, name),
         })?;
         (self.named, self.keep) = (false, false);
         Ok(path)

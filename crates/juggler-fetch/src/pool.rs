@@ -10,14 +10,14 @@ use crate::options::Options;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http2;
-use hyper::header::HeaderMap;
+use hyper::header::{self, HeaderMap};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use juggler_sync::guarded::Guarded;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use url::Url;
+use url::{Position, Url};
 
 /// How many bytes HTTP/2 may have under way, of one file and of all of a connection: as much as a fast and distant server needs.
 const WINDOW: u32 = 4 << 20;
@@ -26,9 +26,9 @@ const WINDOW: u32 = 4 << 20;
 const MANY_HOSTS: usize = 64;
 
 /// What a request carries: nothing.
-pub(crate) type NoBody = Empty<Bytes>;
+type NoBody = Empty<Bytes>;
 
-/// The connections of one call.
+/// The connections of one call, by the origins that are asked for.
 pub(crate) struct Pool {
     dialer: Dialer,
     hosts: Guarded<HashMap<String, Arc<Host>>>,
@@ -36,6 +36,7 @@ pub(crate) struct Pool {
 
 /// The connections of one route.
 struct Host {
+    route: Route,
     spare: Guarded<Vec<Connection>>,
     shared: Guarded<Option<http2::SendRequest<NoBody>>>,
     /// Whether the host is known to speak only HTTP/1.1; held during the first handshake.
@@ -108,28 +109,37 @@ impl Pool {
         Ok(Self { dialer: Dialer::new(options)?, hosts: Guarded::new(HashMap::new()) })
     }
 
-    /// Sends what `request` makes for the route to `url`, over a connection that is there or a new one.
+    /// Asks for `url`, over a connection that is there or a new one.
     ///
     /// # Errors
     /// Those of [`Dialer::dial`]; [`Kind::Truncated`] if the connection breaks, [`Kind::Protocol`] for what is not HTTP.
-    pub async fn send(
-        &self,
-        url: &Url,
-        request: impl Fn(&Route, bool) -> Result<Request<NoBody>, Error>,
-    ) -> Result<Answer, Error> {
-        let route = self.dialer.route(url)?;
-        let host = self.host(&route);
+    pub async fn send(&self, url: &Url, mut headers: HeaderMap) -> Result<Answer, Error> {
+        let host = self.host(url)?;
+        let path = &url[Position::BeforePath..Position::AfterQuery];
+        let name = &url[Position::BeforeHost..Position::AfterPort];
+        // HTTP/2 and proxies want to be told the whole address.
+        let whole = || format!("{}://{name}{path}", url.scheme());
         loop {
-            let (mut connection, used) = match host.link(&self.dialer, &route).await? {
+            let (mut connection, used) = match host.link(&self.dialer).await? {
                 Link::Single { connection, used } => (connection, used),
                 Link::Shared(mut shared) => {
-                    let sent = shared.send_request(request(&route, true)?).await;
+                    let request = Request::get(whole()).body(NoBody::new());
+                    let mut request = request.map_err(|error| Error::new(Kind::Address, format!("{url}: {error}")))?;
+                    *request.headers_mut() = headers;
+                    let sent = shared.send_request(request).await;
                     let (head, stream) = sent.map_err(|error| no_answer(&error))?.into_parts();
                     let body = Body::Shared(stream, Bytes::new());
                     return Ok(Answer { status: head.status, headers: head.headers, body, host });
                 }
             };
-            match connection.ask(&request(&route, false)?).await {
+            let asked = match host.route.proxy.as_ref().filter(|_| host.route.asks_proxy()) {
+                Some(proxy) => {
+                    headers.extend(proxy.basic_auth().map(|value| (header::PROXY_AUTHORIZATION, value.clone())));
+                    connection.ask(&whole(), name, &headers).await
+                }
+                None => connection.ask(path, name, &headers).await,
+            };
+            match asked {
                 Ok((status, headers)) => {
                     return Ok(Answer { status, headers, body: Body::Single(connection), host });
                 }
@@ -144,34 +154,38 @@ impl Pool {
         }
     }
 
-    fn host(&self, route: &Route) -> Arc<Host> {
-        let new = || Host {
-            spare: Guarded::new(Vec::new()),
-            shared: Guarded::new(None),
-            single: tokio::sync::Mutex::new(!route.secure),
-        };
+    /// The connections of the route to `url`.
+    fn host(&self, url: &Url) -> Result<Arc<Host>, Error> {
+        let origin = &url[..Position::BeforePath];
         let mut hosts = self.hosts.lock();
-        if hosts.len() >= MANY_HOSTS && !hosts.contains_key(&route.key()) {
+        if let Some(host) = hosts.get(origin) {
+            return Ok(Arc::clone(host));
+        }
+        if hosts.len() >= MANY_HOSTS {
             hosts.retain(|_, host| Arc::strong_count(host) > 1);
         }
-        Arc::clone(hosts.entry(route.key()).or_insert_with(|| Arc::new(new())))
+        let route = self.dialer.route(url)?;
+        let (spare, shared) = (Guarded::new(Vec::new()), Guarded::new(None));
+        let host = Arc::new(Host { single: tokio::sync::Mutex::new(!route.secure), route, spare, shared });
+        hosts.insert(origin.to_owned(), Arc::clone(&host));
+        Ok(host)
     }
 }
 
 impl Host {
-    async fn link(&self, dialer: &Dialer, route: &Route) -> Result<Link, Error> {
+    async fn link(&self, dialer: &Dialer) -> Result<Link, Error> {
         match self.present() {
             Some(link) => Ok(link),
             // In a box, as this is large and rare, and each file's task would have the room for it.
-            None => Box::pin(self.connect(dialer, route)).await,
+            None => Box::pin(self.connect(dialer)).await,
         }
     }
 
-    async fn connect(&self, dialer: &Dialer, route: &Route) -> Result<Link, Error> {
+    async fn connect(&self, dialer: &Dialer) -> Result<Link, Error> {
         let mut is_single = self.single.lock().await;
         if *is_single {
             drop(is_single);
-            return Ok(match dialer.dial(route).await? {
+            return Ok(match dialer.dial(&self.route).await? {
                 Dialled::Plain(wire) => single(wire),
                 Dialled::Secure(wire) => single(wire),
             });
@@ -180,7 +194,7 @@ impl Host {
         if let Some(link) = self.present() {
             return Ok(link);
         }
-        match dialer.dial(route).await? {
+        match dialer.dial(&self.route).await? {
             Dialled::Secure(wire) if wire.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 let shared = shared(TokioIo::new(wire)).await?;
                 *self.shared.lock() = Some(shared.clone());

@@ -22,7 +22,7 @@ use crate::hosts::Hosts;
 use crate::name;
 use crate::options::{Fetched, Job, Options};
 use crate::pace::Pace;
-use crate::part::Part;
+use crate::part::{Part, Parts};
 use crate::pool::Answer;
 use crate::segments::{self, News, Segments, Stream, Subject};
 use hyper::header::{self, HeaderMap};
@@ -53,6 +53,7 @@ pub(crate) struct Shared {
     pub options: Options,
     pub client: Client,
     pub hosts: Hosts,
+    pub parts: Parts,
     pub committer: Committer,
     pub pace: Option<Pace>,
     pub board: Arc<Board>,
@@ -72,7 +73,7 @@ pub(crate) async fn fetch(shared: &Arc<Shared>, job: &Job, nth: u32, attempts: &
     let url = address(&job.url)?;
     let options = &shared.options;
     let mut part = Part::new(&options.folder, &url, nth, job.checksum.clone())?;
-    part.find(options.resume)?;
+    part.find(&shared.parts, options.resume)?;
     let backoff = Backoff { base: options.backoff, cap: LONGEST_BACKOFF, jitter: Jitter::Equal };
     let retry = Retry { attempts: options.retries.saturating_add(1), backoff, longest: options.patience };
     let mut failures = Attempts::default();

@@ -144,7 +144,7 @@ impl FetchEngine {
 
     /// A descriptor that is readable when `next` may have something to return.
     fn fileno(&self) -> PyResult<RawFd> {
-        Ok(self.engine()?.bell().as_raw_fd())
+        Ok(self.engine()?.bell()?.as_raw_fd())
     }
 
     /// Makes the descriptor wait for news; to be called before `next(0)`.
