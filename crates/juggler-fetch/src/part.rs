@@ -18,6 +18,7 @@ use crate::name;
 use crate::names::{Names, name_nameless, rename_to_new};
 use crate::options::{Checksum, hex};
 use crate::ranges::Ranges;
+use juggler_sync::guarded::Guarded;
 use ring::digest;
 use rustix::fs::{self as sys, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -28,7 +29,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 /// From this size on, room is made sure of before the first byte; below, looking costs more than failing.
@@ -48,8 +49,38 @@ const HELD: u64 = 64 << 10;
 /// So many names are read to know which parts there are, at most.
 const MUCH: usize = 10_000;
 
+/// How many pieces of memory for held bytes are kept for the next files.
+const SPARES: usize = 64;
+
 /// How long a file may have no name: what is lost in a kill.
 const NAMELESS: Duration = Duration::from_millis(100);
+
+/// The bytes of a small file, in memory that goes from file to file: one thread fills it and another empties it, and what one
+/// thread allocates and another frees is most of what allocation costs.
+#[derive(Default)]
+struct Held(Vec<u8>);
+
+static SPARE: LazyLock<Guarded<Vec<Vec<u8>>>> = LazyLock::new(|| Guarded::new(Vec::new()));
+
+impl Held {
+    /// Makes room; keeps what is there.
+    fn ready(&mut self) {
+        if self.0.capacity() == 0 {
+            let spare = SPARE.lock().pop();
+            self.0 = spare.unwrap_or_else(|| Vec::with_capacity(HELD as usize));
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut spare = SPARE.lock();
+        if self.0.capacity() > 0 && spare.len() < SPARES {
+            self.0.clear();
+            spare.push(std::mem::take(&mut self.0));
+        }
+    }
+}
 
 /// A file on its way; see the [module](self).
 pub(crate) struct Part {
@@ -59,7 +90,7 @@ pub(crate) struct Part {
     about: PathBuf,
     file: Option<Arc<File>>,
     /// All bytes, as long as there is no file.
-    held: Vec<u8>,
+    held: Held,
     /// The same file, written past the page cache.
     direct: Option<Arc<File>>,
     /// Whether it has the name `path`, and since when it has none otherwise.
@@ -127,7 +158,7 @@ impl Part {
             path,
             about: about.into(),
             file: None,
-            held: Vec::new(),
+            held: Held::default(),
             direct: None,
             named: false,
             begun: Instant::now(),
@@ -226,7 +257,7 @@ impl Part {
             self.begin_file().and_then(|file| if self.named { self.tell(None).map(|()| file) } else { Ok(file) });
         let file = self.file.insert(Arc::new(created.map_err(|error| Error::disk("create", &self.path, error))?));
         let held = std::mem::take(&mut self.held);
-        file.write_all_at(&held, 0).map_err(|error| {
+        file.write_all_at(&held.0, 0).map_err(|error| {
             self.ranges = Ranges::default();
             self.write_error(error)
         })
@@ -301,7 +332,7 @@ impl Part {
         }
         (self.ranges, self.gaps, self.version) = (Ranges::default(), false, Version::default());
         (self.resumed, self.reserved) = (0, 0);
-        self.held.clear();
+        self.held.0.clear();
         self.hashed = self.checksum.as_ref().map(|checksum| (digest::Context::new(checksum.algorithm), 0));
         Ok(())
     }
@@ -316,7 +347,7 @@ impl Part {
         match &self.file {
             Some(_) if self.named => self.tell(None).map_err(|error| Error::disk("create", &self.path, error))?,
             None if length > HELD => self.open()?,
-            None => self.held.reserve(length as usize),
+            None => self.held.ready(),
             Some(_) => {}
         }
         self.reserve()?;
@@ -391,7 +422,7 @@ impl Part {
     pub fn write(&mut self, from: u64, bytes: &[u8]) -> Result<(), Error> {
         let end = from + bytes.len() as u64;
         if self.file.is_none() && end <= HELD {
-            self.held.extend_from_slice(bytes);
+            self.held.0.extend_from_slice(bytes);
         } else {
             self.open()?;
             self.file()?.write_all_at(bytes, from).map_err(|error| self.write_error(error))?;

@@ -60,8 +60,9 @@ exit status:
   when the same command continues
 """
 
-_WINDOW = 256
-"""How many files the engine knows ahead of those in flight."""
+_WINDOW = 1024
+"""How many files the engine knows ahead of those in flight: also those that wait for the disk, while
+which others are to come."""
 
 
 class _Options:
