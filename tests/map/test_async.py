@@ -221,3 +221,21 @@ def test_processes_in_a_loop() -> None:
         return {pid async for pid in juggler.map(process, range(8), on="processes", limit=2)}
 
     assert 1 <= len(asyncio.run(main())) <= 2
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("inside", [False, True], ids=["plain", "inside"])
+@pytest.mark.parametrize("retries", [0, 2])
+def test_coroutines_that_a_plain_function_makes_are_awaited(inside: bool, retries: int) -> None:
+    once = awaiting(brittle)
+    results = juggler.map(lambda item: once(item), range(20), errors="return", retries=retries)
+
+    async def main() -> list[Any]:
+        return [result async for result in results]
+
+    found = asyncio.run(main()) if inside else list(results)
+    assert [str(one) for one in found] == [
+        str(one) for one in juggler.map(brittle, range(20), on="serial", errors="return")
+    ]
+    assert results.choice is not None
+    assert (results.choice.model, results.choice.why) == ("loop", "fn makes coroutines")

@@ -10,8 +10,9 @@ import pytest
 from calls import spin
 
 import juggler
-from juggler._map import choosing, flow
+from juggler._map import choosing
 from juggler._map.choosing import Facts, choose
+from juggler._map.judge import Judge
 from juggler._map.measuring import Measuring
 from juggler._map.travel import Traces, cost, writes_globals
 
@@ -228,8 +229,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.computed = 0.0
-        monkeypatch.setattr(flow, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(flow, "process_time", lambda: self.computed)
+        monkeypatch.setattr("juggler._map.judge.perf_counter", lambda: self.now)
+        monkeypatch.setattr("juggler._map.judge.process_time", lambda: self.computed)
 
 
 @pytest.fixture
@@ -238,7 +239,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def judged(
-    judge: flow.Judge,
+    judge: Judge,
     clock: Clock,
     choice: Any,
     rate: float,
@@ -258,7 +259,7 @@ def judged(
 
 def test_what_keeps_its_promise_stays(clock: Clock) -> None:
     choice = choose(RELEASES, CORES, LIMIT)  # 4x of 100 a second
-    judge = flow.Judge(RELEASES.seconds)
+    judge = Judge(RELEASES.seconds)
     assert judged(judge, clock, choice, 300) is None
     clock.now += 10
     assert not judge.waits()
@@ -266,11 +267,11 @@ def test_what_keeps_its_promise_stays(clock: Clock) -> None:
 
 def test_what_does_not_is_compared_with_the_other_and_the_better_stays(clock: Clock) -> None:
     choice = choose(RELEASES, CORES, LIMIT)
-    judge = flow.Judge(RELEASES.seconds)
+    judge = Judge(RELEASES.seconds)
     other = judged(judge, clock, choice, 150)
     assert other.model == "processes" and "1.5x of 4.0x promised" in judge.reason
     assert judged(judge, clock, other, 350) is None
-    judge = flow.Judge(RELEASES.seconds)
+    judge = Judge(RELEASES.seconds)
     other = judged(judge, clock, choice, 150)
     back = judged(judge, clock, other, 100)
     assert back.model == "threads"
@@ -282,13 +283,13 @@ def test_what_does_not_is_compared_with_the_other_and_the_better_stays(clock: Cl
 def test_nothing_else_is_tried_that_could_not_help(clock: Clock) -> None:
     for facts in (WAITS, dataclasses.replace(RELEASES, obstacle="it has a lock"), TASKED):
         choice = choosing.Choice("threads", 8, "", facts, {"threads": 8.0})
-        assert judged(flow.Judge(facts.seconds), clock, choice, 50) is None
+        assert judged(Judge(facts.seconds), clock, choice, 50) is None
 
 
 def test_processes_that_compute_all_the_time_stay(clock: Clock) -> None:
     choice = choose(COMPUTES, CORES, LIMIT)
-    assert judged(flow.Judge(COMPUTES.seconds), clock, choice, 50, busy=0.9) is None
-    judge = flow.Judge(COMPUTES.seconds)
+    assert judged(Judge(COMPUTES.seconds), clock, choice, 50, busy=0.9) is None
+    judge = Judge(COMPUTES.seconds)
     assert judged(judge, clock, choice, 50, busy=0.3).model == "threads"
 
 
@@ -299,14 +300,14 @@ def wait_and_compute(_: object) -> int:
 
 def test_calls_that_wait_first_and_compute_then_are_found_out(clock: Clock) -> None:
     choice = choose(WAITS, CORES, LIMIT)
-    judge = flow.Judge(WAITS.seconds)
+    judge = Judge(WAITS.seconds)
     assert judged(judge, clock, choice, 50, computed=0.95).model == "processes"
     assert judge.reason == "calls compute after all"
     # As much, but in so many calls that a process for each would not be worth it.
-    judge = flow.Judge(WAITS.seconds)
+    judge = Judge(WAITS.seconds)
     assert judged(judge, clock, choice, 3000, computed=0.95) is None
     # Not much.
-    judge = flow.Judge(WAITS.seconds)
+    judge = Judge(WAITS.seconds)
     assert judged(judge, clock, choice, 2000, computed=0.5) is None
 
 

@@ -165,7 +165,8 @@ def map(
     any iterator that is not the standard library's own over what is in memory.
 
     Args:
-        fn: a function, or a coroutine function.
+        fn: a function, or a coroutine function; with ``on="auto"`` also a function that returns
+            coroutines, which are awaited.
         items: its arguments: an iterable, or an asynchronous one.
         on: ``"threads"``; ``"processes"``; ``"loop"``, for coroutine functions; ``"serial"``, one
             after the other in the thread that iterates; any executor, or a `Pool`; or

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -92,6 +93,16 @@ class Call:
 
             policy = timeout(self.timeout) if policy is None else policy | timeout(self.timeout)
         return self.function if policy is None else policy(self.function)
+
+    def awaits(self) -> None:
+        """The function turned out to make coroutines: from now on they are awaited."""
+        function = self.function
+
+        @functools.wraps(function)
+        async def awaiting(*args: Any, **kwargs: Any) -> Any:
+            return await function(*args, **kwargs)
+
+        self.function, self.is_async = awaiting, True
 
     def end(self) -> None:
         """Have no more calls begin, and no policy wait."""
