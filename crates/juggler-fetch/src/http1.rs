@@ -5,8 +5,8 @@
 //! longer goes from the socket to where it is wanted, without a copy in between. The framing is that of RFC 9112, section 6;
 //! what contradicts itself there is an error.
 
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::StatusCode;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -93,7 +93,8 @@ impl Connection {
     fn head(&mut self) -> io::Result<Option<(StatusCode, HeaderMap)>> {
         let mut room = [httparse::EMPTY_HEADER; HEADERS];
         let mut head = httparse::Response::new(&mut room);
-        let httparse::Status::Complete(length) = head.parse(&self.buffer[self.start..self.end]).map_err(invalid)? else {
+        let httparse::Status::Complete(length) = head.parse(&self.buffer[self.start..self.end]).map_err(invalid)?
+        else {
             return Ok(None);
         };
         let status = StatusCode::from_u16(head.code.unwrap_or(0)).map_err(invalid)?;
@@ -302,10 +303,7 @@ mod tests {
         let whole = |text: &str, stays| Ok((text.to_owned(), stays));
         assert_eq!(body(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"), whole("hello", true));
         assert_eq!(body(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello"), whole("hello", true));
-        assert_eq!(
-            body(b"HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 0\r\n\r\n"),
-            whole("", false)
-        );
+        assert_eq!(body(b"HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 0\r\n\r\n"), whole("", false));
         assert_eq!(body(b"HTTP/1.1 200 OK\r\n\r\nto the end"), whole("to the end", false));
         assert_eq!(body(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi"), whole("hi", false));
         assert_eq!(
@@ -357,9 +355,7 @@ mod tests {
     #[test]
     fn a_head_without_an_end_is_refused() {
         let answer: &'static [u8] = Box::leak([&b"HTTP/1.1 200 OK\r\nx: "[..], &[b'y'; BUFFER]].concat().into());
-        let found = run(async {
-            asked(&mut says(answer, 4096, true)).await.map_err(|error| error.kind())
-        });
+        let found = run(async { asked(&mut says(answer, 4096, true)).await.map_err(|error| error.kind()) });
         assert_eq!(found, Err(io::ErrorKind::InvalidData));
     }
 
@@ -367,7 +363,7 @@ mod tests {
     fn what_follows_an_answer_is_seen() {
         let rest = |answer: &'static [u8], stays: bool| {
             run(async move {
-                let mut connection = says(answer, 1000, stays);
+                let mut connection = says(answer, 1 << 20, stays);
                 asked(&mut connection).await.unwrap();
                 tokio::task::yield_now().await;
                 connection.rest()
@@ -377,5 +373,8 @@ mod tests {
         assert_eq!(rest(answer, true), Rest::Nothing);
         assert_eq!(rest(answer, false), Rest::End);
         assert_eq!(rest(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi!", true), Rest::Surplus);
+        // Also where it did not come with the head.
+        let long = [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", &[b'x'; 100_001][..]].concat();
+        assert_eq!(rest(Box::leak(long.into()), true), Rest::Surplus);
     }
 }

@@ -571,3 +571,23 @@ fn lock(file: &File) -> io::Result<()> {
         done => Ok(done?),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_asked_once_for_its_parts_or_else_for_each() {
+        let folder = std::env::temp_dir().join(format!("juggler-parts-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("a.1.part"), "").unwrap();
+        let parts = Parts::of(&folder).unwrap();
+        let found = ["a.1.part", "b.1.part"].map(|name| parts.may_have(&folder.join(name)));
+        assert_eq!(found, [true, false]);
+        for number in 0..MUCH {
+            fs::write(folder.join(number.to_string()), "").unwrap();
+        }
+        assert!(Parts::of(&folder).unwrap().may_have(&folder.join("b.1.part")));
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -215,9 +215,8 @@ impl Host {
         }
         let mut spare = self.spare.lock();
         // Where something came meanwhile, the server has closed it, or does not do as it says.
-        let connection = std::iter::from_fn(|| spare.pop()).find_map(|mut connection| {
-            (connection.rest() == Rest::Nothing).then_some(connection)
-        });
+        let connection = std::iter::from_fn(|| spare.pop())
+            .find_map(|mut connection| (connection.rest() == Rest::Nothing).then_some(connection));
         connection.map(|connection| Link::Single { connection, used: true })
     }
 }
