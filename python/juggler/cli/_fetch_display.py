@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from juggler._juggler import FetchEngine
 
-    # Number; path, source, size and how much was there; kind, message and status; attempts; seconds.
+    # Number; path, source, size, how much was there; kind, message, status; attempts; seconds.
     Told: TypeAlias = tuple[
         int, tuple[str, str, int, int] | None, tuple[str, str, int | None] | None, int, float
     ]

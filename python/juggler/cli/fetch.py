@@ -61,8 +61,7 @@ exit status:
 """
 
 _WINDOW = 1024
-"""How many files the engine knows ahead of those in flight: also those that wait for the disk, while
-which others are to come."""
+"""How many files the engine knows beside those in flight: what waits for the disk, or its turn."""
 
 
 class _Options:
