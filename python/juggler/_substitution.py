@@ -54,6 +54,7 @@ _STDLIB = {
     "juggler.asyncio.locks": ("asyncio", "asyncio.locks"),
     "juggler.asyncio.queues": ("asyncio", "asyncio.queues"),
     "juggler.asyncio.streams": ("asyncio", "asyncio.streams"),
+    "juggler.asyncio.subprocess": ("asyncio", "asyncio.subprocess"),
     "juggler.asyncio.taskgroups": ("asyncio", "asyncio.taskgroups"),
     "juggler.asyncio.tasks": ("asyncio", "asyncio.tasks"),
     "juggler.asyncio.timeouts": ("asyncio", "asyncio.timeouts"),

@@ -1,7 +1,13 @@
 """Datagram endpoints, against the standard library's."""
 
 import asyncio
+import gc
+import os
 import socket
+import struct
+import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,5 +142,191 @@ def test_what_can_not_be_sent(any_loop: Loop) -> None:
         one.sendto(b"to no address")
         assert [type(report["exception"]) for report in reports] == [TypeError]
         assert isinstance(await asyncio.wait_for(ours.lost, 30), TypeError)
+
+    any_loop.run_until_complete(main())
+
+
+# ------------------------------------------------------------ Unix sockets
+
+
+def test_unix_sockets(any_loop: Loop, tmp_path: Path) -> None:
+    async def main() -> None:
+        paths = [str(tmp_path / name) for name in ("one", "zwei-é")]
+        ends = [
+            await any_loop.create_datagram_endpoint(Mailbox, family=socket.AF_UNIX, local_addr=path)
+            for path in paths
+        ]
+        (one, ours), (two, theirs) = ends
+        assert isinstance(one, asyncio.Transport)
+        for data in (b"plain", bytearray(b"array"), memoryview(b"view"), bytes(30_000)):
+            one.sendto(data, paths[1])
+            assert await theirs.next() == (bytes(data), paths[0])
+        two.sendto(b"by bytes", os.fsencode(paths[0]))
+        data, sender = await ours.next()
+        assert (data, sender) == (b"by bytes", paths[1])
+        one.sendto(data, sender)
+        assert await theirs.next() == (data, paths[0])
+        one.sendto(b"to nobody", str(tmp_path / "nobody"))
+        assert isinstance(await ours.next(), FileNotFoundError)
+        one.sendto(b"x", "y" * 200)
+        assert "too long" in str(await ours.next())
+        for transport, protocol in ends:
+            transport.close()
+            assert await asyncio.wait_for(protocol.lost, 30) is None
+
+    any_loop.run_until_complete(main())
+
+
+def test_unix_sockets_without_a_file(any_loop: Loop, tmp_path: Path) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "path")
+        one, ours = await any_loop.create_datagram_endpoint(
+            Mailbox, family=socket.AF_UNIX, local_addr=path
+        )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nameless:
+            nameless.sendto(b"from nobody", path)
+            assert await ours.next() == (b"from nobody", None)
+            name = b"\0juggler-%d" % os.getpid()
+            nameless.bind(name)
+            nameless.setblocking(False)
+            nameless.sendto(b"from a name", path)
+            assert await ours.next() == (b"from a name", name)
+            one.sendto(b"back", name)
+            assert await any_loop.sock_recv(nameless, 100) == b"back"
+        one.close()
+        await asyncio.wait_for(ours.lost, 30)
+
+    any_loop.run_until_complete(main())
+
+
+def test_a_connected_unix_socket(any_loop: Loop, tmp_path: Path) -> None:
+    async def main() -> None:
+        paths = [str(tmp_path / name) for name in ("one", "two")]
+        one, ours = await any_loop.create_datagram_endpoint(
+            Mailbox, family=socket.AF_UNIX, local_addr=paths[0]
+        )
+        two, theirs = await any_loop.create_datagram_endpoint(
+            Mailbox, family=socket.AF_UNIX, local_addr=paths[1], remote_addr=paths[0]
+        )
+        assert two.get_extra_info("peername") == paths[0]
+        two.sendto(b"to whom it belongs")
+        assert await ours.next() == (b"to whom it belongs", paths[1])
+        two.sendto(b"by its name", paths[0])
+        assert await ours.next() == (b"by its name", paths[1])
+        with pytest.raises(ValueError, match="Invalid address"):
+            two.sendto(b"to another", paths[1])
+        one.close()
+        await asyncio.wait_for(ours.lost, 30)
+        two.sendto(b"to nobody")
+        assert isinstance(await theirs.next(), ConnectionRefusedError)
+        two.close()
+        assert await asyncio.wait_for(theirs.lost, 30) is None
+        two.sendto(b"after the end")
+
+    any_loop.run_until_complete(main())
+
+
+def test_a_full_socket(any_loop: Loop, tmp_path: Path) -> None:
+    """What the other side has no room for is kept, and counted, and sent in its order."""
+
+    async def main() -> None:
+        path = str(tmp_path / "path")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+            receiver.bind(path)
+            receiver.setblocking(False)
+            events: list[str] = []
+            one, ours = await any_loop.create_datagram_endpoint(
+                Mailbox, family=socket.AF_UNIX, remote_addr=path
+            )
+            ours.pause_writing = lambda: events.append("pause")  # type: ignore[method-assign]
+            ours.resume_writing = lambda: events.append("resume")  # type: ignore[method-assign]
+            one.set_write_buffer_limits(high=5000)
+            sent = 0
+            while not events:
+                one.sendto(b"%05d" % sent + bytes(995))
+                sent += 1
+            header = 8 if sys.version_info >= (3, 13) else 0
+            assert one.get_write_buffer_size() == (1000 + header) * (5000 // (1000 + header) + 1)
+            array = bytearray(b"%05d" % sent)
+            one.sendto(array)
+            array[:] = bytes(5)  # it was copied
+            one.close()
+            got = [(await any_loop.sock_recv(receiver, 2000))[:5] for _ in range(sent + 1)]
+            assert got == [b"%05d" % number for number in range(sent + 1)]
+            assert await asyncio.wait_for(ours.lost, 30) is None
+            assert events == ["pause", "resume"]
+
+    any_loop.run_until_complete(main())
+
+
+def test_empty_datagrams(any_loop: Loop) -> None:
+    async def main() -> None:
+        one, _, here = await endpoint(any_loop, "127.0.0.1")
+        two, theirs, there = await endpoint(any_loop, "127.0.0.1")
+        one.sendto(b"", there)
+        one.sendto(b"next", there)
+        if sys.version_info >= (3, 13):  # before, they are not sent
+            assert await theirs.next() == (b"", here)
+        assert await theirs.next() == (b"next", here)
+        one.close()
+        one.sendto(b"while it is being closed", there)
+        assert await theirs.next() == (b"while it is being closed", here)
+        two.abort()
+        assert await asyncio.wait_for(theirs.lost, 30) is None
+
+    any_loop.run_until_complete(main())
+
+
+def test_reading_pauses(any_loop: Loop) -> None:
+    async def main() -> None:
+        one, _, here = await endpoint(any_loop, "127.0.0.1")
+        two, theirs, there = await endpoint(any_loop, "127.0.0.1")
+        two.pause_reading()
+        assert not two.is_reading()
+        one.sendto(b"waits", there)
+        await asyncio.sleep(0.01)
+        assert theirs.received.empty()
+        two.resume_reading()
+        assert await theirs.next() == (b"waits", here)
+        other = Mailbox()
+        two.set_protocol(other)
+        one.sendto(b"to another", there)
+        assert await other.next() == (b"to another", here)
+        one.close()
+        two.close()
+
+    any_loop.run_until_complete(main())
+
+
+def test_other_families(any_loop: Loop) -> None:
+    """Addresses that only Python's socket understands: here, of the kernel's `netlink`."""
+
+    async def main() -> None:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
+        sock.bind((0, 0))
+        sock.setblocking(False)
+        transport, protocol = await any_loop.create_datagram_endpoint(Mailbox, sock=sock)
+        # A header and a body: which links are there?
+        transport.sendto(struct.pack("=IHHIIBxHiII", 32, 18, 0x301, 1, 0, 0, 0, 0, 0, 0), (0, 0))
+        data, sender = await protocol.next()
+        assert len(data) > 32
+        assert sender == (0, 0)
+        transport.close()
+        assert await asyncio.wait_for(protocol.lost, 30) is None
+
+    any_loop.run_until_complete(main())
+
+
+def test_one_that_nobody_closed_warns_and_closes_its_socket(any_loop: Loop) -> None:
+    async def main() -> None:
+        transport, protocol, _ = await endpoint(any_loop, "127.0.0.1")
+        sock = transport.get_extra_info("socket")
+        transport.pause_reading()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            del transport, protocol
+            gc.collect()
+        assert any("unclosed transport <" in str(warning.message) for warning in caught)
+        assert sock.fileno() == -1
 
     any_loop.run_until_complete(main())

@@ -6,10 +6,13 @@ exception handler was told, which callbacks came in which order, what `run_until
 """
 
 import asyncio
+import contextlib
+import fcntl
 import gc
 import os
 import signal
 import socket
+import tempfile
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
@@ -319,16 +322,82 @@ async def in_a_stream_s_callback(loop: Loop, fail: Fail, seen: Seen) -> None:
 
 def datagrams(where: str) -> Program:
     async def program(loop: Loop, fail: Fail, seen: Seen) -> None:
-        endpoint = loop.create_datagram_endpoint(
-            lambda: Telling(where, fail, seen), local_addr=("127.0.0.1", 0)
-        )
-        transport, protocol = await endpoint
+        made = Telling(where, fail, seen)
+        await loop.create_datagram_endpoint(lambda: made, local_addr=("127.0.0.1", 0))
+        transport = made.transport
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.bind(("127.0.0.1", 0))
             peer.sendto(b"data", transport.get_extra_info("sockname"))
             await asyncio.sleep(0.005)
+        # Too long, which is told at once.
+        loop.call_soon(transport.sendto, bytes(70_000), ("127.0.0.1", 9))
+        await asyncio.sleep(0.005)
         transport.close()
-        await protocol.gone
+        await made.gone
+
+    return program
+
+
+def full_datagrams(where: str) -> Program:
+    """Datagrams that wait until there is room, then until nobody is there any more."""
+
+    async def program(loop: Loop, fail: Fail, seen: Seen) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/peer"
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+                peer.bind(path)
+                peer.setblocking(False)
+                made = Telling(where, fail, seen)
+                await loop.create_datagram_endpoint(
+                    lambda: made, family=socket.AF_UNIX, remote_addr=path
+                )
+                transport = made.transport
+                transport.set_write_buffer_limits(high=500)
+
+                def fill() -> None:
+                    # What 3.13.0 says of an empty buffer is a little more than nothing.
+                    while transport.get_write_buffer_size() < 100:
+                        transport.sendto(bytes(1000))
+
+                def drain() -> None:
+                    with contextlib.suppress(BlockingIOError):
+                        while True:
+                            peer.recv(1000)
+
+                for act in (fill, drain, fill):
+                    loop.call_soon(act)
+                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)
+            transport.close()
+            await made.gone
+
+    return program
+
+
+def piped(where: str) -> Program:
+    """Pipes on which everything happens once: data, flow control, the ends."""
+
+    async def program(loop: Loop, fail: Fail, seen: Seen) -> None:
+        ours, theirs = os.pipe()
+        fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+        reads, writes = Telling(where, fail, seen), Telling(where, fail, seen)
+        await loop.connect_write_pipe(lambda: writes, os.fdopen(theirs, "wb", 0))
+        writes.transport.set_write_buffer_limits(1000)
+        loop.call_soon(writes.transport.write, b"x" * 10_000)
+        await asyncio.sleep(0.005)
+        os.set_blocking(ours, False)
+        read = 0
+        while read < 10_000:
+            with contextlib.suppress(BlockingIOError):
+                read += len(os.read(ours, 5000))
+            await asyncio.sleep(0)
+        await loop.connect_read_pipe(lambda: reads, os.fdopen(ours, "rb", 0))
+        loop.call_soon(writes.transport.write, b"data")
+        await asyncio.sleep(0.005)
+        writes.transport.close()
+        await writes.gone
+        await reads.gone
+        await asyncio.sleep(0.005)
 
     return program
 
@@ -373,7 +442,15 @@ METHODS = ["connection_made", "connection_lost", "data_received", "eof_received"
 METHODS += ["pause_writing", "resume_writing"]
 PROGRAMS |= {name: connected(name) for name in METHODS}
 PROGRAMS |= {name: connected(name, Buffered) for name in ("get_buffer", "buffer_updated")}
-PROGRAMS |= {"datagram_received": datagrams("datagram_received")}
+PROGRAMS |= {f"{name} of a pipe": piped(name) for name in METHODS}
+PROGRAMS |= {
+    f"{name} of datagrams": datagrams(name)
+    for name in ("connection_made", "datagram_received", "error_received", "connection_lost")
+}
+PROGRAMS |= {
+    f"{name} of datagrams that wait": full_datagrams(name)
+    for name in ("pause_writing", "resume_writing", "error_received", "connection_lost")
+}
 PROGRAMS |= {
     name: child(name) for name in ("pipe_data_received", "pipe_connection_lost", "process_exited")
 }

@@ -3,8 +3,8 @@
     python echo_client.py KIND SIZE COUNT
 
 Reads addresses from its standard input, a line each, and sends SIZE bytes there and waits for them
-to come back, COUNT times; KIND is `tcp`, `tls` or `udp`. Of the first two there are several
-connections: each sends before the first is waited for.
+to come back, COUNT times; KIND is `tcp`, `tls`, or for datagrams `udp` or `unix`. There are several
+connections: each sends before the first is waited for. Datagrams end with an empty one.
 """
 
 from __future__ import annotations
@@ -25,16 +25,21 @@ def main(kind: str, size: int, count: int) -> None:
     context.verify_mode = ssl.CERT_NONE
     message = bytes(size)
     place = memoryview(bytearray(size))
+    is_datagrams = kind in ("udp", "unix")
     for line in sys.stdin:
-        address = tuple(json.loads(line))
+        order = json.loads(line)
+        address = order if kind == "unix" else tuple(order)
         with contextlib.ExitStack() as stack:
             connections: list[socket.socket] = []
-            for _ in range(1 if kind == "udp" else CONNECTIONS):
+            for number in range(CONNECTIONS):
                 made = socket.socket(
-                    type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM
+                    socket.AF_UNIX if kind == "unix" else socket.AF_INET,
+                    socket.SOCK_DGRAM if is_datagrams else socket.SOCK_STREAM,
                 )
+                if kind == "unix":
+                    made.bind(f"{address}.{number}")  # where the answer goes
                 made.connect(address)
-                if kind != "udp":
+                if not is_datagrams:
                     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connections.append(
                     stack.enter_context(context.wrap_socket(made) if kind == "tls" else made)
@@ -46,8 +51,8 @@ def main(kind: str, size: int, count: int) -> None:
                     got = 0
                     while got < size:
                         got += connection.recv_into(place[got:])
-            if kind == "udp":
-                connections[0].send(b"")  # the end
+            if is_datagrams:
+                connections[0].send(b"")
 
 
 if __name__ == "__main__":

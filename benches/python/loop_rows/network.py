@@ -15,6 +15,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from itertools import repeat
@@ -30,6 +31,7 @@ GROUP = "event loop: network"
 _CLIENT = Path(__file__).with_name("echo_client.py")
 _CERTIFICATE = Path(__file__).parents[3] / "tests/loop/localhost.pem"
 _SIZES = {"1 KiB": 1024, "64 KiB": 64 * 1024}
+_CHILDREN = 8
 _clock = time.process_time
 
 Sample = Callable[[], float]
@@ -106,10 +108,16 @@ async def _streams(
 class _Listener:
     """A socket that is listened at without a server."""
 
-    def __init__(self, kind: socket.SocketKind, closing: Callable[[], object]) -> None:
-        self.sockets = [socket.socket(type=kind)]
+    def __init__(
+        self,
+        kind: socket.SocketKind,
+        closing: Callable[[], object],
+        family: int = socket.AF_INET,
+        address: Any = ("127.0.0.1", 0),
+    ) -> None:
+        self.sockets = [socket.socket(family, kind)]
         self.sockets[0].setblocking(False)
-        self.sockets[0].bind(("127.0.0.1", 0))
+        self.sockets[0].bind(address)
         self._closing = closing
 
     def close(self) -> None:
@@ -144,6 +152,21 @@ async def _datagrams(
     contender: Contender, loop: Any, run: _Run, context: ssl.SSLContext | None
 ) -> Any:
     listener = _Listener(socket.SOCK_DGRAM, lambda: transport.close())
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Echo(run), sock=listener.sockets[0])
+    return listener
+
+
+async def _unix_datagrams(
+    contender: Contender, loop: Any, run: _Run, context: ssl.SSLContext | None
+) -> Any:
+    folder = tempfile.TemporaryDirectory()
+
+    def close() -> None:
+        transport.close()
+        folder.cleanup()
+
+    address = f"{folder.name}/echo"
+    listener = _Listener(socket.SOCK_DGRAM, close, socket.AF_UNIX, address)
     transport, _ = await loop.create_datagram_endpoint(lambda: _Echo(run), sock=listener.sockets[0])
     return listener
 
@@ -194,7 +217,7 @@ def _row(name: str, serve: Serve, kind: str, size: int, trips: int, *needs: str)
         loop = contender.classes["new_event_loop"]()
 
         async def connection() -> float:
-            run = _Run(loop, 1 if kind == "udp" else CONNECTIONS)
+            run = _Run(loop, 1 if kind in ("udp", "unix") else CONNECTIONS)
             server = await serve(contender, loop, run, context)
             address = server.sockets[0].getsockname()
             print(json.dumps(address), file=orders, flush=True)
@@ -206,6 +229,42 @@ def _row(name: str, serve: Serve, kind: str, size: int, trips: int, *needs: str)
         return lambda: loop.run_until_complete(connection())
 
     return bench(GROUP, name, needs, prepare)
+
+
+def _child_echo(size: int) -> Callable[[Contender, Effort], Sample]:
+    """Children that send back what comes, each through pipes of its own."""
+
+    def prepare(contender: Contender, effort: Effort) -> Sample:
+        loop = contender.classes["new_event_loop"]()
+        trips = effort.count(2_400 // _CHILDREN)
+        message = bytes(size)
+
+        async def echo(child: Any) -> None:
+            for _ in repeat(None, trips):
+                child.stdin.write(message)
+                await child.stdin.drain()
+                await child.stdout.readexactly(size)
+
+        async def children() -> float:
+            spawn = contender.classes["create_subprocess_exec"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            running = [await spawn("/bin/cat", **pipes) for _ in repeat(None, _CHILDREN)]
+            began = _clock()
+            await contender.classes["gather"](*map(echo, running))
+            took = _clock() - began
+            for child in running:
+                child.stdin.close()
+                await child.wait()
+            return took / (trips * _CHILDREN)
+
+        def sample() -> float:
+            asyncio.set_event_loop(loop)  # its child watcher is the policy's before 3.12
+            took: float = loop.run_until_complete(children())
+            return took
+
+        return sample
+
+    return prepare
 
 
 def _spawning(contender: Contender, effort: Effort) -> Sample:
@@ -249,5 +308,15 @@ ROWS = [
         for name, size in _SIZES.items()
     ),
     _row("UDP echo, protocol, 1 KiB", _datagrams, "udp", 1024, 3_200, "datagrams"),
+    _row("Unix datagram echo, protocol, 1 KiB", _unix_datagrams, "unix", 1024, 3_200, "datagrams"),
+    *(
+        bench(
+            GROUP,
+            f"child's pipe echo, streams, {name}",
+            ["new_event_loop", "create_subprocess_exec", "gather"],
+            _child_echo(size),
+        )
+        for name, size in _SIZES.items()
+    ),
     bench(GROUP, "a child process", ["new_event_loop", "create_subprocess_exec"], _spawning),
 ]

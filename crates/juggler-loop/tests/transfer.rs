@@ -3,11 +3,12 @@
 #![cfg(not(loom))]
 
 use juggler_loop::buffer::{MOST_SLICES, ReadBuffer, WriteBuffer, with_scratch};
-use juggler_loop::net;
+use juggler_loop::net::{self, Address};
 use proptest::prelude::*;
 use std::io::IoSlice;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 
 /// The bytes that a buffer's slices show.
 fn shown(buffer: &WriteBuffer<Vec<u8>>) -> Vec<u8> {
@@ -121,4 +122,59 @@ fn accepting_gives_what_waits_and_then_nothing() {
     let accepted = net::accept(listener.as_raw_fd()).unwrap().unwrap();
     assert_eq!(net::receive(accepted.as_raw_fd(), &mut [0; 1]).unwrap(), None);
     assert!(net::accept(listener.as_raw_fd()).unwrap().is_none());
+}
+
+#[test]
+fn addresses_are_what_the_system_says() {
+    for address in ["127.0.0.1:9", "[::1]:65535", "[fe80::1%3]:80"] {
+        let address: SocketAddr = address.parse().unwrap();
+        assert_eq!(Address::from(address).internet(), Some(address));
+        assert_eq!(Address::from(address).path(), None);
+    }
+    let path = Address::of_path(b"/a/path").unwrap();
+    assert_eq!((path.path(), path.internet()), (Some(&b"/a/path"[..]), None));
+    for none in [&b""[..], b"\0abstract", &[b'x'; 108]] {
+        assert!(Address::of_path(none).is_none());
+    }
+}
+
+#[test]
+fn datagrams_come_with_their_sender() {
+    let ends = [0, 1].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let [ours, theirs] = ends.each_ref().map(|end| end.local_addr().unwrap());
+    let [one, two] = ends.each_ref().map(AsRawFd::as_raw_fd);
+    let mut place = [0; 100];
+    assert!(net::receive_from(two, &mut place).unwrap().is_none(), "it does not wait");
+    for datagram in [&b"one"[..], b"", b"three"] {
+        assert_eq!(net::send_to(one, datagram, &theirs.into()).unwrap(), Some(datagram.len()));
+        let (count, sender) = net::receive_from(two, &mut place).unwrap().unwrap();
+        assert_eq!((&place[..count], sender.internet()), (datagram, Some(ours)));
+        assert!(sender == ours.into() && sender.is_named());
+    }
+    let (one, two) = UnixDatagram::pair().unwrap();
+    one.send(b"from nobody").unwrap();
+    let (_, sender) = net::receive_from(two.as_raw_fd(), &mut place).unwrap().unwrap();
+    assert!(!sender.is_named() && sender.path().is_none() && sender.internet().is_none());
+}
+
+#[test]
+fn what_is_read_and_written_like_a_pipe() {
+    let (read, write) = UnixStream::pair().unwrap();
+    read.set_nonblocking(true).unwrap();
+    write.set_nonblocking(true).unwrap();
+    let mut place = vec![0; 2_000_000];
+    assert_eq!(net::read(read.as_raw_fd(), &mut place).unwrap(), None);
+    let large = vec![7; 1_000_000];
+    let slices = [IoSlice::new(b"one"), IoSlice::new(&large)];
+    let written = net::write_slices(write.as_raw_fd(), &slices).unwrap().unwrap();
+    assert!(written < 1_000_003, "it takes what it has room for");
+    let mut got = Vec::new();
+    while let Some(count) = net::read(read.as_raw_fd(), &mut place).unwrap() {
+        got.extend_from_slice(&place[..count]);
+    }
+    assert_eq!((got.len(), &got[..5]), (written, &b"one\x07\x07"[..]));
+    assert_eq!(net::write(write.as_raw_fd(), b"x").unwrap(), Some(1));
+    drop(write);
+    assert_eq!(net::read(read.as_raw_fd(), &mut place).unwrap(), Some(1));
+    assert_eq!(net::read(read.as_raw_fd(), &mut place).unwrap(), Some(0), "the end");
 }

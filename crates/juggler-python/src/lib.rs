@@ -53,7 +53,7 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::sleep::Sleep;
     #[pymodule_export]
-    use super::aio::streams::{StreamReader, StreamWriter, set_stream_protocol_class};
+    use super::aio::streams::{StreamReader, StreamWriter, set_child_protocol_class, set_stream_protocol_class};
     #[pymodule_export]
     use super::aio::timeout::{Timeout, timeout};
     #[pymodule_export]
@@ -61,7 +61,9 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::transport::accept::Acceptor;
     #[pymodule_export]
-    use super::aio::transport::datagram::DatagramSocket;
+    use super::aio::transport::datagram::Datagram;
+    #[pymodule_export]
+    use super::aio::transport::pipes::{ReadPipe, WritePipe};
     #[pymodule_export]
     use super::aio::transport::stream::{Stream, set_transport_class};
     #[pymodule_export]

@@ -2,8 +2,8 @@
 
 Native: the event loop with its handles and timers, `Future`, `Task`, `TaskGroup`, `create_task`,
 `gather`, `sleep`, `timeout`, `wait`, `wait_for`, locks and their like, queues, streams, transports
-of sockets, TLS. Everything else, whatever the running version has, is the standard library's own
-object, and runs on the native loop unchanged.
+of sockets, pipes and datagrams, TLS, the streams of child processes. Everything else, whatever the
+running version has, is the standard library's own object, and runs on the native loop unchanged.
 
 Five ways in: ``juggler run program.py`` for a program as it is; ``from juggler import asyncio``
 and go on as ever; ``juggler.asyncio.run(main())``; ``loop_factory=juggler.asyncio.new_event_loop``
@@ -73,6 +73,7 @@ from juggler.asyncio.streams import (
     start_server,
     start_unix_server,
 )
+from juggler.asyncio.subprocess import create_subprocess_exec, create_subprocess_shell
 from juggler.asyncio.taskgroups import TaskGroup
 from juggler.asyncio.tasks import (
     Task,

@@ -14,7 +14,7 @@ from asyncio.log import logger
 
 from juggler import _juggler
 from juggler.asyncio import _checks, tasks
-from juggler.asyncio._transports import SocketTransports
+from juggler.asyncio._transports import NativeTransports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class _woken_by_signals:  # noqa: N801
 
 
 @_juggler._own_methods
-class EventLoop(SocketTransports):
+class EventLoop(NativeTransports):
     """An event loop.
 
     Stands in for `asyncio.EventLoop`, and is a subclass of it. What runs often is native; what is

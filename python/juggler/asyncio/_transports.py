@@ -1,4 +1,4 @@
-"""How native transports are made: the part of a loop that is run once per connection."""
+"""How native transports are made: the part of a loop that is run once for each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import errno
 import os
 import socket
-from asyncio import constants, selector_events, transports, trsock
+import stat
+from asyncio import constants, transports, trsock
 
 from juggler import _juggler
 from juggler.asyncio._children import ChildWatching
@@ -43,35 +44,22 @@ class SocketTransport(transports._FlowControlMixin, transports.Transport):
 _juggler._set_transport_class(SocketTransport)
 
 
-class _DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ignore[name-defined, misc]
-    """The standard library's, but that datagrams come and go natively if nothing is special."""
+class DatagramTransport(transports._FlowControlMixin, transports.DatagramTransport):
+    """The class that native transports of datagrams say they are of; see `SocketTransport`."""
 
-    def __init__(self, loop: Any, sock: socket.socket, *arguments: Any) -> None:
-        super().__init__(loop, sock, *arguments)
-        is_ipv6 = sock.family == socket.AF_INET6
-        self._datagrams = _juggler.DatagramSocket(sock, is_ipv6, bool(self._extra["peername"]))
+    __slots__ = ()
 
-    def _read_ready(self) -> None:
-        if self._conn_lost:
-            return
-        try:
-            received = self._datagrams.receive()
-        except OSError as error:
-            self._protocol.error_received(error)
-            return
-        if received is not None:
-            self._protocol.datagram_received(*received)
 
-    def sendto(self, data: Any, addr: Any = None) -> None:
-        """Send a datagram: to `addr`, or where the socket is connected."""
-        if not self._buffer and not self._conn_lost:
-            try:
-                if self._datagrams.send(data, addr):
-                    return
-            except OSError as error:
-                self._protocol.error_received(error)
-                return
-        super().sendto(data, addr)
+class ReadPipeTransport(transports.ReadTransport):
+    """The class that native transports of pipes that are read say they are of."""
+
+    __slots__ = ()
+
+
+class WritePipeTransport(transports._FlowControlMixin, transports.WriteTransport):
+    """The class that native transports of pipes that are written say they are of."""
+
+    __slots__ = ()
 
 
 def check_socket(loop: Any, sock: Any) -> None:
@@ -81,8 +69,8 @@ def check_socket(loop: Any, sock: Any) -> None:
         raise ValueError("the socket must be non-blocking")
 
 
-class SocketTransports(ChildWatching):
-    """The part of a loop that makes transports of sockets."""
+class NativeTransports(ChildWatching):
+    """The part of a loop that makes transports."""
 
     _transports: Any
 
@@ -97,18 +85,11 @@ class SocketTransports(ChildWatching):
         context: Context | None = None,
     ) -> Any:
         self._ensure_fd_no_transport(sock)
-        extra = {} if extra is None else extra
-        extra["socket"] = trsock.TransportSocket(sock)
-        for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
-            if name not in extra:
-                try:
-                    extra[name] = ask()
-                except OSError:
-                    extra[name] = None
+        known = _socket_info(sock, extra)
         _base_events._set_nodelay(sock)
         loop: Any = self
         transport: Any = _juggler.StreamTransport(
-            loop, sock, protocol, waiter, extra, server, context
+            loop, sock, protocol, waiter, known, server, context
         )
         if server is not None:
             attach(server, transport)
@@ -125,9 +106,47 @@ class SocketTransports(ChildWatching):
         extra: dict[str, Any] | None = None,
     ) -> Any:
         self._ensure_fd_no_transport(sock)
-        is_plain = sock.family in (socket.AF_INET, socket.AF_INET6)
-        kind: Any = _DatagramTransport if is_plain else _DatagramTransport.__base__
-        return kind(self, sock, protocol, address, waiter, extra)
+        loop: Any = self
+        known = _socket_info(sock, extra)
+        transport: Any = _juggler.DatagramTransport(loop, sock, protocol, address, waiter, known)
+        self._transports[sock.fileno()] = transport
+        transport._start()
+        return transport
+
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        if not _make_pipe_non_blocking(pipe):
+            raise ValueError("Pipe transport is for pipes/sockets only.")
+        loop: Any = self
+        known = {**(extra or {}), "pipe": pipe}
+        transport: Any = _juggler.ReadPipeTransport(loop, pipe, protocol, waiter, known)
+        transport._start()
+        return transport
+
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Any:
+        kind = _make_pipe_non_blocking(pipe)
+        if not kind:
+            raise ValueError("Pipe transport is only for pipes, sockets and character devices")
+        loop: Any = self
+        known = {**(extra or {}), "pipe": pipe}
+        # A character device can be read when something is typed there.
+        can_hang_up = kind != stat.S_IFCHR
+        transport: Any = _juggler.WritePipeTransport(
+            loop, pipe, protocol, waiter, known, can_hang_up
+        )
+        transport._start()
+        return transport
 
     def _make_ssl_transport(
         self,
@@ -288,6 +307,29 @@ class SocketTransports(ChildWatching):
                 if protocol is not None:
                     report["protocol"] = protocol
                 self.call_exception_handler(report)
+
+
+def _socket_info(sock: socket.socket, extra: dict[str, Any] | None) -> dict[str, Any]:
+    """What a transport's `get_extra_info` knows of `sock`."""
+    known = {} if extra is None else extra
+    known["socket"] = trsock.TransportSocket(sock)
+    for name, ask in (("sockname", sock.getsockname), ("peername", sock.getpeername)):
+        if name not in known:
+            try:
+                known[name] = ask()
+            except OSError:
+                known[name] = None
+    return known
+
+
+def _make_pipe_non_blocking(pipe: Any) -> int:
+    """Return the kind of what `pipe` is, 0 if it can't be waited for."""
+    descriptor = pipe.fileno()
+    kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+    if kind not in (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR):
+        return 0
+    os.set_blocking(descriptor, False)
+    return kind
 
 
 def _peername(connection: socket.socket) -> Any:

@@ -21,9 +21,26 @@ use pyo3::types::PyType;
 /// The protocol's class.
 static PROTOCOL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
+/// That of child processes.
+static CHILD_PROTOCOL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
 /// Whether `protocol` is one that only passes on to a reader what it is told, so that nobody has to tell it.
 pub fn is_plain_protocol(protocol: &Bound<'_, PyAny>) -> bool {
     PROTOCOL.get(protocol.py()).is_some_and(|class| protocol.get_type().is(class))
+}
+
+/// Whether `protocol` has a writer wait as long as the transport does, and no longer.
+pub fn drains_plainly(protocol: &Bound<'_, PyAny>) -> bool {
+    let is_child_s = || CHILD_PROTOCOL.get(protocol.py()).is_some_and(|class| protocol.get_type().is(class));
+    is_plain_protocol(protocol) || is_child_s()
+}
+
+/// Makes `class` that of child processes' streams.
+#[pyfunction]
+#[pyo3(name = "_set_child_protocol_class")]
+pub fn set_child_protocol_class(class: Bound<'_, PyType>) -> Bound<'_, PyType> {
+    let _ = CHILD_PROTOCOL.set(class.py(), class.clone().unbind());
+    class
 }
 
 /// Makes `class` the protocol's.

@@ -6,7 +6,7 @@ use crate::aio::event_loop::as_loop;
 use crate::aio::future::{self, none};
 use crate::aio::stdlib::{EXTRACT_STACK, GET_EVENT_LOOP};
 use crate::aio::sync::parking;
-use crate::aio::transport::stream::as_stream;
+use crate::aio::transport;
 use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::ipc::pickle::Buffer;
@@ -120,9 +120,8 @@ impl<'py> This<'_, 'py, StreamReader> {
             return Ok(());
         }
         let Some(transport) = self.get(|state| &state.transport) else { return Ok(()) };
-        if let Some(stream) = as_stream(py, &transport) {
-            stream.pause();
-        } else if let Err(error) = transport.bind(py).call_method0(intern!(py, "pause_reading")) {
+        if let Err(raised) = transport::pause_reading(py, &transport) {
+            let error = raised.fetch(py);
             if !error.is_instance_of::<PyNotImplementedError>(py) {
                 return Err(Raised::from_err(py, error));
             }
@@ -156,11 +155,7 @@ impl<'py> This<'_, 'py, StreamReader> {
         let py = self.py();
         self.with(|state| state.paused = false);
         let Some(transport) = self.get(|state| &state.transport) else { return Ok(()) };
-        if let Some(stream) = as_stream(py, &transport) {
-            return stream.resume();
-        }
-        let resumed = transport.bind(py).call_method0(intern!(py, "resume_reading"));
-        resumed.map(drop).map_err(|error| Raised::from_err(py, error))
+        transport::resume_reading(py, &transport)
     }
 
     /// The future of who waits for data from now on.

@@ -1,14 +1,14 @@
 //! The writer.
 #![allow(unsafe_code)]
 
-use super::is_plain_protocol;
+use super::drains_plainly;
 use super::reader::as_reader;
 use crate::aio::future::none;
 use crate::aio::stdlib::Import;
 use crate::aio::sync::coroutine;
 use crate::aio::sync::operation::{Ending, Next, Operation, Step, raise};
 use crate::aio::tls::as_tls;
-use crate::aio::transport::stream::as_stream;
+use crate::aio::transport;
 use crate::attached::Attached;
 use crate::gc::Ready;
 use crate::obj::Obj;
@@ -49,11 +49,11 @@ impl This<'_, '_, StreamWriter> {
     fn is_drained(self) -> bool {
         let py = self.py();
         let transport = self.transport();
-        let flows = match as_stream(py, &transport) {
-            Some(stream) => stream.is_flowing(),
+        let flows = match transport::is_flowing(py, &transport) {
+            Some(flows) => flows,
             None => as_tls(py, &transport).is_some_and(|tls| tls.is_flowing()),
         };
-        let is_ours = self.get(|state| &state.protocol).is_some_and(|protocol| is_plain_protocol(&protocol.bind(py)));
+        let is_ours = self.get(|state| &state.protocol).is_some_and(|protocol| drains_plainly(&protocol.bind(py)));
         if !is_ours || !flows {
             return false;
         }
@@ -177,9 +177,8 @@ fn write(this: This<'_, '_, StreamWriter>, args: Args<'_>) -> RawResult {
     let py = this.py();
     let [data] = args.parse(py, "write", [c"data"], 1)?;
     let transport = this.transport();
-    if let Some(stream) = as_stream(py, &transport) {
-        stream.write(data)?;
-        return Ok(raw::none());
+    if let Some(written) = transport::write(py, &transport, data) {
+        return written.map(|()| raw::none());
     }
     if let Some(tls) = as_tls(py, &transport) {
         tls.write(data)?;

@@ -7,8 +7,7 @@ use crate::aio::entry::{Entry, Kind};
 use crate::aio::streams::{StreamReader, after_end};
 use crate::aio::transport::chunk::{Bytes, Chunk, NewBytes};
 use crate::aio::transport::sink::{Sink, get_buffer, integer};
-use crate::aio::transport::stream::as_stream;
-use crate::aio::transport::{call_method, in_context};
+use crate::aio::transport::{self, call_method, in_context};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use juggler_loop::buffer::Scratch;
@@ -171,15 +170,7 @@ impl This<'_, '_, Tls> {
             (std::mem::replace(&mut state.lower_paused, pause) != pause).then_some(pause)
         });
         let (Some(pause), Some(lower)) = (pause, self.lower()) else { return Ok(()) };
-        match as_stream(py, &lower) {
-            Some(stream) if pause => stream.pause(),
-            Some(stream) => stream.resume()?,
-            None => {
-                let name = if pause { intern!(py, "pause_reading") } else { intern!(py, "resume_reading") };
-                drop(call_method(&lower, name, None)?);
-            }
-        }
-        Ok(())
+        if pause { transport::pause_reading(py, &lower) } else { transport::resume_reading(py, &lower) }
     }
 }
 

@@ -4,9 +4,8 @@
 use super::openssl::Outcome;
 use super::transport::{Stage, Tls, as_tls};
 use crate::aio::stdlib::Import;
-use crate::aio::transport::call_method;
 use crate::aio::transport::chunk::{Bytes, Chunk, chunks_of};
-use crate::aio::transport::stream::as_stream;
+use crate::aio::transport::{as_stream, call_method};
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -34,6 +34,11 @@ impl Bytes {
         self.0
     }
 
+    /// The object.
+    pub fn as_obj(&self) -> &Obj {
+        &self.0
+    }
+
     /// Shows the object to the garbage collector.
     pub fn visit(&self, visit: &pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
         self.0.visit(visit)
@@ -117,11 +122,21 @@ impl Chunk<'_> {
             if ffi::PyBytes_Check(object) != 0 {
                 return Ok(Self::Bytes(Bytes(Obj::from_borrowed(object))));
             }
-            if ffi::PyByteArray_Check(object) == 0 && ffi::PyMemoryView_Check(object) == 0 {
-                return Err(Self::refuse(py, object));
-            }
+        }
+        if !Self::is_fit(object) {
+            return Err(Self::refuse(py, object));
         }
         Buffer::new(object, ffi::PyBUF_SIMPLE).map(Self::Borrowed)
+    }
+
+    /// Whether `object` is of a class that can be written.
+    pub fn is_fit(object: *mut ffi::PyObject) -> bool {
+        // SAFETY: an argument is live, and the thread is attached.
+        unsafe {
+            ffi::PyBytes_Check(object) != 0
+                || ffi::PyByteArray_Check(object) != 0
+                || ffi::PyMemoryView_Check(object) != 0
+        }
     }
 
     #[cold]
