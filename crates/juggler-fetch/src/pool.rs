@@ -5,17 +5,16 @@
 
 use crate::dial::{Dialer, Dialled, Route};
 use crate::error::{Error, Kind, chain, is_of_tls};
-use crate::http1::{Connection, Rest, Wire};
+use crate::http1::{Connection, NoBody, Rest, Wire};
 use crate::options::Options;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::BodyExt;
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::client::conn::http2;
-use hyper::header::{self, HeaderMap};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use juggler_sync::guarded::Guarded;
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use url::{Position, Url};
 
@@ -24,9 +23,6 @@ const WINDOW: u32 = 4 << 20;
 
 /// From so many hosts on, the connections of those that nobody talks to are closed.
 const MANY_HOSTS: usize = 64;
-
-/// What a request carries: nothing.
-type NoBody = Empty<Bytes>;
 
 /// The connections of one call, by the origins that are asked for.
 pub(crate) struct Pool {
@@ -52,14 +48,10 @@ enum Link {
 pub(crate) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    body: Body,
+    body: Incoming,
+    /// That of HTTP/1.1, which nobody shares.
+    connection: Option<Connection>,
     host: Arc<Host>,
-}
-
-enum Body {
-    Single(Connection),
-    /// The stream, and what nobody took yet of the last bytes that came.
-    Shared(Incoming, Bytes),
 }
 
 impl Answer {
@@ -67,20 +59,19 @@ impl Answer {
     ///
     /// # Errors
     /// That the body breaks off.
-    pub async fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        let (stream, came) = match &mut self.body {
-            Body::Single(connection) => return connection.read(room).await,
-            Body::Shared(stream, came) => (stream, came),
-        };
-        while came.is_empty() {
-            let Some(frame) = stream.frame().await else { return Ok(0) };
-            if let Ok(bytes) = frame.map_err(io::Error::other)?.into_data() {
-                *came = bytes;
+    pub async fn read(&mut self) -> hyper::Result<Option<Bytes>> {
+        loop {
+            let frame = match &mut self.connection {
+                Some(connection) => connection.driven(self.body.frame()).await,
+                None => self.body.frame().await,
+            };
+            // What is no data is trailers.
+            match frame.transpose()?.map(Frame::into_data) {
+                Some(Ok(bytes)) => return Ok(Some(bytes)),
+                Some(Err(_)) => {}
+                None => return Ok(None),
             }
         }
-        let count = came.len().min(room.len());
-        room[..count].copy_from_slice(&came.split_to(count));
-        Ok(count)
     }
 
     /// To be called when the whole body came: keeps the connection.
@@ -88,13 +79,14 @@ impl Answer {
     /// # Errors
     /// [`Kind::Length`] if the server sends more.
     pub fn end(self) -> Result<(), Error> {
-        let Body::Single(mut connection) = self.body else { return Ok(()) };
+        let Some(mut connection) = self.connection else { return Ok(()) };
+        drop(self.body);
         match connection.rest() {
             Rest::Surplus => {
                 return Err(Error::new(Kind::Length, "the server sends more bytes than its Content-Length says"));
             }
-            Rest::Nothing if connection.stays() => self.host.spare.lock().push(connection),
-            Rest::Nothing | Rest::End => {}
+            Rest::Nothing => self.host.spare.lock().push(connection),
+            Rest::End => {}
         }
         Ok(())
     }
@@ -119,37 +111,48 @@ impl Pool {
         let name = &url[Position::BeforeHost..Position::AfterPort];
         // HTTP/2 and proxies want to be told the whole address.
         let whole = || format!("{}://{name}{path}", url.scheme());
+        let wrong = |error: &dyn std::fmt::Display| Error::new(Kind::Address, format!("{url}: {error}"));
+        let proxy = host.route.proxy.as_ref().filter(|_| host.route.asks_proxy());
+        headers.extend(
+            proxy.and_then(|proxy| proxy.basic_auth()).map(|value| (header::PROXY_AUTHORIZATION, value.clone())),
+        );
         loop {
-            let (mut connection, used) = match host.link(&self.dialer).await? {
-                Link::Single { connection, used } => (connection, used),
-                Link::Shared(mut shared) => {
-                    let request = Request::get(whole()).body(NoBody::new());
-                    let mut request = request.map_err(|error| Error::new(Kind::Address, format!("{url}: {error}")))?;
-                    *request.headers_mut() = headers;
-                    let sent = shared.send_request(request).await;
-                    let (head, stream) = sent.map_err(|error| no_answer(&error))?.into_parts();
-                    let body = Body::Shared(stream, Bytes::new());
-                    return Ok(Answer { status: head.status, headers: head.headers, body, host });
-                }
+            let link = host.link(&self.dialer).await?;
+            let is_shared = matches!(link, Link::Shared(_));
+            let target = if is_shared || proxy.is_some() { whole() } else { path.to_owned() };
+            let mut request = Request::get(target).body(NoBody::new()).map_err(|error| wrong(&error))?;
+            *request.headers_mut() = headers.clone();
+            if !is_shared {
+                let name = HeaderValue::try_from(name).map_err(|error| wrong(&error))?;
+                request.headers_mut().entry(header::HOST).or_insert(name);
+            }
+            let (sent, used, connection) = match link {
+                Link::Single { mut connection, used } => (connection.ask(request).await, used, Some(connection)),
+                Link::Shared(mut shared) => (shared.send_request(request).await, false, None),
             };
-            let asked = match host.route.proxy.as_ref().filter(|_| host.route.asks_proxy()) {
-                Some(proxy) => {
-                    headers.extend(proxy.basic_auth().map(|value| (header::PROXY_AUTHORIZATION, value.clone())));
-                    connection.ask(&whole(), name, &headers).await
+            match sent {
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    let coding =
+                        head.headers.get(header::TRANSFER_ENCODING).map_or(&b"chunked"[..], HeaderValue::as_bytes);
+                    if ![&b"chunked"[..], b"identity"].iter().any(|known| coding.eq_ignore_ascii_case(known)) {
+                        let coding = String::from_utf8_lossy(coding);
+                        return Err(Error::new(
+                            Kind::Protocol,
+                            format!("nobody asked for Transfer-Encoding: {coding}"),
+                        ));
+                    }
+                    return Ok(Answer { status: head.status, headers: head.headers, body, connection, host });
                 }
-                None => connection.ask(path, name, &headers).await,
-            };
-            match asked {
-                Ok((status, headers)) => {
-                    return Ok(Answer { status, headers, body: Body::Single(connection), host });
-                }
-                Err(error) if is_of_tls(&error) => return Err(no_answer(&error)),
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(error) if error.is_parse() => {
                     return Err(Error::new(Kind::Protocol, format!("not an answer in HTTP: {}", chain(&error))));
                 }
                 // The server had closed the connection while it lay there.
                 Err(_) if used => {}
-                Err(error) => return Err(no_answer(&error)),
+                Err(error) => {
+                    let kind = if is_of_tls(&error) { Kind::Tls } else { Kind::Truncated };
+                    return Err(Error::new(kind, format!("the connection broke before the answer: {}", chain(&error))));
+                }
             }
         }
     }
@@ -186,8 +189,8 @@ impl Host {
         if *is_single {
             drop(is_single);
             return Ok(match dialer.dial(&self.route).await? {
-                Dialled::Plain(wire) => single(wire),
-                Dialled::Secure(wire) => single(wire),
+                Dialled::Plain(wire) => single(wire).await?,
+                Dialled::Secure(wire) => single(wire).await?,
             });
         }
         // Somebody may have made it meanwhile.
@@ -202,9 +205,9 @@ impl Host {
             }
             Dialled::Secure(wire) => {
                 *is_single = true;
-                Ok(single(wire))
+                single(wire).await
             }
-            Dialled::Plain(wire) => Ok(single(wire)),
+            Dialled::Plain(wire) => single(wire).await,
         }
     }
 
@@ -221,14 +224,15 @@ impl Host {
     }
 }
 
-/// The error that it is when a connection ends before the answer.
-fn no_answer(error: &(dyn std::error::Error + 'static)) -> Error {
-    let kind = if is_of_tls(error) { Kind::Tls } else { Kind::Truncated };
-    Error::new(kind, format!("the connection broke before the answer: {}", chain(error)))
+/// The error that it is when two do not come to speak HTTP with each other.
+fn refused(error: &hyper::Error) -> Error {
+    let kind = if is_of_tls(error) { Kind::Tls } else { Kind::Connect };
+    Error::new(kind, format!("the handshake failed: {}", chain(error)))
 }
 
-fn single(wire: impl Wire + 'static) -> Link {
-    Link::Single { connection: Connection::new(Box::new(wire)), used: false }
+async fn single(wire: impl Wire + 'static) -> Result<Link, Error> {
+    let connection = Connection::new(wire).await.map_err(|error| refused(&error))?;
+    Ok(Link::Single { connection, used: false })
 }
 
 async fn shared<I>(io: I) -> Result<http2::SendRequest<NoBody>, Error>
@@ -241,10 +245,7 @@ where
         .initial_connection_window_size(WINDOW * 4)
         .handshake(io)
         .await
-        .map_err(|error| {
-            let kind = if is_of_tls(&error) { Kind::Tls } else { Kind::Connect };
-            Error::new(kind, format!("the handshake failed: {}", chain(&error)))
-        })?;
+        .map_err(|error| refused(&error))?;
     tokio::spawn(connection);
     Ok(sender)
 }

@@ -12,6 +12,7 @@ use crate::part::Part;
 use crate::ranges::Ranges;
 use crate::sink::Sink;
 use crate::transfer::{self, Shared};
+use hyper::body::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,9 +34,6 @@ const WINDOW: Duration = Duration::from_millis(500);
 
 /// How many pieces of a segment may wait to be written.
 const AHEAD: usize = 4;
-
-/// How much is read of a segment at once.
-const PIECE: usize = 64 << 10;
 
 /// The bytes of one connection: those from `from` on and before `to`, which a later segment may cut.
 pub(crate) struct Stream {
@@ -61,30 +59,19 @@ impl Stream {
         !self.cut
     }
 
-    /// Takes the first `count` bytes of the sink's room, but for those that are another stream's.
+    /// Takes bytes, but for those that are another stream's; how many it took.
     ///
     /// # Errors
     /// [`Kind::Length`] for more than was asked for; [`Kind::Disk`].
-    pub async fn took(&mut self, part: &mut Part, count: usize) -> Result<(), Error> {
-        let most = self.most(count)?;
-        self.sink.took(part, most).await
-    }
-
-    /// Takes bytes, but for those that are another stream's.
-    ///
-    /// # Errors
-    /// As [`Stream::took`].
-    pub async fn put(&mut self, part: &mut Part, bytes: &[u8]) -> Result<(), Error> {
-        let most = self.most(bytes.len())?;
-        self.sink.put(part, &bytes[..most]).await
-    }
-
-    fn most(&self, count: usize) -> Result<usize, Error> {
-        let most = usize::try_from(self.to - self.sink.at()).map_or(count, |most| most.min(count));
-        if most < count && !self.cut {
-            let message = format!("the server sends bytes from {} on, which were not asked for", self.to);
-            return Err(Error::new(Kind::Length, message));
+    pub async fn put(&mut self, part: &mut Part, bytes: &[u8]) -> Result<usize, Error> {
+        let most = usize::try_from(self.to - self.sink.at()).map_or(bytes.len(), |most| most.min(bytes.len()));
+        if most < bytes.len() && !self.cut {
+            return Err(Error::new(
+                Kind::Length,
+                format!("the server sends bytes from {} on, which were not asked for", self.to),
+            ));
         }
+        self.sink.put(part, &bytes[..most]).await?;
         Ok(most)
     }
 }
@@ -93,7 +80,7 @@ impl Stream {
 pub(crate) enum News {
     /// The server sends these bytes of this version.
     Begun,
-    Bytes(Vec<u8>),
+    Bytes(Bytes),
     End(Option<Error>),
 }
 
@@ -235,8 +222,7 @@ impl Segments {
                 }
             }
             News::Bytes(bytes) => {
-                came = bytes.len();
-                segment.stream.put(part, &bytes).await.map_err(at_odds)?;
+                came = segment.stream.put(part, &bytes).await.map_err(at_odds)?;
                 if segment.stream.is_over() {
                     segment.task.abort();
                     segment.stream.sink.flush(part).await?;
@@ -312,15 +298,10 @@ async fn bring(
     }
     let mut at = from;
     loop {
-        let mut bytes = vec![0; PIECE];
-        let read = tokio::time::timeout(shared.options.stall, answer.read(&mut bytes)).await;
+        let read = tokio::time::timeout(shared.options.stall, answer.read()).await;
         let read = read.map_err(|_| Error::new(Kind::Stalled, "a segment stalled"))?;
-        let count = read.map_err(|error| Error::new(Kind::Truncated, chain(&error)))?;
-        if count == 0 {
-            break;
-        }
-        bytes.truncate(count);
-        at += count as u64;
+        let Some(bytes) = read.map_err(|error| Error::new(Kind::Truncated, chain(&error)))? else { break };
+        at += bytes.len() as u64;
         if sender.send((number, News::Bytes(bytes))).await.is_err() {
             return Ok(());
         }

@@ -1,5 +1,4 @@
-//! From a stream of bytes into a part: as they come, or in blocks past the page cache. Either way they are received where they
-//! are written from.
+//! From a stream of bytes into a part: as they come, or in blocks past the page cache.
 
 use crate::error::{Error, Kind};
 use crate::part::Part;
@@ -12,9 +11,6 @@ use tokio::task::JoinHandle;
 
 /// One write. Two of them are a stream's: one is filled while the other goes to the disk.
 const BLOCK: usize = 1 << 20;
-
-/// What is read at once of a body that goes into the page cache.
-const CACHED: usize = 256 << 10;
 
 /// What addresses, places and lengths must be multiples of, past the page cache.
 const ALIGNED: usize = 4096;
@@ -42,41 +38,23 @@ impl Sink {
         self.at
     }
 
-    /// Room for the bytes that come next; see [`Sink::took`].
-    pub fn room(&mut self, part: &Part) -> &mut [u8] {
-        let room = self.block.get_or_insert_with(Block::new).room(self.at);
-        let most = if part.direct().is_some() { room.len() } else { room.len().min(CACHED) };
-        &mut room[..most]
-    }
-
-    /// Takes the first `count` bytes of the room.
-    ///
-    /// # Errors
-    /// [`Kind::Disk`], perhaps of earlier ones.
-    pub async fn took(&mut self, part: &mut Part, count: usize) -> Result<(), Error> {
-        let Some(block) = &mut self.block else { return Ok(()) };
-        let bytes = &block.room(self.at)[..count];
-        part.hash(self.at, bytes);
-        if part.direct().is_none() {
-            part.write(self.at, bytes)?;
-        } else {
-            block.length += count;
-        }
-        self.at += count as u64;
-        if block.is_full() { self.send(part).await } else { Ok(()) }
-    }
-
     /// Takes bytes.
     ///
     /// # Errors
-    /// As [`Sink::took`].
+    /// [`Kind::Disk`], perhaps of earlier ones.
     pub async fn put(&mut self, part: &mut Part, mut bytes: &[u8]) -> Result<(), Error> {
+        if part.direct().is_none() {
+            return self.put_now(part, bytes);
+        }
+        part.hash(self.at, bytes);
         while !bytes.is_empty() {
-            let room = self.room(part);
-            let count = bytes.len().min(room.len());
-            room[..count].copy_from_slice(&bytes[..count]);
-            bytes = &bytes[count..];
-            self.took(part, count).await?;
+            let block = self.block.get_or_insert_with(|| Block::new(self.at));
+            let taken = block.fill(bytes);
+            bytes = &bytes[taken..];
+            self.at += taken as u64;
+            if block.is_full() {
+                self.send(part).await?;
+            }
         }
         Ok(())
     }
@@ -104,11 +82,7 @@ impl Sink {
     /// Lets the block that is being filled be written.
     async fn send(&mut self, part: &mut Part) -> Result<(), Error> {
         self.settle(part).await?;
-        let Some(block) = self.block.take() else { return Ok(()) };
-        let Some(direct) = part.direct().filter(|_| block.length > 0) else {
-            block.spare();
-            return Ok(());
-        };
+        let (Some(block), Some(direct)) = (self.block.take(), part.direct()) else { return Ok(()) };
         let (file, direct) = (Arc::clone(part.file()?), Arc::clone(direct));
         self.pending = Some(tokio::task::spawn_blocking(move || {
             let written = block.write(&file, &direct);
@@ -124,7 +98,7 @@ impl Sink {
         let (block, written) = pending.await.map_err(failed)?;
         written.map_err(|error| part.write_error(error))?;
         part.written(block.from, block.from + block.length as u64);
-        block.spare();
+        SPARE.with_borrow_mut(|spare| spare.push(block.memory));
         Ok(())
     }
 }
@@ -140,28 +114,27 @@ struct Block {
 }
 
 impl Block {
-    fn new() -> Self {
+    fn new(from: u64) -> Self {
         let memory = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BLOCK + ALIGNED]);
         let start = memory.as_ptr().align_offset(ALIGNED).min(ALIGNED);
-        Self { memory, start, length: 0, from: 0 }
+        Self { memory, start, length: 0, from }
     }
 
-    /// Lets another sink have the memory.
-    fn spare(self) {
-        SPARE.with_borrow_mut(|spare| spare.push(self.memory));
-    }
-
-    /// Room for the bytes from `at` on, which follow those that are there.
-    fn room(&mut self, at: u64) -> &mut [u8] {
-        if self.length == 0 {
-            self.from = at;
-        }
-        let most = BLOCK - (self.from % BLOCK as u64) as usize;
-        &mut self.memory[self.start + self.length..self.start + most]
+    fn room(&self) -> usize {
+        BLOCK - (self.from % BLOCK as u64) as usize - self.length
     }
 
     fn is_full(&self) -> bool {
-        self.length == BLOCK - (self.from % BLOCK as u64) as usize
+        self.room() == 0
+    }
+
+    /// Takes as many of `bytes` as fit, and returns how many.
+    fn fill(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.room());
+        let end = self.start + self.length;
+        self.memory[end..end + taken].copy_from_slice(&bytes[..taken]);
+        self.length += taken;
+        taken
     }
 
     /// Writes what can be by `direct`, and what is not aligned through the page cache.

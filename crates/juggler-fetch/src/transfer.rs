@@ -42,9 +42,6 @@ const PROGRESS: u64 = 1 << 20;
 /// How often a transfer is looked after: whether it stalled, needs a name, or deserves another connection.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
-/// How much is read at once of a body that is decoded.
-const ENCODED: usize = 64 << 10;
-
 /// How often it is written down which bytes of a file with gaps are there.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -284,36 +281,32 @@ impl Transfer<'_> {
         let mut look = tokio::time::interval_at(tokio::time::Instant::now() + pause, pause);
         let (mut last, mut told) = (Instant::now(), Instant::now());
         let mut open = true;
-        let mut encoded = vec![0; if decoder.is_some() { ENCODED } else { 0 }];
         while open || self.segments.as_ref().is_some_and(Segments::are_active) {
-            let room = if decoder.is_some() { &mut encoded } else { first.sink.room(part) };
             tokio::select! {
-                came = answer.read(room), if open => {
-                    let count = came.map_err(|error| {
+                came = answer.read(), if open => {
+                    let came = came.map_err(|error| {
                         let message = format!("the body broke off after byte {}: {}", first.sink.at(), chain(&error));
                         Error::new(Kind::Truncated, message)
                     })?;
-                    if count == 0 {
+                    let Some(bytes) = came else {
                         open = false;
                         if let Some(decoder) = decoder.take() {
                             decoder.end(|decoded| first.sink.put_now(part, decoded))?;
                         }
                         self.check_end(first)?;
                         continue;
-                    }
+                    };
                     last = Instant::now();
                     match &mut decoder {
-                        Some(decoder) => {
-                            decoder.feed(&encoded[..count], |decoded| first.sink.put_now(part, decoded))?;
-                        }
+                        Some(decoder) => decoder.feed(&bytes, |decoded| first.sink.put_now(part, decoded))?,
                         None => {
-                            first.took(part, count).await?;
+                            first.put(part, &bytes).await?;
                             open = !first.is_over();
                         }
                     }
-                    self.account(count);
+                    self.account(bytes.len());
                     if let Some(pace) = &self.shared.pace {
-                        pace.take(count as u64).await;
+                        pace.take(bytes.len() as u64).await;
                         last = Instant::now();
                     }
                 }
