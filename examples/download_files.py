@@ -96,7 +96,9 @@ def main() -> int:
     ]
     bodies = [path.read_bytes() for path in library if path.stat().st_size > 1][: options.files]
     with Web(bodies) as web, tempfile.TemporaryDirectory() as folder:
-        threading.Thread(target=web.serve_forever).start()
+        # It looks so often whether it is to stop; by default, which is half a second, that would be
+        # what the whole program takes.
+        threading.Thread(target=web.serve_forever, args=[0.01]).start()
         wanted = [
             File(
                 f"http://127.0.0.1:{web.server_port}/{number}",

@@ -17,7 +17,6 @@ from collections.abc import (
 from concurrent import futures
 from contextvars import Context
 from os import PathLike
-from pathlib import Path
 from pickle import PickleBuffer
 from socket import socket
 from threading import Thread
@@ -547,7 +546,7 @@ class FetchEngine:
         tuple[
             int,
             # path, address in the end, size, how much was there
-            tuple[Path, str, int, int] | None,
+            tuple[str, str, int, int] | None,
             # kind, message, the server's status
             tuple[str, str, int | None] | None,
             # attempts and seconds

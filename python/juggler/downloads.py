@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from juggler._juggler import FetchEngine
 
-# While these were imported nothing would be fetched yet; `pathlib` comes with the first file.
+# `pathlib` comes with the first file, while others are on their way.
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
     from pathlib import Path
@@ -264,7 +264,7 @@ class Downloads:
         self,
         told: tuple[
             int,
-            tuple[Path, str, int, int] | None,
+            tuple[str, str, int, int] | None,
             tuple[str, str, int | None] | None,
             int,
             float,
@@ -283,7 +283,9 @@ class Downloads:
             return index, Fetched(url, None, error, url, 0, 0, attempts, seconds)
         assert fetched is not None
         path, source, size, resumed = fetched
-        return index, Fetched(url, path, None, source, size, resumed, attempts, seconds)
+        from pathlib import Path
+
+        return index, Fetched(url, Path(path), None, source, size, resumed, attempts, seconds)
 
     def progress(self) -> list[Progress]:
         """How far each file is that is not finished, but for those that are still in the input.
@@ -419,13 +421,6 @@ def fetch(
         urls = [File(urls[0], checksum=checksum)]
     if errors not in ("raise", "return", "skip"):
         raise ValueError(f"errors={errors!r}: 'raise', 'return' or 'skip'")
-    for name, count, least in (
-        ("limit", limit, 1),
-        ("per_host", per_host, 1),
-        ("retries", retries, 0),
-    ):
-        if count < least:
-            raise ValueError(f"{name}={count}: at least {least}")
     if netrc is True:
         netrc = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
     engine = FetchEngine(

@@ -432,6 +432,24 @@ def speaks_something_else(request: Request) -> None:
     request.close()
 
 
+def says_two_lengths(request: Request) -> None:
+    request.answer("200 OK", "Content-Length: 999", body=BODY[:1000])
+
+
+def sends_a_coding_that_nobody_knows(request: Request) -> None:
+    request.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "0\r\n\r\n")
+
+
+def sends_chunks_that_are_none(request: Request) -> None:
+    request.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "3\r\nabcdef")
+    request.close()
+
+
+def ends_amid_the_chunks(request: Request) -> None:
+    request.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "3\r\nabc\r\n")
+    request.close()
+
+
 @pytest.mark.parametrize(
     ("page", "kind", "says"),
     [
@@ -453,6 +471,10 @@ def speaks_something_else(request: Request) -> None:
         (names_a_file_above_in_code, "name", "../../up"),
         (is_too_large_for_any_disk, "disk", "no room"),
         (speaks_something_else, "protocol", "not an answer in HTTP"),
+        (says_two_lengths, "protocol", "content-length"),
+        (sends_a_coding_that_nobody_knows, "protocol", "gzip, chunked"),
+        (sends_chunks_that_are_none, "truncated", "Invalid chunk"),
+        (ends_amid_the_chunks, "truncated", "byte 3"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -147,8 +147,8 @@ def stalls_once(request: Request) -> None:
 def test_a_server_that_slows_down_each_connection(
     server: Server, folder: Path, command: Command
 ) -> None:
-    # Long enough that a third connection is worth it, too.
-    body = BODY + OTHER
+    # So long that there is no doubt whether a third connection is worth it, too.
+    body = BODY + OTHER + BODY
     server.pages["/x"] = lambda request: serve(request, body, '"1"', Line())
     run = command("/x")
     assert run.status == 0, run.stderr

@@ -53,10 +53,11 @@ pub(crate) async fn commit(committer: &Committer, part: Part, name: String) -> R
     tells.await.map_err(|_| gone())?
 }
 
-/// Commits what comes, group by group, for ever.
+/// Commits what comes, group by group, for ever; while one group gets its names the next is synced, and a third begun.
 pub(crate) async fn serve(names: Arc<Names>, queue: mpsc::UnboundedReceiver<Ready>) {
     let (forward, written) = mpsc::unbounded_channel();
-    tokio::join!(begin(queue, forward), finish(names, written));
+    let (pass, durable) = mpsc::unbounded_channel();
+    tokio::join!(begin(queue, forward), sync(&names, written, pass), name(&names, durable));
 }
 
 /// Lets the disk begin with what comes, while it waits for its group.
@@ -72,12 +73,21 @@ async fn begin(mut queue: mpsc::UnboundedReceiver<Ready>, forward: mpsc::Unbound
     }
 }
 
-/// Syncs and names what comes.
-async fn finish(names: Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>) {
+/// Brings what comes to the disk.
+async fn sync(names: &Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>, pass: mpsc::UnboundedSender<Ready>) {
     let mut group = Vec::new();
     while queue.recv_many(&mut group, usize::MAX).await > 0 {
-        let whole = synced(&names, std::mem::take(&mut group)).await;
-        let names = Arc::clone(&names);
+        for ready in synced(names, std::mem::take(&mut group)).await {
+            let _ = pass.send(ready);
+        }
+    }
+}
+
+/// Names what comes, and tells that it is there.
+async fn name(names: &Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>) {
+    let mut group = Vec::new();
+    while queue.recv_many(&mut group, usize::MAX).await > 0 {
+        let (names, whole) = (Arc::clone(names), std::mem::take(&mut group));
         // A thread that failed has let go of the files, whose owners are told so.
         for (path, told) in spawn_blocking(move || named(&names, whole)).await.unwrap_or_default() {
             // Nobody listens any more if the deadline passed meanwhile.

@@ -28,12 +28,6 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// What tells connections apart that can't stand in for each other.
-    pub fn key(&self) -> String {
-        let proxy = self.proxy.as_ref().map_or(String::new(), |proxy| format!(" by {}", proxy.uri()));
-        format!("{} {}:{}{proxy}", self.secure, self.host, self.port)
-    }
-
     /// Whether requests go to an HTTP proxy that is to make them.
     pub fn asks_proxy(&self) -> bool {
         !self.secure && self.proxy.as_ref().is_some_and(|proxy| !is_socks(proxy))
@@ -47,8 +41,8 @@ fn is_socks(proxy: &Intercept) -> bool {
 /// A connection that nothing was sent over yet.
 #[expect(clippy::large_enum_variant, reason = "taken apart as soon as it is made")]
 pub(crate) enum Dialled {
-    Plain(TokioIo<TcpStream>),
-    Secure(TokioIo<TlsStream<TcpStream>>),
+    Plain(TcpStream),
+    Secure(TlsStream<TcpStream>),
 }
 
 /// Makes connections.
@@ -109,7 +103,7 @@ impl Dialer {
             Error::new(Kind::Connect, format!("no connection to {}:{}{by}: {error}", route.host, route.port))
         })?;
         if !route.secure {
-            return Ok(Dialled::Plain(tcp));
+            return Ok(Dialled::Plain(tcp.into_inner()));
         }
         let name = match &route.host {
             Host::Domain(name) => ServerName::try_from(name.clone())
@@ -121,7 +115,7 @@ impl Dialer {
             let kind = if is_of_tls(&error) { Kind::Tls } else { Kind::Connect };
             Error::new(kind, format!("no secure connection to {}:{}: {}", route.host, route.port, chain(&error)))
         })?;
-        Ok(Dialled::Secure(TokioIo::new(secured)))
+        Ok(Dialled::Secure(secured))
     }
 
     async fn reach(&self, route: &Route, target: Uri) -> Result<TokioIo<TcpStream>, String> {

@@ -11,6 +11,7 @@ use crate::hosts::Hosts;
 use crate::names::Names;
 use crate::options::{Job, Options, Outcome};
 use crate::pace::Pace;
+use crate::part::Parts;
 use crate::transfer::{self, Shared};
 use juggler_sync::guarded::Guarded;
 use juggler_sync::{Deadline, Gate};
@@ -18,7 +19,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -31,8 +32,7 @@ const LAST_CALLS: Duration = Duration::from_secs(10);
 /// Fetches files in the background.
 pub struct Engine {
     board: Arc<Board>,
-    /// Becomes readable when there is an outcome, or when there will be none any more.
-    bell: Arc<OwnedFd>,
+    bell: Arc<Bell>,
     jobs: Guarded<Option<mpsc::UnboundedSender<Job>>>,
     stop: Guarded<Option<oneshot::Sender<()>>>,
     thread: Guarded<Option<JoinHandle<()>>>,
@@ -53,13 +53,14 @@ impl Engine {
         let names = Arc::new(Names::new(options.folder.clone(), options.overwrite)?);
         let shared = Shared {
             client: Client::new(&options)?,
+            parts: Parts::of(&options.folder)?,
             hosts: Hosts::new(options.limit, options.per_host),
             committer,
             pace: pace.map_err(|error| Error::new(Kind::Address, error.to_string()))?,
             board: Arc::clone(&board),
             options,
         };
-        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| failed(e.into()))?);
+        let bell = Arc::new(Bell::default());
         let (jobs, queue) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -128,13 +129,25 @@ impl Engine {
     }
 
     /// A descriptor that is readable when [`Engine::next`] may have something. Reading it empties it.
-    pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    ///
+    /// # Errors
+    /// That the system has none to give.
+    pub fn bell(&self) -> io::Result<BorrowedFd<'_>> {
+        match self.bell.0.get() {
+            Some(bell) => Ok(bell.as_fd()),
+            None => {
+                // Rung, as there may be something already.
+                let bell = eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+                Ok(self.bell.0.get_or_init(|| bell).as_fd())
+            }
+        }
     }
 
     /// Forgets that the bell rang; to be called before the outcomes are looked at.
     pub fn hush(&self) {
-        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+        if let Some(bell) = self.bell.0.get() {
+            let _ = rustix::io::read(bell, &mut [0; 8]);
+        }
     }
 
     /// How far everything is.
@@ -160,25 +173,33 @@ impl Drop for Engine {
     }
 }
 
+/// Readable when there is an outcome, or when there will be none any more; where somebody listens, as a ring is a system call.
+#[derive(Default)]
+struct Bell(OnceLock<OwnedFd>);
+
+impl Bell {
+    fn ring(&self) {
+        if let Some(bell) = self.0.get() {
+            // Full after 2^64 rings: then it is readable anyway.
+            let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
 /// Tells, however the thread ends, that it did.
 struct Ending {
     board: Arc<Board>,
-    bell: Arc<OwnedFd>,
+    bell: Arc<Bell>,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
         self.board.change(|state| state.ended = true);
-        ring(&self.bell);
+        self.bell.ring();
     }
 }
 
-fn ring(bell: &OwnedFd) {
-    // Full after 2^64 rings: then it is readable anyway.
-    let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
-}
-
-async fn serve(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Job>, bell: &Arc<OwnedFd>) {
+async fn serve(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Job>, bell: &Arc<Bell>) {
     let mut under_way = JoinSet::new();
     let mut same: HashMap<String, u32> = HashMap::new();
     let mut open = true;
@@ -198,7 +219,7 @@ async fn serve(shared: Arc<Shared>, mut queue: mpsc::UnboundedReceiver<Job>, bel
 }
 
 /// Fetches one file, and puts its outcome on the board.
-async fn one(shared: Arc<Shared>, job: Job, nth: u32, bell: Arc<OwnedFd>) {
+async fn one(shared: Arc<Shared>, job: Job, nth: u32, bell: Arc<Bell>) {
     let began = Instant::now();
     let mut attempts = 0;
     let fetched = transfer::fetch(&shared, &job, nth, &mut attempts);
@@ -216,5 +237,5 @@ async fn one(shared: Arc<Shared>, job: Job, nth: u32, bell: Arc<OwnedFd>) {
         state.snapshot.files.remove(&outcome.job.index);
         state.outcomes.push_back(outcome);
     });
-    ring(&bell);
+    bell.ring();
 }

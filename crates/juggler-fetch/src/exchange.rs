@@ -5,9 +5,9 @@ use crate::coding::OFFERED;
 use crate::error::{Error, Kind};
 use crate::netrc::Netrc;
 use crate::options::Options;
-use crate::pool::{Answer, NoBody, Pool};
+use crate::pool::{Answer, Pool};
+use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use std::time::{Duration, SystemTime};
 use url::Url;
@@ -62,12 +62,12 @@ impl Client {
             let answer = tokio::time::timeout(self.timeout, self.ask(now, url, rest.as_ref()))
                 .await
                 .map_err(|_| Error::new(Kind::Timeout, format!("no answer within {:?}", self.timeout)))??;
-            let status = answer.response.status();
+            let status = answer.status;
             if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 let last = seen.swap_remove(seen.len() - 1);
                 return Ok((answer, last));
             }
-            let next = target(now, answer.response.headers())?;
+            let next = target(now, &answer.headers)?;
             if seen.contains(&next) {
                 let way = seen.iter().map(Url::as_str).collect::<Vec<_>>().join(" -> ");
                 return Err(Error::new(Kind::Redirects, format!("redirected in a circle: {way} -> {next}")));
@@ -98,31 +98,7 @@ impl Client {
             headers.insert(header::RANGE, HeaderValue::try_from(format!("bytes={}-{last}", rest.from)).map_err(wrong)?);
             headers.insert(header::IF_RANGE, HeaderValue::try_from(rest.validator).map_err(wrong)?);
         }
-        self.pool
-            .send(url, |route, shared| {
-                let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
-                let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
-                // HTTP/2 and proxies want to be told the whole address.
-                let target = if shared || route.asks_proxy() {
-                    format!("{}://{host}{path}", url.scheme())
-                } else {
-                    path.to_owned()
-                };
-                let wrong = |error: &dyn std::fmt::Display| Error::new(Kind::Address, format!("{url}: {error}"));
-                let mut request = Request::get(target).body(NoBody::new()).map_err(|error| wrong(&error))?;
-                *request.headers_mut() = headers.clone();
-                if !shared {
-                    let host = HeaderValue::try_from(host).map_err(|error| wrong(&error))?;
-                    request.headers_mut().entry(header::HOST).or_insert(host);
-                }
-                if let Some(proxy) = route.proxy.as_ref().filter(|_| route.asks_proxy()) {
-                    if let Some(credentials) = proxy.basic_auth() {
-                        request.headers_mut().insert(header::PROXY_AUTHORIZATION, credentials.clone());
-                    }
-                }
-                Ok(request)
-            })
-            .await
+        self.pool.send(url, headers).await
     }
 
     /// Those in the address before those of the netrc file.

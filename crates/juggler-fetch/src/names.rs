@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 /// The final names in a folder.
@@ -36,23 +36,22 @@ impl Names {
         self.overwrite
     }
 
-    /// Calls `give` with the path of `wanted`, or of the first name beside it that is free.
+    /// Calls `give` with the folder and `wanted`, or the first name beside it that is free; the path that it then has.
     ///
     /// # Errors
     /// What `give` fails of, but for names that are taken.
-    pub fn give(&self, wanted: &str, give: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, Error> {
+    pub fn give(&self, wanted: &str, give: impl Fn(&File, &str) -> io::Result<()>) -> Result<PathBuf, Error> {
         let mut count = 0;
         loop {
             let name = if count == 0 { wanted.to_owned() } else { name::beside(wanted, count) };
-            let path = self.folder.join(&name);
             count += 1;
-            if !self.given.lock().insert(name) {
+            if !self.given.lock().insert(name.clone()) {
                 continue;
             }
-            match give(&path) {
+            match give(&self.opened, &name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !self.overwrite => {}
-                Err(error) => return Err(Error::disk("create", &path, error)),
-                Ok(()) => return Ok(path),
+                Err(error) => return Err(Error::disk("create", &self.folder.join(name), error)),
+                Ok(()) => return Ok(self.folder.join(name)),
             }
         }
     }
@@ -78,12 +77,12 @@ impl Names {
     }
 }
 
-/// Renames, but not over another file.
-pub(crate) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    match sys::renameat_with(sys::CWD, from, sys::CWD, to, RenameFlags::NOREPLACE) {
+/// Renames, to `name` in `folder`, but not over another file.
+pub(crate) fn rename_to_new(from: &Path, folder: &File, name: &str) -> io::Result<()> {
+    match sys::renameat_with(sys::CWD, from, folder, name, RenameFlags::NOREPLACE) {
         // Not on this file system.
         Err(Errno::INVAL | Errno::NOSYS) => {
-            fs::hard_link(from, to)?;
+            sys::linkat(sys::CWD, from, folder, name, AtFlags::empty())?;
             fs::remove_file(from)
         }
         done => Ok(done?),
@@ -91,7 +90,13 @@ pub(crate) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Gives a file that has no name its first one, unless there is a file of that name.
-pub(crate) fn name_nameless(file: &File, to: &Path) -> io::Result<()> {
-    let from = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(sys::linkat(sys::CWD, from, sys::CWD, to, AtFlags::SYMLINK_FOLLOW)?)
+pub(crate) fn name_nameless(file: &File, folder: impl AsFd, name: impl AsRef<Path>) -> io::Result<()> {
+    match sys::linkat(file, "", &folder, name.as_ref(), AtFlags::EMPTY_PATH) {
+        // Before Linux 6.10 not everybody may.
+        Err(Errno::NOENT) => {
+            let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+            Ok(sys::linkat(sys::CWD, from, folder, name.as_ref(), AtFlags::SYMLINK_FOLLOW)?)
+        }
+        done => Ok(done?),
+    }
 }

@@ -18,15 +18,18 @@ use crate::name;
 use crate::names::{Names, name_nameless, rename_to_new};
 use crate::options::{Checksum, hex};
 use crate::ranges::Ranges;
+use juggler_sync::guarded::Guarded;
 use ring::digest;
 use rustix::fs::{self as sys, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 /// From this size on, room is made sure of before the first byte; below, looking costs more than failing.
@@ -43,8 +46,41 @@ const ALWAYS_DIRECT: u64 = 32 << 20;
 /// Up to this size bytes wait in memory for their file, which a thread that may wait for the disk makes when they are all there.
 const HELD: u64 = 64 << 10;
 
+/// So many names are read to know which parts there are, at most.
+const MUCH: usize = 10_000;
+
+/// How many pieces of memory for held bytes are kept for the next files.
+const SPARES: usize = 64;
+
 /// How long a file may have no name: what is lost in a kill.
 const NAMELESS: Duration = Duration::from_millis(100);
+
+/// The bytes of a small file, in memory that goes from file to file: one thread fills it and another empties it, and what one
+/// thread allocates and another frees is most of what allocation costs.
+#[derive(Default)]
+struct Held(Vec<u8>);
+
+static SPARE: LazyLock<Guarded<Vec<Vec<u8>>>> = LazyLock::new(|| Guarded::new(Vec::new()));
+
+impl Held {
+    /// Makes room; keeps what is there.
+    fn ready(&mut self) {
+        if self.0.capacity() == 0 {
+            let spare = SPARE.lock().pop();
+            self.0 = spare.unwrap_or_else(|| Vec::with_capacity(HELD as usize));
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut spare = SPARE.lock();
+        if self.0.capacity() > 0 && spare.len() < SPARES {
+            self.0.clear();
+            spare.push(std::mem::take(&mut self.0));
+        }
+    }
+}
 
 /// A file on its way; see the [module](self).
 pub(crate) struct Part {
@@ -54,7 +90,7 @@ pub(crate) struct Part {
     about: PathBuf,
     file: Option<Arc<File>>,
     /// All bytes, as long as there is no file.
-    held: Vec<u8>,
+    held: Held,
     /// The same file, written past the page cache.
     direct: Option<Arc<File>>,
     /// Whether it has the name `path`, and since when it has none otherwise.
@@ -71,6 +107,34 @@ pub(crate) struct Part {
     hashed: Option<(digest::Context, u64)>,
     reserved: u64,
     keep: bool,
+}
+
+/// The parts that were in a folder when a call began.
+pub(crate) struct Parts(Option<HashSet<OsString>>);
+
+impl Parts {
+    /// What is there; nothing is known of a folder with very much in it, as to look would take longer than to ask for each.
+    ///
+    /// # Errors
+    /// [`Kind::Disk`].
+    pub fn of(folder: &Path) -> Result<Self, Error> {
+        let failed = |error| Error::disk("read the folder", folder, error);
+        let mut found = HashSet::new();
+        for (count, entry) in fs::read_dir(folder).map_err(failed)?.enumerate() {
+            let name = entry.map_err(failed)?.file_name();
+            if count == MUCH {
+                return Ok(Self(None));
+            }
+            if name.as_encoded_bytes().ends_with(b".part") {
+                found.insert(name);
+            }
+        }
+        Ok(Self(Some(found)))
+    }
+
+    fn may_have(&self, path: &Path) -> bool {
+        self.0.as_ref().is_none_or(|found| path.file_name().is_some_and(|name| found.contains(name)))
+    }
 }
 
 impl Part {
@@ -94,7 +158,7 @@ impl Part {
             path,
             about: about.into(),
             file: None,
-            held: Vec::new(),
+            held: Held::default(),
             direct: None,
             named: false,
             begun: Instant::now(),
@@ -109,12 +173,12 @@ impl Part {
         })
     }
 
-    /// Takes over what an earlier call left, if that can be continued and is to be (`resume`); otherwise it goes.
+    /// Takes over what an earlier call left in the folder of `parts`, if that can be continued and is to be (`resume`); otherwise it goes.
     ///
     /// # Errors
     /// [`Kind::Disk`], also when another process is at it.
-    pub fn find(&mut self, resume: bool) -> Result<(), Error> {
-        if !self.path.exists() {
+    pub fn find(&mut self, parts: &Parts, resume: bool) -> Result<(), Error> {
+        if !parts.may_have(&self.path) || !self.path.exists() {
             return Ok(());
         }
         self.take_over(resume).map_err(|error| Error::disk("continue", &self.path, error))
@@ -193,7 +257,7 @@ impl Part {
             self.begin_file().and_then(|file| if self.named { self.tell(None).map(|()| file) } else { Ok(file) });
         let file = self.file.insert(Arc::new(created.map_err(|error| Error::disk("create", &self.path, error))?));
         let held = std::mem::take(&mut self.held);
-        file.write_all_at(&held, 0).map_err(|error| {
+        file.write_all_at(&held.0, 0).map_err(|error| {
             self.ranges = Ranges::default();
             self.write_error(error)
         })
@@ -215,7 +279,7 @@ impl Part {
                 fs::remove_file(&self.path)?;
             }
             self.tell(None)?;
-            name_nameless(file, &self.path)
+            name_nameless(file, sys::CWD, &self.path)
         };
         name().map_err(|error: io::Error| Error::disk("create", &self.path, error))?;
         self.named = true;
@@ -268,7 +332,7 @@ impl Part {
         }
         (self.ranges, self.gaps, self.version) = (Ranges::default(), false, Version::default());
         (self.resumed, self.reserved) = (0, 0);
-        self.held.clear();
+        self.held.0.clear();
         self.hashed = self.checksum.as_ref().map(|checksum| (digest::Context::new(checksum.algorithm), 0));
         Ok(())
     }
@@ -283,7 +347,7 @@ impl Part {
         match &self.file {
             Some(_) if self.named => self.tell(None).map_err(|error| Error::disk("create", &self.path, error))?,
             None if length > HELD => self.open()?,
-            None => self.held.reserve(length as usize),
+            None => self.held.ready(),
             Some(_) => {}
         }
         self.reserve()?;
@@ -358,7 +422,7 @@ impl Part {
     pub fn write(&mut self, from: u64, bytes: &[u8]) -> Result<(), Error> {
         let end = from + bytes.len() as u64;
         if self.file.is_none() && end <= HELD {
-            self.held.extend_from_slice(bytes);
+            self.held.0.extend_from_slice(bytes);
         } else {
             self.open()?;
             self.file()?.write_all_at(bytes, from).map_err(|error| self.write_error(error))?;
@@ -470,16 +534,18 @@ impl Part {
         if names.may_replace() {
             self.claim()?;
         }
-        let file = self.file()?;
-        let path = names.give(wanted, |path| match (self.named, names.may_replace()) {
-            (false, _) => name_nameless(file, path),
-            (true, true) => fs::rename(&self.path, path),
-            (true, false) => rename_to_new(&self.path, path),
-        })?;
-        if std::mem::replace(&mut self.named, false) {
+        if self.named {
+            // Before the name, as whoever is stopped in between leaves a part that the next call sees, and not an `about` of
+            // nothing, which nobody looks for.
             let _ = self.forget();
         }
-        self.keep = false;
+        let file = self.file()?;
+        let path = names.give(wanted, |folder, name| match (self.named, names.may_replace()) {
+            (false, _) => name_nameless(file, folder, name),
+            (true, true) => Ok(sys::renameat(sys::CWD, &self.path, folder, name)?),
+            (true, false) => rename_to_new(&self.path, folder, name),
+        })?;
+        (self.named, self.keep) = (false, false);
         Ok(path)
     }
 }
@@ -503,5 +569,25 @@ fn lock(file: &File) -> io::Result<()> {
     match sys::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => Err(io::Error::other("another process is writing it")),
         done => Ok(done?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_asked_once_for_its_parts_or_else_for_each() {
+        let folder = std::env::temp_dir().join(format!("juggler-parts-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("a.1.part"), "").unwrap();
+        let parts = Parts::of(&folder).unwrap();
+        let found = ["a.1.part", "b.1.part"].map(|name| parts.may_have(&folder.join(name)));
+        assert_eq!(found, [true, false]);
+        for number in 0..MUCH {
+            fs::write(folder.join(number.to_string()), "").unwrap();
+        }
+        assert!(Parts::of(&folder).unwrap().may_have(&folder.join("b.1.part")));
+        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -12,7 +12,6 @@ use crate::part::Part;
 use crate::ranges::Ranges;
 use crate::sink::Sink;
 use crate::transfer::{self, Shared};
-use http_body_util::BodyExt;
 use hyper::body::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -280,11 +279,11 @@ async fn bring(
     let Some(validator) = subject.version.validator() else { return Ok(()) };
     let rest = Rest { from, to: if to == subject.whole { u64::MAX } else { to }, validator };
     let (mut answer, source) = shared.client.get(&subject.url, Some(rest)).await?;
-    let headers = answer.response.headers();
+    let headers = &answer.headers;
     if source != subject.source {
         return Err(Error::new(Kind::Range, format!("another server answers: {source}")));
     }
-    match answer.response.status().as_u16() {
+    match answer.status.as_u16() {
         206 => {
             exchange::check_part(headers, &subject.version, from, to)?;
         }
@@ -292,18 +291,16 @@ async fn bring(
             return Err(Error::new(Kind::Range, "the server ignores Range"));
         }
         200 | 416 => return Err(transfer::changed()),
-        _ => return Err(exchange::refusal(answer.response.status(), headers)),
+        _ => return Err(exchange::refusal(answer.status, headers)),
     }
     if sender.send((number, News::Begun)).await.is_err() {
         return Ok(());
     }
     let mut at = from;
     loop {
-        let frame = tokio::time::timeout(shared.options.stall, answer.response.body_mut().frame()).await;
-        let frame = frame.map_err(|_| Error::new(Kind::Stalled, "a segment stalled"))?;
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| Error::new(Kind::Truncated, chain(&error)))?;
-        let Ok(bytes) = frame.into_data() else { continue };
+        let read = tokio::time::timeout(shared.options.stall, answer.read()).await;
+        let read = read.map_err(|_| Error::new(Kind::Stalled, "a segment stalled"))?;
+        let Some(bytes) = read.map_err(|error| Error::new(Kind::Truncated, chain(&error)))? else { break };
         at += bytes.len() as u64;
         if sender.send((number, News::Bytes(bytes))).await.is_err() {
             return Ok(());
@@ -312,7 +309,7 @@ async fn bring(
     if at < to {
         return Err(Error::new(Kind::Truncated, format!("a segment ended before byte {to}")));
     }
-    answer.end().await
+    answer.end()
 }
 
 /// Whether the throughput grows.

@@ -22,10 +22,9 @@ use crate::hosts::Hosts;
 use crate::name;
 use crate::options::{Fetched, Job, Options};
 use crate::pace::Pace;
-use crate::part::Part;
+use crate::part::{Part, Parts};
 use crate::pool::Answer;
 use crate::segments::{self, News, Segments, Stream, Subject};
-use http_body_util::BodyExt;
 use hyper::header::{self, HeaderMap};
 use juggler_policy::{Attempts, Backoff, GiveUp, Jitter, Retry, Time};
 use std::cmp::Ordering;
@@ -51,6 +50,7 @@ pub(crate) struct Shared {
     pub options: Options,
     pub client: Client,
     pub hosts: Hosts,
+    pub parts: Parts,
     pub committer: Committer,
     pub pace: Option<Pace>,
     pub board: Arc<Board>,
@@ -70,7 +70,7 @@ pub(crate) async fn fetch(shared: &Arc<Shared>, job: &Job, nth: u32, attempts: &
     let url = address(&job.url)?;
     let options = &shared.options;
     let mut part = Part::new(&options.folder, &url, nth, job.checksum.clone())?;
-    part.find(options.resume)?;
+    part.find(&shared.parts, options.resume)?;
     let backoff = Backoff { base: options.backoff, cap: LONGEST_BACKOFF, jitter: Jitter::Equal };
     let retry = Retry { attempts: options.retries.saturating_add(1), backoff, longest: options.patience };
     let mut failures = Attempts::default();
@@ -148,8 +148,8 @@ async fn attempt(
     });
     let asked_rest = rest.is_some();
     let (answer, from) = shared.client.get(url, rest).await?;
-    let status = answer.response.status();
-    let headers = answer.response.headers();
+    let status = answer.status;
+    let headers = &answer.headers;
     let content_length = exchange::text(headers, header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
     let encoding = exchange::text(headers, header::CONTENT_ENCODING).filter(|_| shared.options.compressed);
     let decoder = Decoder::of(encoding)?;
@@ -265,7 +265,7 @@ impl Transfer<'_> {
             flushed = segments.flush(part).await.and(flushed);
         }
         received.and(flushed)?;
-        if first.is_uncut() { answer.end().await } else { Ok(()) }
+        if first.is_uncut() { answer.end() } else { Ok(()) }
     }
 
     async fn pump(
@@ -283,8 +283,12 @@ impl Transfer<'_> {
         let mut open = true;
         while open || self.segments.as_ref().is_some_and(Segments::are_active) {
             tokio::select! {
-                frame = answer.response.body_mut().frame(), if open => {
-                    let Some(frame) = frame else {
+                came = answer.read(), if open => {
+                    let came = came.map_err(|error| {
+                        let message = format!("the body broke off after byte {}: {}", first.sink.at(), chain(&error));
+                        Error::new(Kind::Truncated, message)
+                    })?;
+                    let Some(bytes) = came else {
                         open = false;
                         if let Some(decoder) = decoder.take() {
                             decoder.end(|decoded| first.sink.put_now(part, decoded))?;
@@ -292,16 +296,11 @@ impl Transfer<'_> {
                         self.check_end(first)?;
                         continue;
                     };
-                    let frame = frame.map_err(|error| {
-                        let message = format!("the body broke off after byte {}: {}", first.sink.at(), chain(&error));
-                        Error::new(Kind::Truncated, message)
-                    })?;
-                    let Some(bytes) = frame.data_ref() else { continue };
                     last = Instant::now();
                     match &mut decoder {
-                        Some(decoder) => decoder.feed(bytes, |decoded| first.sink.put_now(part, decoded))?,
+                        Some(decoder) => decoder.feed(&bytes, |decoded| first.sink.put_now(part, decoded))?,
                         None => {
-                            first.put(part, bytes).await?;
+                            first.put(part, &bytes).await?;
                             open = !first.is_over();
                         }
                     }

@@ -6,12 +6,13 @@ use juggler_fetch::{Checksum, Engine, Error, Job, Options, Outcome, Rate, Stage}
 use juggler_sync::Deadline;
 use pyo3::exceptions::{PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
+use std::ffi::OsString;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Path, address, size, and how much of it was there before.
-type Fetched = (PathBuf, String, u64, u64);
+type Fetched = (OsString, String, u64, u64);
 /// Kind, message and the server's status.
 type Failure = (&'static str, String, Option<u16>);
 /// Number, file or failure, attempts and seconds.
@@ -47,10 +48,10 @@ impl FetchEngine {
     #[expect(clippy::too_many_arguments, reason = "one caller, by keyword")]
     fn new(
         folder: PathBuf,
-        limit: usize,
-        per_host: usize,
+        limit: i64,
+        per_host: i64,
         rate: Option<&str>,
-        retries: u32,
+        retries: i64,
         backoff: f64,
         timeout: f64,
         stall: f64,
@@ -68,10 +69,10 @@ impl FetchEngine {
         let deadline = deadline.map(|seconds| span("deadline", seconds)).transpose()?;
         let options = Options {
             folder,
-            limit,
-            per_host,
+            limit: count("limit", limit, 1)? as usize,
+            per_host: count("per_host", per_host, 1)? as usize,
             rate: rate.map(Rate::parse).transpose().map_err(wrong)?,
-            retries,
+            retries: count("retries", retries, 0)?,
             backoff: span("backoff", backoff)?,
             timeout: span("timeout", timeout)?,
             stall: span("stall", stall)?,
@@ -143,7 +144,7 @@ impl FetchEngine {
 
     /// A descriptor that is readable when `next` may have something to return.
     fn fileno(&self) -> PyResult<RawFd> {
-        Ok(self.engine()?.bell().as_raw_fd())
+        Ok(self.engine()?.bell()?.as_raw_fd())
     }
 
     /// Makes the descriptor wait for news; to be called before `next(0)`.
@@ -170,10 +171,18 @@ impl Drop for FetchEngine {
 
 fn told(outcome: Outcome) -> Told {
     let (fetched, failure) = match outcome.result {
-        Ok(file) => (Some((file.path, file.url, file.size, file.resumed)), None),
+        Ok(file) => (Some((file.path.into_os_string(), file.url, file.size, file.resumed)), None),
         Err(Error { kind, message, status, .. }) => (None, Some((kind.name(), message, status))),
     };
     (outcome.job.index, fetched, failure, outcome.attempts, outcome.took.as_secs_f64())
+}
+
+/// More than a `u32` holds is as good as no limit.
+fn count(name: &str, value: i64, least: i64) -> PyResult<u32> {
+    if value < least {
+        return Err(PyValueError::new_err(format!("{name}={value}: at least {least}")));
+    }
+    Ok(u32::try_from(value).unwrap_or(u32::MAX))
 }
 
 fn span(name: &str, seconds: f64) -> PyResult<Duration> {
