@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import sys
 from time import monotonic
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self, TypeAlias
+    from typing import Self
 
-    from juggler._juggler import FetchEngine
-
-    # Number; path, source, size, how much was there; kind, message, status; attempts; seconds.
-    Told: TypeAlias = tuple[
-        int, tuple[str, str, int, int] | None, tuple[str, str, int | None] | None, int, float
-    ]
+    from juggler.downloads import Downloads, Fetched
 
 _BARS = 16
 """The most files that have a bar at once; the others are in the sum."""
@@ -63,27 +58,26 @@ class Display:
     ) -> None:
         return None
 
-    def finished(self, url: str, told: Told) -> None:
-        """Tell of a file that is whole, or failed, as the engine does."""
-        _, fetched, failure, attempts, seconds = told
-        if self._json:
-            self._print_json(_as_json(url, told))
-        if failure is not None:
-            self._failed += 1
-            self.line(f"failed  {url}: {failure[1]}")
-        elif fetched is not None:
-            path, _, count, resumed = fetched
+    def finished(self, fetched: Fetched) -> None:
+        """Tell of a file that is whole, or failed."""
+        if fetched.error is None:
             self._done += 1
-            self._size += count
-            if not self._quiet:
-                extras = [f"{seconds:.1f} s"]
-                if resumed:
-                    extras.append(f"{size(resumed)} were there")
-                if attempts > 1:
-                    extras.append(f"{attempts} attempts")
-                self.line(f"whole   {path}  {size(count)}  ({', '.join(extras)})")
+            self._size += fetched.size
+        else:
+            self._failed += 1
+        if self._json:
+            self._print_json(_as_json(fetched))
+        if fetched.error is not None:
+            self.line(f"failed  {fetched.error}")
+        elif not self._quiet:
+            extras = [f"{fetched.seconds:.1f} s"]
+            if fetched.resumed:
+                extras.append(f"{size(fetched.resumed)} were there")
+            if fetched.attempts > 1:
+                extras.append(f"{fetched.attempts} attempts")
+            self.line(f"whole   {fetched.path}  {size(fetched.size)}  ({', '.join(extras)})")
 
-    def refresh(self, engine: FetchEngine) -> None:
+    def refresh(self, downloads: Downloads) -> None:
         """Show how far the files are."""
 
     def summary(self, received: int) -> None:
@@ -146,7 +140,7 @@ class _Bars(Display):
             transient=True,
         )
         self._all = self._progress.add_task("all files", total=None, note="")
-        self._bars: dict[int, progress.TaskID] = {}
+        self._bars: dict[str, progress.TaskID] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -160,26 +154,26 @@ class _Bars(Display):
     ) -> None:
         self._progress.stop()
 
-    def refresh(self, engine: FetchEngine) -> None:
-        under_way = [file for file in engine.snapshot()[0] if file[1] != "queued"]
-        shown = {file[0]: file for file in under_way[:_BARS]}
-        for index in self._bars.keys() - shown.keys():
-            self._progress.remove_task(self._bars.pop(index))
-        for index, (_, stage, name, received, length, _, waits) in shown.items():
-            if index not in self._bars:
-                self._bars[index] = self._progress.add_task("", note="")
-            note = f"{waits[0]}: again in {waits[1]:.0f} s" if waits else stage
+    def refresh(self, downloads: Downloads) -> None:
+        under_way = [file for file in downloads.progress() if file.stage != "queued"]
+        shown = {f"{file.url} {file.name}": file for file in under_way[:_BARS]}
+        for key in self._bars.keys() - shown.keys():
+            self._progress.remove_task(self._bars.pop(key))
+        for key, file in shown.items():
+            if key not in self._bars:
+                self._bars[key] = self._progress.add_task("", note="")
+            note = f"{file.reason}: again in {file.wait:.0f} s" if file.reason else file.stage
             self._progress.update(
-                self._bars[index],
-                description=name[-30:],
-                completed=received,
-                total=length,
+                self._bars[key],
+                description=file.name[-30:],
+                completed=file.received,
+                total=file.length,
                 note="" if note == "receiving" else note,
             )
         failed = f", {self._failed} failed" if self._failed else ""
         self._progress.update(
             self._all,
-            completed=self._size + sum(file[3] for file in under_way),
+            completed=self._size + sum(file.received for file in under_way),
             note=f"{self._done} of {self._files} files{failed}",
         )
 
@@ -187,18 +181,18 @@ class _Bars(Display):
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _as_json(url: str, told: Told) -> dict[str, object]:
-    _, fetched, failure, attempts, seconds = told
-    path, source, count, resumed = fetched or (None, url, 0, 0)
+def _as_json(fetched: Fetched) -> dict[str, object]:
+    error = fetched.error
+    told = error and {"kind": error.kind, "message": error.args[0], "status": error.status}
     return {
-        "url": url,
-        "path": path,
-        "source": source,
-        "size": count,
-        "resumed": resumed,
-        "attempts": attempts,
-        "seconds": round(seconds, 3),
-        "error": failure and dict(zip(("kind", "message", "status"), failure, strict=True)),
+        "url": fetched.url,
+        "path": fetched.path and str(fetched.path),
+        "source": fetched.source,
+        "size": fetched.size,
+        "resumed": fetched.resumed,
+        "attempts": fetched.attempts,
+        "seconds": round(fetched.seconds, 3),
+        "error": told,
     }
 
 

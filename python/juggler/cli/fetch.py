@@ -1,18 +1,11 @@
-"""``juggler fetch``: files from the web, and none of them ever wrong.
+"""``juggler fetch``: files from the web, and none of them ever wrong."""
 
-Nothing is fetched while something is imported. So this speaks to the engine itself, not through
-`juggler.downloads`, which brings `typing`; and takes the command line apart with `getopt`, as
-`argparse` brings `re`.
-"""
-
-import os
+import argparse
 import sys
-from getopt import GetoptError, gnu_getopt
-from itertools import islice
+from typing import TYPE_CHECKING, NoReturn
 
-from juggler._juggler import FetchEngine
+from juggler.downloads import Downloads, Fetched, File, fetch
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from juggler.cli._fetch_display import Display
 
@@ -60,71 +53,64 @@ exit status:
   when the same command continues
 """
 
-_WINDOW = 1024
-"""How many files the engine knows beside those in flight: what waits for the disk, or its turn."""
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"juggler fetch: {message}\nmore: juggler fetch --help", file=sys.stderr)
+        raise SystemExit(2)
 
 
-class _Options:
-    """What the command line says."""
+class _Formatter(argparse.HelpFormatter):
+    """Formats nothing, as the help is ours, and imports nothing to be ready for it."""
 
-    def __init__(self) -> None:
-        self.input: str | None = None
-        self.output = "."
-        self.limit = 16
-        self.per_host = 6
-        self.rate: str | None = None
-        self.retries = 5
-        self.backoff = 0.5
-        self.timeout = 30.0
-        self.stall = 20.0
-        self.deadline: float | None = None
-        self.patience = 120.0
-        self.checksum: str | None = None
-        self.resume = True
-        self.overwrite = False
-        self.compressed = False
-        self.header: dict[str, str] = {}
-        self.netrc = False
-        self.proxy: str | None = None
-        self.cacert: str | None = None
-        self.json = False
-        self.quiet = False
-        self.help = False
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=80)
 
-    def take(self, option: str, text: str) -> None:
-        """Take over one option, with the text that follows it."""
-        option = {"-i": "--input", "-o": "--output", "-q": "--quiet", "-h": "--help"}.get(
-            option, option
-        )
-        name = option[2:].replace("-", "_")
-        if name == "no_resume":
-            self.resume = False
-        elif name == "header":
-            key, colon, value = text.partition(":")
-            if not colon:
-                raise GetoptError(f"not 'NAME: TEXT': {text!r}")
-            self.header[key.strip()] = value.strip()
-        elif name == "rate":
-            self.rate = text if "/" in text else f"{text}/s"
-        elif f"{option[2:]}=" not in _LONG:
-            setattr(self, name, True)
-        else:
-            kind = _NUMBERS.get(name, str)
-            try:
-                setattr(self, name, kind(text))
-            except ValueError:
-                raise GetoptError(f"{option}: not a number: {text!r}") from None
+    # What 3.14 calls before it looks whether there are to be colours.
+    def _set_color(self, color: bool) -> None:
+        pass
 
 
-_NUMBERS: "dict[str, type[int] | type[float]]" = {
-    **dict.fromkeys(("limit", "per_host", "retries"), int),
-    **dict.fromkeys(("backoff", "timeout", "stall", "deadline", "patience"), float),
-}
-_LONG = [
-    *("input=", "output=", "limit=", "per-host=", "rate=", "retries=", "backoff=", "timeout="),
-    *("stall=", "deadline=", "patience=", "checksum=", "resume", "no-resume", "overwrite"),
-    *("compressed", "header=", "netrc", "proxy=", "cacert=", "json", "quiet", "help"),
-]
+def _parser() -> argparse.ArgumentParser:
+    # With a usage of its own it need not work one out, for which it would import much, too.
+    parser = _Parser(
+        add_help=False, allow_abbrev=False, usage="juggler fetch", formatter_class=_Formatter
+    )
+    parser.add_argument("urls", nargs="*")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("-i", "--input")
+    parser.add_argument("-o", "--output", default=".")
+    parser.add_argument("--limit", type=int, default=16)
+    parser.add_argument("--per-host", type=int, default=6)
+    parser.add_argument("--rate", type=_rate)
+    parser.add_argument("--retries", type=int, default=5)
+    parser.add_argument("--backoff", type=float, default=0.5)
+    parser.add_argument("--timeout", type=float, default=30.0)
+    parser.add_argument("--stall", type=float, default=20.0)
+    parser.add_argument("--deadline", type=float)
+    parser.add_argument("--patience", type=float, default=120.0)
+    parser.add_argument("--checksum")
+    parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--compressed", action="store_true")
+    parser.add_argument("--header", action="append", default=[], type=_header)
+    parser.add_argument("--netrc", action="store_true")
+    parser.add_argument("--proxy")
+    parser.add_argument("--cacert")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("-q", "--quiet", action="store_true")
+    return parser
+
+
+def _rate(text: str) -> str:
+    return text if "/" in text else f"{text}/s"
+
+
+def _header(text: str) -> "tuple[str, str]":
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"not 'NAME: TEXT': {text!r}")
+    return name.strip(), value.strip()
 
 
 def main(words: "list[str]") -> int:
@@ -136,66 +122,38 @@ def main(words: "list[str]") -> int:
     Returns:
         The exit status.
     """
-    options = _Options()
+    parser = _parser()
+    options = parser.parse_intermixed_args(words)
+    if options.help:
+        print(_HELP, end="")
+        return 0
+    files: list[str | File] = list(options.urls)
     try:
-        pairs, urls = gnu_getopt(words, "i:o:qh", _LONG)
-        for option, text in pairs:
-            options.take(option, text)
-        if options.help:
-            print(_HELP, end="")
-            return 0
-        files = _files(urls, options)
-        engine = _begin(options)
-    except (GetoptError, OSError, OverflowError, ValueError) as error:
-        return _reject(error)
-    try:
-        from juggler.cli._fetch_display import display
+        if options.input is not None:
+            files += _listed(options.input)
+    except (OSError, UnicodeDecodeError) as error:
+        parser.error(str(error))
+    if not files and options.input is None:
+        parser.error("which address?")
+    from juggler.cli._fetch_display import display
 
-        shown = display(len(files), options.json, options.quiet)
+    shown = display(len(files), options.json, options.quiet)
+    try:
         try:
-            with shown:
-                return _follow(engine, files, options.limit + _WINDOW, shown)
-        except KeyboardInterrupt:
-            shown.interrupted()
-            return 130
-        except ValueError as error:  # a checksum that is none
-            return _reject(error)
-    finally:
-        engine.stop()
+            downloads = _begin(files, options)
+        except (OSError, OverflowError, ValueError) as error:
+            parser.error(str(error))
+        with downloads, shown:
+            return _follow(downloads, shown)
+    except KeyboardInterrupt:
+        shown.interrupted()
+        return 130
 
 
-def _reject(error: Exception) -> int:
-    print(f"juggler fetch: {error}\nmore: juggler fetch --help", file=sys.stderr)
-    return 2
-
-
-def _files(urls: "list[str]", options: _Options) -> "list[tuple[str, str | None]]":
-    """Each address that was given, and its checksum."""
-    files = [(url, options.checksum) for url in urls]
-    if options.input is not None:
-        files += _listed(options.input)
-    elif not files:
-        raise GetoptError("which address?")
-    if options.checksum is not None and len(files) != 1:
-        raise GetoptError("--checksum is for a single address; a list has one beside each")
-    return files
-
-
-def _listed(path: str) -> "list[tuple[str, str | None]]":
-    """The files of a list."""
-    if path == "-":
-        lines = sys.stdin.read().splitlines()
-    else:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    words = (line.split() for line in lines if line.strip() and not line.lstrip().startswith("#"))
-    return [(url, checksum[0] if checksum else None) for url, *checksum in words]
-
-
-def _begin(options: _Options) -> FetchEngine:
-    netrc = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
-    return FetchEngine(
-        options.output,
+def _begin(files: "list[str | File]", options: argparse.Namespace) -> Downloads:
+    return fetch(
+        files,
+        into=options.output,
         limit=options.limit,
         per_host=options.per_host,
         rate=options.rate,
@@ -205,43 +163,41 @@ def _begin(options: _Options) -> FetchEngine:
         stall=options.stall,
         deadline=options.deadline,
         patience=options.patience,
+        checksum=options.checksum,
         resume=options.resume,
         overwrite=options.overwrite,
         compressed=options.compressed,
-        headers=list(options.header.items()),
-        netrc=netrc if options.netrc else None,
+        headers=dict(options.header),
+        netrc=options.netrc,
         proxy=options.proxy,
         cacert=options.cacert,
+        errors="return",
     )
 
 
-def _follow(
-    engine: FetchEngine,
-    files: "list[tuple[str, str | None]]",
-    window: int,
-    shown: "Display",
-) -> int:
-    """Hand the files to the engine and show them until they are over; the exit status."""
-    waiting = iter(enumerate(files))
-    ahead = 0
+def _listed(path: str) -> "list[File]":
+    """The files of a list."""
+    if path == "-":
+        lines = sys.stdin.read().splitlines()
+    else:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    words = (line.split() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    return [File(url, checksum=checksum[0] if checksum else None) for url, *checksum in words]
+
+
+def _follow(downloads: Downloads, shown: "Display") -> int:
+    """Show the downloads until they are over; the exit status."""
     failed = False
     while True:
-        # Many at a time: each time the engine's thread is woken for them.
-        if ahead <= window // 2:
-            for index, (url, checksum) in islice(waiting, window - ahead):
-                engine.add(index, url, None, checksum)
-                ahead += 1
-            if ahead < window:
-                engine.close()
         try:
-            told = engine.next(shown.interval)
+            fetched: Fetched = downloads.next(shown.interval)
         except TimeoutError:
             pass
+        except StopIteration:
+            shown.summary(downloads.received())
+            return int(failed)
         else:
-            if told is None:
-                shown.summary(engine.snapshot()[1][3])
-                return int(failed)
-            ahead -= 1
-            failed |= told[2] is not None
-            shown.finished(files[told[0]][0], told)
-        shown.refresh(engine)
+            failed |= not fetched.ok
+            shown.finished(fetched)
+        shown.refresh(downloads)
