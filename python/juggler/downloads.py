@@ -7,10 +7,11 @@ standard library has no module like it.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from juggler._juggler import FetchEngine
+from juggler._records import Record
 
+TYPE_CHECKING = False
 # `pathlib` comes with the first file, while others are on their way.
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -44,7 +45,7 @@ class FetchError(Exception):
         return f"{self.url}: {self.args[0]}"
 
 
-class File(NamedTuple):
+class File(Record):
     """A file to fetch, where there is more to say of it than its address.
 
     Args:
@@ -59,7 +60,7 @@ class File(NamedTuple):
     checksum: str | None = None
 
 
-class Fetched(NamedTuple):
+class Fetched(Record):
     """What came of one file: it is whole at `path`, or `error` says why there is none.
 
     `url` is the address that was asked for and `source` the one that the file came from after all
@@ -82,7 +83,7 @@ class Fetched(NamedTuple):
         return self.error is None
 
 
-class Progress(NamedTuple):
+class Progress(Record):
     """How far one file is that is not finished.
 
     `stage` is ``queued``, ``asking``, ``receiving``, ``waiting`` (for another attempt, in `wait`

@@ -8,6 +8,7 @@ mod aio;
 mod attached;
 mod barrier;
 mod choosing;
+mod command_line;
 mod condition;
 mod event;
 mod fetch;
@@ -74,6 +75,8 @@ mod _juggler {
     use super::barrier::{Barrier, BarrierStatistics};
     #[pymodule_export]
     use super::choosing::Probe;
+    #[pymodule_export]
+    use super::command_line::FetchWords;
     #[pymodule_export]
     use super::condition::{Condition, ConditionStatistics};
     #[pymodule_export]
