@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import os
+import signal
 import socket
 import struct
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,122 @@ def test_several_senders(any_loop: Loop, host: str) -> None:
             transport.close()
 
     any_loop.run_until_complete(main())
+
+
+class Noting(asyncio.DatagramProtocol):
+    """Notes what comes, and does with it what the test wants."""
+
+    def __init__(self, act: Callable[[Any, bytes], None]) -> None:
+        self._act = act
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._act(self.transport, data)
+
+
+def flood(loop: Loop, count: int, act: Callable[[Any, bytes], None]) -> Any:
+    """The transport of an endpoint for which `count` datagrams wait, numbered."""
+    made = loop.create_datagram_endpoint(lambda: Noting(act), local_addr=("127.0.0.1", 0))
+    transport, _ = loop.run_until_complete(made)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for number in range(count):
+            sender.sendto(b"%d" % number, transport.get_extra_info("sockname"))
+    return transport
+
+
+def test_what_a_datagram_brings_about_comes_before_the_next(any_loop: Loop) -> None:
+    seen: list[bytes] = []
+
+    def act(transport: Any, data: bytes) -> None:
+        seen.append(data)
+        if int(data) % 3 == 0:
+            any_loop.call_soon(seen.append, b"after " + data)
+        if data == b"39":
+            any_loop.call_soon(any_loop.stop)
+
+    transport = flood(any_loop, 40, act)
+    any_loop.run_forever()
+    transport.close()
+    expected = [[b"%d" % number] for number in range(40)]
+    for each in expected[::3]:
+        each.append(b"after " + each[0])
+    assert seen == [datum for each in expected for datum in each]
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_no_datagram_comes_after_the_end(any_loop: Loop, end: str) -> None:
+    seen: list[bytes] = []
+
+    def act(transport: Any, data: bytes) -> None:
+        seen.append(data)
+        if len(seen) == 5:
+            getattr(transport, end)()
+            any_loop.call_later(0.005, any_loop.stop)
+
+    flood(any_loop, 10, act)
+    any_loop.run_forever()
+    assert seen == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_a_loop_that_is_stopped_takes_no_further_datagram(any_loop: Loop) -> None:
+    seen: list[bytes] = []
+
+    def act(transport: Any, data: bytes) -> None:
+        seen.append(data)
+        any_loop.stop()
+
+    transport = flood(any_loop, 3, act)
+    for count in (1, 2, 3):
+        any_loop.run_forever()
+        assert len(seen) == count
+    transport.close()
+
+
+def test_a_flood_leaves_room_for_others(any_loop: Loop) -> None:
+    """For another flood, for what a thread wants, for a signal's handler."""
+    seen: list[str] = []
+
+    def act(name: str) -> Callable[[Any, bytes], None]:
+        def note(transport: Any, data: bytes) -> None:
+            seen.append(name)
+            if len(seen) == 5:
+                signal.raise_signal(signal.SIGUSR1)
+            if len(seen) == 100:
+                any_loop.stop()
+
+        return note
+
+    handled: list[int] = []
+    any_loop.add_signal_handler(signal.SIGUSR1, lambda: handled.append(len(seen)))
+    transports = [flood(any_loop, 50, act(name)) for name in "ab"]
+    any_loop.run_forever()
+    assert sorted(seen) == ["a"] * 50 + ["b"] * 50
+    assert "b" in seen[:20]
+    assert len(handled) == 1
+    assert handled[0] < 60
+    any_loop.remove_signal_handler(signal.SIGUSR1)
+    for transport in transports:
+        transport.close()
+
+
+def test_an_error_does_not_end_a_flood(any_loop: Loop) -> None:
+    seen: list[bytes] = []
+    reports: list[Any] = []
+    any_loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
+
+    def act(transport: Any, data: bytes) -> None:
+        seen.append(data)
+        if data == b"9":
+            any_loop.stop()
+        raise ValueError(data)
+
+    transport = flood(any_loop, 10, act)
+    any_loop.run_forever()
+    transport.close()
+    assert seen == [b"%d" % number for number in range(10)]
+    assert [str(error) for error in reports] == [str(data) for data in seen]
 
 
 @pytest.mark.parametrize("host", hosts())

@@ -170,6 +170,82 @@ def test_a_loop_with_much_to_do_sees_its_descriptors(any_loop: Loop, pair: Pair)
     any_loop.remove_reader(a)
 
 
+class Always:
+    """A socket that is ready in every turn, until it is told to end."""
+
+    def __init__(self, loop: Loop, pair: Pair) -> None:
+        self.turns = 0
+        self._pair, self._loop = pair, loop
+        loop.add_reader(pair[0], self._read)
+        pair[1].send(b"x")
+
+    def _read(self) -> None:
+        self.turns += 1
+        assert self.turns < 1_000_000
+        assert self._pair[0].recv(1) == b"x"
+        self._pair[1].send(b"x")
+
+    def end(self) -> None:
+        """Watch it no longer."""
+        self._loop.remove_reader(self._pair[0])
+        self._loop.stop()
+
+
+def test_a_descriptor_that_is_always_ready_leaves_room_for_others(
+    any_loop: Loop, pair: Pair
+) -> None:
+    always = Always(any_loop, pair)
+    seen: list[object] = []
+    timed = threading.Event()
+    c, d = socket.socketpair()
+
+    def read() -> None:
+        seen.append(c.recv(1))
+        if seen[-1] == b"z":
+            always.end()
+
+    def time() -> None:
+        seen.append("timer")
+        timed.set()
+
+    def other() -> None:
+        timed.wait(30)
+        any_loop.call_soon_threadsafe(seen.append, "thread")
+        any_loop.call_soon_threadsafe(d.send, b"z")
+
+    with c, d:
+        any_loop.add_reader(c, read)
+        any_loop.call_later(0.002, d.send, b"y")
+        any_loop.call_later(0.03, time)
+        thread = threading.Thread(target=other)
+        thread.start()
+        any_loop.run_forever()
+        thread.join()
+        any_loop.remove_reader(c)
+    assert seen == [b"y", "timer", "thread", b"z"]
+    assert always.turns > 3
+
+
+def test_what_is_always_ready_can_be_replaced_and_removed(any_loop: Loop, pair: Pair) -> None:
+    always = Always(any_loop, pair)
+    run_for(any_loop)
+    a, _ = pair
+    seen: list[str] = []
+    any_loop.add_reader(a, seen.append, "new")
+    any_loop.add_writer(a, seen.append, "writer")
+    turns = always.turns
+    run_for(any_loop)
+    assert set(seen) == {"new", "writer"}
+    assert any_loop.remove_writer(a)
+    seen.clear()
+    run_for(any_loop)
+    assert set(seen) == {"new"}
+    assert any_loop.remove_reader(a)
+    seen.clear()
+    run_for(any_loop)
+    assert (seen, always.turns) == ([], turns)
+
+
 def test_a_few_turns_are_enough_to_see_a_descriptor(any_loop: Loop, pair: Pair) -> None:
     a, b = pair
 

@@ -10,6 +10,7 @@
 //! | [`poll`] | which descriptors are watched, and waiting for them |
 //! | [`clock`] | a time that costs little to know |
 //! | [`pace`] | how often a busy loop looks at its descriptors |
+//! | [`focus`] | which descriptor it may ask for alone |
 //! | [`buffer`] | what waits to be written, and what was read |
 //! | [`search`] | where some bytes are in others |
 //! | [`net`] | system calls on sockets |
@@ -18,6 +19,7 @@
 pub mod buffer;
 #[cfg(not(loom))]
 pub mod clock;
+pub mod focus;
 #[cfg(not(loom))]
 pub mod net;
 pub mod pace;

@@ -21,8 +21,9 @@ pub struct Pace {
     /// How many turns there were since, and how many there may be.
     turns: u64,
     most: u64,
-    /// The last tick that a turn saw.
+    /// The last tick that a turn saw, and whether this turn was the first to see it.
     tick: u64,
+    has_ticked: bool,
 }
 
 impl Pace {
@@ -35,8 +36,14 @@ impl Pace {
     #[inline]
     pub fn is_due(&mut self, tick: u64) -> bool {
         self.turns += 1;
-        let has_ticked = std::mem::replace(&mut self.tick, tick) != tick;
-        has_ticked || self.in_vain < PATIENCE || self.turns >= self.most
+        self.has_ticked = std::mem::replace(&mut self.tick, tick) != tick;
+        self.in_vain < PATIENCE || self.is_late()
+    }
+
+    /// Whether the last look is an interval ago, as far as this turn can tell; [`is_due`](Self::is_due) was asked in it.
+    #[inline]
+    pub fn is_late(&self) -> bool {
+        self.has_ticked || self.turns >= self.most
     }
 
     /// Takes note of a look, and of whether something was ready.
@@ -89,6 +96,24 @@ mod tests {
         assert!(!pace.is_due(0));
         assert!(pace.is_due(1));
         assert!(!pace.is_due(1));
+    }
+
+    #[test]
+    fn what_finds_something_each_turn_is_late_after_an_interval() {
+        let mut pace = Pace::default();
+        for turn in 1..10 {
+            pace.is_due(0);
+            pace.looked(turn * INTERVAL / 4, true);
+        }
+        let late = [(); 4].map(|()| {
+            assert!(pace.is_due(0));
+            pace.is_late()
+        });
+        assert_eq!(late, [false, false, false, true]);
+        pace.looked(9 * INTERVAL / 4 + INTERVAL, true);
+        assert!(pace.is_due(1) && pace.is_late(), "a tick");
+        pace.looked(100 * INTERVAL, true);
+        assert!(pace.is_due(1) && pace.is_late(), "a turn that took long");
     }
 
     #[test]

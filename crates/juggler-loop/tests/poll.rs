@@ -55,6 +55,61 @@ fn a_peer_that_hangs_up_is_told_to_both() {
 }
 
 #[test]
+fn a_single_descriptor_is_looked_at_for_what_it_is_watched_for() {
+    let (mut a, mut b) = UnixStream::pair().unwrap();
+    let fd = a.as_raw_fd();
+    let mut poller = Poller::new().unwrap();
+    let mut events = Events::default();
+    let mut look = |poller: &Poller<&'static str>| {
+        poller.look_at(&mut events, fd);
+        let mut told = Vec::new();
+        poller.dispatch(&events, |fd, interest, watcher| told.push((fd, interest, *watcher)));
+        assert_eq!(events.alone(), (!events.is_empty()).then_some(fd));
+        told
+    };
+    let (reader, writer) = ((fd, Interest::Read, "reader"), (fd, Interest::Write, "writer"));
+    assert!(look(&poller).is_empty(), "nobody watches it");
+    poller.watch(fd, Interest::Read, "reader").unwrap();
+    assert!(look(&poller).is_empty());
+    b.write_all(b"x").unwrap();
+    assert_eq!(look(&poller), [reader]);
+    poller.watch(fd, Interest::Write, "writer").unwrap();
+    assert_eq!(look(&poller), [reader, writer]);
+    poller.unwatch(fd, Interest::Read);
+    assert_eq!(look(&poller), [writer]);
+    poller.watch(fd, Interest::Read, "reader").unwrap();
+    a.read_exact(&mut [0]).unwrap();
+    assert_eq!(look(&poller), [writer]);
+    drop(b);
+    assert_eq!(look(&poller), [reader, writer]);
+    drop(a);
+    assert!(look(&poller).is_empty(), "it is closed");
+}
+
+#[test]
+fn what_is_alone_is_one_descriptor() {
+    let pairs = [UnixStream::pair().unwrap(), UnixStream::pair().unwrap()];
+    let bell = Bell::new().unwrap();
+    let mut poller = Poller::new().unwrap();
+    poller.hear(&bell).unwrap();
+    let mut events = Events::default();
+    let mut alone = |poller: &Poller<()>| {
+        poller.waiter().wait(&mut events, Timeout::Look).unwrap();
+        events.alone()
+    };
+    for (a, _) in &pairs {
+        poller.watch(a.as_raw_fd(), Interest::Read, ()).unwrap();
+    }
+    assert_eq!(alone(&poller), None, "none");
+    bell.ring();
+    assert_eq!(alone(&poller), None, "a bell");
+    (&pairs[0].1).write_all(b"x").unwrap();
+    assert_eq!(alone(&poller), Some(pairs[0].0.as_raw_fd()));
+    (&pairs[1].1).write_all(b"x").unwrap();
+    assert_eq!(alone(&poller), None, "two");
+}
+
+#[test]
 fn what_cannot_be_watched_is_handed_back() {
     let mut poller = Poller::new().unwrap();
     let (error, watcher) = poller.watch(-1, Interest::Read, "nobody").unwrap_err();

@@ -105,6 +105,25 @@ impl Waiter {
         Ok(())
     }
 
+    /// Looks whether `fd`, and what it is watched for, is ready: `poll(2)`, which knows nothing of the list.
+    pub(super) fn look_at(self, events: &mut Events, fd: RawFd, read: bool, write: bool) {
+        events.ready = 0;
+        if !read && !write {
+            return;
+        }
+        let events_of = |wanted, event| if wanted { event } else { 0 };
+        let wanted = events_of(read, libc::POLLIN) | events_of(write, libc::POLLOUT);
+        let mut polled = libc::pollfd { fd, events: wanted, revents: 0 };
+        // SAFETY: one entry, which lives as long as the call.
+        let ready = unsafe { libc::poll(&mut polled, 1, 0) };
+        // One that is closed is none of ours any more.
+        if ready > 0 && polled.revents & libc::POLLNVAL == 0 {
+            // The two calls have the same bits.
+            events.buffer[0] = libc::epoll_event { events: polled.revents as u32, u64: fd as u64 };
+            events.ready = 1;
+        }
+    }
+
     fn wait_interruptibly(&self, events: &mut Events, timeout: Timeout) -> io::Result<libc::c_int> {
         let (buffer, most) = (events.buffer.as_mut_ptr(), events.buffer.len() as libc::c_int);
         let milliseconds = match timeout {
@@ -163,6 +182,13 @@ impl Events {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ready == 0
+    }
+
+    /// The only descriptor that is ready, if it is one.
+    #[inline]
+    pub fn alone(&self) -> Option<RawFd> {
+        let alone = self.ready == 1 && self.buffer[0].u64 != BELL;
+        alone.then(|| self.buffer[0].u64 as RawFd)
     }
 
     /// Each descriptor, and whether it can be read and written. One that has hung up or failed can be both.

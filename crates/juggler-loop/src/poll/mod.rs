@@ -90,7 +90,7 @@ impl<W> Poller<W> {
         let Ok(at) = usize::try_from(fd) else {
             return Err((io::Error::from_raw_os_error(libc::EBADF), watcher));
         };
-        let (read, write) = self.table.get(at).map_or((false, false), |w| (w.read.is_some(), w.write.is_some()));
+        let (read, write) = self.watched(fd);
         let (new_read, new_write) = (read || interest == Interest::Read, write || interest == Interest::Write);
         // Also if nothing changes: the descriptor may have been closed, and another one have got its number.
         if let Err(error) = self.epoll.set(fd, read || write, new_read, new_write) {
@@ -135,6 +135,19 @@ impl<W> Poller<W> {
     #[inline]
     pub fn waiter(&self) -> Waiter {
         self.epoll.waiter()
+    }
+
+    /// Looks whether `fd` is ready for who watches it, and puts that down.
+    pub fn look_at(&self, events: &mut Events, fd: RawFd) {
+        let (read, write) = self.watched(fd);
+        self.waiter().look_at(events, fd, read, write);
+    }
+
+    /// Whether `fd` is watched: for reading, for writing.
+    #[inline]
+    fn watched(&self, fd: RawFd) -> (bool, bool) {
+        let watchers = usize::try_from(fd).ok().and_then(|at| self.table.get(at));
+        watchers.map_or((false, false), |watchers| (watchers.read.is_some(), watchers.write.is_some()))
     }
 
     /// Calls `tell` for each watcher that `events` concern.

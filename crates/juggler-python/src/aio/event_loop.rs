@@ -14,6 +14,7 @@ use crate::gate;
 use crate::gc::Ready as GcReady;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
+use juggler_loop::focus::Focus;
 use juggler_loop::pace::Pace;
 use juggler_loop::poll::{Bell, Interest, Poller};
 use juggler_loop::ready::Ready;
@@ -65,6 +66,7 @@ pub(super) struct State {
     pub ready: Ready<Entry>,
     pub timers: Timers<Entry>,
     pub pace: Pace,
+    pub focus: Focus,
     /// Gone when the loop is closed.
     pub poller: Option<Poller<Entry>>,
 }
@@ -103,7 +105,13 @@ impl Loop {
         self.state.hold(py).ready.push(entry);
     }
 
-    /// The same for any thread: the loop is woken if it sleeps.
+    /// Whether nothing waits to run, and the loop goes on. For the loop's own thread.
+    #[inline]
+    pub fn is_quiet(&self, py: Python<'_>) -> bool {
+        !self.is_stopping() && self.state.hold(py).ready.is_empty()
+    }
+
+    /// As [`push`](Self::push) for any thread: the loop is woken if it sleeps.
     #[inline]
     pub fn push_threadsafe(&self, py: Python<'_>, entry: Entry) {
         self.push(py, entry);
@@ -299,6 +307,7 @@ impl Loop {
                 ready: Ready::default(),
                 timers: Timers::default(),
                 pace: Pace::default(),
+                focus: Focus::default(),
                 poller: Some(poller),
             }),
             slumber: Slumber::default(),

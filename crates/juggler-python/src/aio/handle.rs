@@ -304,8 +304,7 @@ pub(super) fn run(py: Python<'_>, handle: Obj) -> Result<(), Raised> {
 /// Calls `callback` with `args` in `context`.
 #[inline(always)]
 fn call(py: Python<'_>, callback: &Obj, args: &Obj, context: &Obj) -> Result<Obj, Raised> {
-    // SAFETY: all are live objects, and the thread is attached. The items of a tuple lie one after another, and the tuple
-    // lives as long as the call.
+    // SAFETY: all are live objects, and the thread is attached.
     unsafe {
         if ffi::PyContext_CheckExact(context.as_ptr()) == 0 || ffi::PyTuple_CheckExact(args.as_ptr()) == 0 {
             return call_slow(py, callback, args, context).map_err(|error| Raised::from_err(py, error));
@@ -313,9 +312,9 @@ fn call(py: Python<'_>, callback: &Obj, args: &Obj, context: &Obj) -> Result<Obj
         if ffi::PyContext_Enter(context.as_ptr()) != 0 {
             return Err(Raised);
         }
-        let items = (&raw const (*args.as_ptr().cast::<ffi::PyTupleObject>()).ob_item).cast::<*mut ffi::PyObject>();
-        let count = ffi::PyTuple_GET_SIZE(args.as_ptr()) as usize;
-        let result = ffi::PyObject_Vectorcall(callback.as_ptr(), items, count, std::ptr::null_mut());
+        // It jumps to the callback's vectorcall: a return less than from `PyObject_Vectorcall`, and no processor foresees a
+        // return after a system call.
+        let result = ffi::PyObject_Call(callback.as_ptr(), args.as_ptr(), std::ptr::null_mut());
         // The callback's exception is left as it is: this fails only if the callback has left the context itself.
         let left = ffi::PyContext_Exit(context.as_ptr());
         if result.is_null() {

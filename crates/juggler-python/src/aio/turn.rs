@@ -7,7 +7,7 @@
 
 use super::contention::Contention;
 use super::entry::Entry;
-use super::event_loop::Loop;
+use super::event_loop::{Loop, State};
 use super::handle;
 use crate::gate::PyGate;
 use crate::gil;
@@ -60,15 +60,31 @@ fn look(slf: &Bound<'_, Loop>, events: &mut Events, contention: &mut Contention)
     let tick = clock::tick();
     let mut state = this.state.hold(py);
     let idle = state.ready.is_empty() && !this.is_stopping();
-    if !state.pace.is_due(tick) && !idle {
-        let may_be_due = state.timers.next().is_some_and(|when| when <= tick + clock::LAG);
-        return Ok(may_be_due.then(monotonic_nanos));
+    let is_due = state.pace.is_due(tick);
+    let may_be_due = || state.timers.next().is_some_and(|when| when <= tick + clock::LAG);
+    if !is_due && !idle {
+        return Ok(may_be_due().then(monotonic_nanos));
+    }
+    if idle && !state.pace.is_late() && !may_be_due() && look_at_one(&mut state, events) {
+        drop(state);
+        dispatch(py, this, events);
+        return Ok(None);
     }
     drop(state);
     look_now(slf, events, contention).map(Some)
 }
 
-/// The same when it is time to look.
+/// Looks at the descriptor that lately was ready again and again while no other was. Whether it is ready now.
+#[inline]
+fn look_at_one(state: &mut State, events: &mut Events) -> bool {
+    let State { focus, poller: Some(poller), .. } = state else { return false };
+    let Some(fd) = focus.get() else { return false };
+    poller.look_at(events, fd);
+    focus.asked(!events.is_empty());
+    !events.is_empty()
+}
+
+/// The same as [`look`] when it is time to look at all.
 fn look_now(slf: &Bound<'_, Loop>, events: &mut Events, contention: &mut Contention) -> Result<u64, Raised> {
     let (py, this) = (slf.py(), slf.get());
     // SAFETY: the thread is attached.
@@ -96,7 +112,7 @@ fn look_now(slf: &Bound<'_, Loop>, events: &mut Events, contention: &mut Content
             }
         }
     }
-    this.state.hold(py).pace.looked(now, !events.is_empty());
+    looked(py, this, now, events);
     if !events.is_empty() || !idle {
         dispatch(py, this, events);
         return Ok(now);
@@ -122,9 +138,20 @@ fn look_now(slf: &Bound<'_, Loop>, events: &mut Events, contention: &mut Content
     waited?.map_err(failed)?;
     let now = monotonic_nanos();
     contention.attached(py, asked.map_or(0, |asked| now.saturating_sub(asked)), now)?;
-    this.state.hold(py).pace.looked(now, true);
+    let mut state = this.state.hold(py);
+    state.pace.looked(now, true);
+    state.focus.looked(None);
+    drop(state);
     dispatch(py, this, events);
     Ok(now)
+}
+
+/// Takes note of a look.
+#[inline]
+fn looked(py: Python<'_>, this: &Loop, now: u64, events: &Events) {
+    let mut state = this.state.hold(py);
+    state.pace.looked(now, !events.is_empty());
+    state.focus.looked(events.alone());
 }
 
 /// Puts the watchers of what is ready into the ring.

@@ -16,6 +16,7 @@ use crate::attached::Attached;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
 use juggler_loop::buffer::{SCRATCH, with_scratch};
+use juggler_loop::clock;
 use juggler_loop::net::{self, Address};
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -35,6 +36,33 @@ const WRITE_FAILED: &str = "Fatal write error on datagram transport";
 
 /// How much a datagram counts in the buffer besides its bytes: many that are empty fill it, too.
 const HEADER: usize = if cfg!(Py_3_13) { 8 } else { 0 };
+
+/// How many datagrams are taken at most while the loop does not look at its descriptors.
+const BURST: usize = 16;
+
+/// For how many looks nothing more is tried after one has brought a single datagram, at most.
+const MOST_SKIPPED: u32 = 31;
+
+/// Whether a second datagram is tried for, by what such tries have brought of late: one in vain is a system call in vain.
+#[derive(Debug, Default)]
+struct Bursts {
+    /// For how many looks nothing more is tried, and how many of them are left.
+    skipped: u32,
+    left: u32,
+}
+
+impl Bursts {
+    fn are_likely(&mut self) -> bool {
+        let likely = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        likely
+    }
+
+    fn tried(&mut self, found: bool) {
+        self.skipped = if found { 0 } else { (2 * self.skipped + 1).min(MOST_SKIPPED) };
+        self.left = self.skipped;
+    }
+}
 
 /// Datagrams that wait to be sent, each with its address or None.
 #[derive(Default)]
@@ -91,6 +119,7 @@ pub struct Datagram {
     is_connected: bool,
     /// Who has sent the last datagram: many come from the same, and answers go there.
     last: Attached<Option<(Address, Obj)>>,
+    bursts: Attached<Bursts>,
 }
 
 impl Transport for Datagram {
@@ -109,20 +138,27 @@ impl Transport for Datagram {
     }
 }
 
-/// Takes a datagram, and tells the protocol.
+/// Takes what has come, and tells the protocol.
 fn readable(py: Python<'_>, object: Obj) -> Result<(), Raised> {
     let this: This<'_, '_, Datagram> = assume(py, &object);
     if this.with(|state| !state.reading) {
         return Ok(());
     }
+    let tick = clock::tick();
     this.run(|| {
-        let (name, told) = match this.receive() {
-            Ok(None) => return Ok(()),
-            Ok(Some((data, sender))) => ("datagram_received", this.tell_received(&data, &sender)),
-            Err(error) if error.is_instance_of::<PyOSError>(py) => ("error_received", this.tell_error(error)),
-            Err(error) => return this.fail(error, READ_FAILED),
-        };
-        told.or_else(|raised| Datagram::protocol_raised(this, raised, name))
+        for count in 0..BURST {
+            if count > 0 && !this.goes_on(count, tick) {
+                break;
+            }
+            let taken = this.take()?;
+            if count == 1 {
+                this.bursts.with(py, |bursts| bursts.tried(taken));
+            }
+            if !taken {
+                break;
+            }
+        }
+        Ok(())
     })
 }
 
@@ -161,6 +197,29 @@ fn writable(py: Python<'_>, object: Obj) -> Result<(), Raised> {
 }
 
 impl<'py> This<'_, 'py, Datagram> {
+    /// Whether to try for another datagram, after so many since `tick`: if nothing else could run before. What the protocol has
+    /// had the loop do comes first, as it does in the standard library's loop, which takes one in a turn.
+    fn goes_on(self, count: usize, tick: u64) -> bool {
+        let event_loop = self.event_loop();
+        self.with(|state| state.reading)
+            && event_loop.is_plain()
+            && event_loop.is_quiet(self.py())
+            && clock::tick() == tick
+            && (count > 1 || self.bursts.with(self.py(), Bursts::are_likely))
+    }
+
+    /// Takes a datagram and tells the protocol of it, or of an error; false if there is none.
+    fn take(self) -> Result<bool, Raised> {
+        let (name, told) = match self.receive() {
+            Ok(None) => return Ok(false),
+            Ok(Some((data, sender))) => ("datagram_received", self.tell_received(&data, &sender)),
+            Err(error) if error.is_instance_of::<PyOSError>(self.py()) => ("error_received", self.tell_error(error)),
+            Err(error) => return self.fail(error, READ_FAILED).map(|()| true),
+        };
+        self.event_loop().beat();
+        told.or_else(|raised| Datagram::protocol_raised(self, raised, name)).map(|()| true)
+    }
+
     /// The next datagram and who has sent it; `None` if there is none now.
     fn receive(self) -> PyResult<Option<(Obj, Obj)>> {
         let py = self.py();
@@ -375,6 +434,7 @@ impl Datagram {
             remote: remote.into(),
             is_connected: peer.map_or(Ok(false), |peer| peer.is_truthy())?,
             last: Attached::new(None),
+            bursts: Attached::new(Bursts::default()),
         })
     }
 
