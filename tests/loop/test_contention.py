@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -132,3 +134,54 @@ def test_the_thread_gets_on_while_the_loop_never_rests() -> None:
         alone = thread.units - units
     # Half, less what the switching costs and the machine's other work.
     assert beside > alone * 0.25
+
+
+_CLIENT = """
+import socket, sys, time
+peer, answers, end = socket.socket(fileno=int(sys.argv[1])), 0, time.monotonic() + 1
+while time.monotonic() < end:
+    peer.sendall(b"?")
+    answers += len(peer.recv(1))
+print(answers)
+"""
+
+
+def test_requests_that_follow_each_other_are_served_in_one_go() -> None:
+    """A loop that waited for the interpreter with each would answer 200 in the second."""
+
+    async def main() -> int:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            client = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", "-c", _CLIENT, str(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                stdout=subprocess.PIPE,
+            )
+            theirs.close()
+            while request := await reader.read(1):
+                writer.write(request)
+            writer.close()
+            return int((await client.communicate())[0])
+
+    with _computing() as thread:
+        units = thread.units
+        answers = juggler.asyncio.run(asyncio.wait_for(main(), 60))
+        assert thread.units > units
+    assert answers > 1000
+
+
+def test_a_loop_that_is_woken_now_and_then_costs_the_thread_little() -> None:
+    async def main(thread: _Computing) -> int:
+        units = thread.units
+        for _ in range(10):
+            await asyncio.sleep(0.1)
+        return thread.units - units
+
+    with _computing() as thread:
+        beside = juggler.asyncio.run(main(thread))
+        units = thread.units
+        time.sleep(1)
+        alone = thread.units - units
+    # All but what the machine's other work takes.
+    assert beside > alone * 0.6

@@ -2,21 +2,27 @@
 //!
 //! Under a GIL, a loop that sleeps has given the interpreter up. A thread that computes gives it back when it is asked to, and
 //! whoever wants it asks after the switch interval, 5 ms by default: so long would each request wait that is answered before the
-//! next one comes. A loop that has had to wait like that once ([`LONG`]) does two things until it has not had to for a while:
+//! next one comes. A loop that has had to wait like that once ([`LONG`]) does three things until it has not had to for a while:
 //!
 //! * It has the switch interval be [`INTERVAL`]. That is the interpreter's, so threads that compute side by side take turns as
 //!   often.
-//! * It keeps the interpreter for nearly as long ([`HOLD`]): with nothing to do, it sleeps at its descriptors without giving the
+//! * It keeps the interpreter for about as long ([`HOLD`]): with nothing to do, it sleeps at its descriptors without giving the
 //!   interpreter up, at most [`QUIET`] at a time. So what follows at once is served at once, and a thread that computes has
 //!   about half of the time. A loop that gets nothing within [`QUIET`] gives the interpreter up.
+//! * Before it sleeps so, it looks for up to [`LOOK`], if [`look`] has found that this pays, and leaves the processor to others
+//!   between two looks: the thread that computes waits, so a processor is free, but the client may have been put on this one.
 //!
 //! Free-threaded builds need none of this.
 
 use crate::raw::Raised;
-use juggler_loop::poll::Waiter;
+use juggler_loop::poll::{Events, Timeout, Waiter};
+use juggler_sync::look;
 use juggler_sync::sync::{AtomicU64, AtomicUsize, Ordering};
+use juggler_sync::sys::monotonic_nanos;
 use pyo3::intern;
 use pyo3::prelude::*;
+use std::io;
+use std::thread;
 use std::time::Duration;
 
 /// Who waits this long for the interpreter, in nanoseconds, waits for a thread that computes.
@@ -26,11 +32,15 @@ const LONG: u64 = 200_000;
 const INTERVAL: f64 = 0.00025;
 
 /// For how long a loop that has waited keeps the interpreter, in nanoseconds: it gives it up by itself just before the thread
-/// that waits for it now would take it, in the middle of a request, whose rest would be an interval late.
-const HOLD: u64 = 225_000;
+/// that waits for it now would take it, in the middle of a request, whose rest would be an interval late. That thread's wait
+/// ends later than the interval by the slack of the system's timers, 50 µs, and what it takes to wake up.
+const HOLD: u64 = 275_000;
 
 /// How long a loop that keeps the interpreter waits for something to do, in nanoseconds.
 const QUIET: u64 = 200_000;
+
+/// For how long it looks before it sleeps.
+const LOOK: Duration = Duration::from_micros(50);
 
 /// How many times in a row a loop that has slept must have the interpreter at once for all to be as before.
 const CALM: u32 = 64;
@@ -88,6 +98,29 @@ impl Contention {
     pub fn end(&mut self, py: Python<'_>) -> PyResult<()> {
         if self.calm.take().is_some() { restore(py) } else { Ok(()) }
     }
+}
+
+/// Waits for what `waiter` waits for, at most for `patience`, with the interpreter held.
+///
+/// # Errors
+/// The system's.
+pub fn wait(waiter: &Waiter, events: &mut Events, patience: Duration) -> io::Result<()> {
+    look::learn(|looks| {
+        let mut left = patience;
+        if looks {
+            let look = patience.min(LOOK);
+            let end = monotonic_nanos() + look.as_nanos() as u64;
+            while monotonic_nanos() < end {
+                waiter.wait(events, Timeout::Look)?;
+                if !events.is_empty() {
+                    return Ok(());
+                }
+                thread::yield_now();
+            }
+            left -= look;
+        }
+        waiter.wait(events, Timeout::After(left))
+    })
 }
 
 /// How many loops want a short switch interval.

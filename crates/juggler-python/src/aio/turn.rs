@@ -5,7 +5,7 @@
 //! gate. One that is busy looks as often as its [pace](juggler_loop::pace) says.
 #![allow(unsafe_code)]
 
-use super::contention::Contention;
+use super::contention::{self, Contention};
 use super::entry::Entry;
 use super::event_loop::{Loop, State};
 use super::handle;
@@ -105,7 +105,7 @@ fn look_now(slf: &Bound<'_, Loop>, events: &mut Events, contention: &mut Content
         None => waiter.wait(events, Timeout::Look).map_err(failed)?,
         Some(patience) => {
             let due = next_timer(py, this).map_or(Duration::MAX, |when| Duration::from_nanos(when.saturating_sub(now)));
-            waiter.wait(events, Timeout::After(patience.min(due))).map_err(failed)?;
+            contention::wait(&waiter, events, patience.min(due)).map_err(failed)?;
             now = monotonic_nanos();
             if events.is_empty() && patience < due {
                 contention.nothing_came();
