@@ -514,7 +514,7 @@ class AsyncQueue(_LoopBound, Generic[_T]):
 class AsyncLifoQueue(AsyncQueue[_T]): ...
 class AsyncPriorityQueue(AsyncQueue[SupportsRichComparisonT]): ...
 
-# ---------------------------------------------------------------- futures
+# ---------------------------------------------------------------- downloads
 
 @final
 class FetchWords:
@@ -619,6 +619,8 @@ class FetchEngine:
     def fileno(self) -> int: ...
     def hush(self) -> None: ...
     def stop(self) -> None: ...
+
+# ---------------------------------------------------------------- futures
 
 # To type checkers these two are what `juggler.futures` makes of them: subclasses of the standard
 # library's, which they get as a second base there.
