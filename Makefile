@@ -21,7 +21,7 @@ ARGS ?=
 LOCKED := $(if $(CI),--locked)
 # CI judges what the code does, not how fast; and the conformance tests build so, too.
 PROFILE := $(if $(CI),quick,release)
-ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc -p juggler-loop -p juggler-policy -p juggler-fetch
+ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc -p juggler-loop -p juggler-policy -p juggler-fetch -p juggler-launcher
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 OTHER_TESTS := $(wildcard $(addprefix tests/,unit cli property policy map fetch loop clients typing examples))
 TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)
@@ -64,9 +64,10 @@ $(VENV)/.setup: pyproject.toml | toolchain
 	@touch $@
 
 # The Python sources are used where they are, so only Rust's make a new build necessary.
-$(VENV)/.built: $(VENV)/.setup $(RUST_SOURCES)
+$(VENV)/.built: $(VENV)/.setup $(RUST_SOURCES) tools/build_backend.py
 	@echo 'Building juggler: a few minutes the first time'
-	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --profile $(PROFILE) $(LOCKED) --quiet
+	PATH=$(abspath $(VENV))/bin:$$PATH MATURIN_PEP517_ARGS='--profile $(PROFILE) $(LOCKED)' \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable .
 	@touch $@
 
 .PHONY: setup
@@ -188,10 +189,10 @@ bench-venv: setup
 	$(if $(filter $(BENCH_BROUGHT)/%,$(BENCH_PYTHON)),tools/get-python $(BENCH_VERSION))
 	test -x $(BENCH_VENV)/bin/python || $(BENCH_PYTHON) -m venv --without-pip $(BENCH_VENV)
 	CPATH=$(abspath $(BENCH_BROUGHT)/usr/include) $(PY) -m pip --python $(BENCH_VENV)/bin/python install --quiet -r benches/python/requirements.txt
-	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(BENCH_VENV)) CARGO_TARGET_DIR=.cache/bench/target \
-	  $(PY) -m maturin develop --release $(LOCKED) --quiet --pip-path $(abspath $(VENV))/bin/pip
+	MATURIN_PEP517_ARGS='--profile release $(LOCKED)' CARGO_TARGET_DIR=$(abspath .cache/bench/target) \
+	  $(PY) -m pip --python $(BENCH_VENV)/bin/python install --quiet --disable-pip-version-check --editable .
 
 .PHONY: clean
 clean: ## remove everything that was built or brought
-	rm -rf target .cache dist $(VENV) python/juggler/_juggler.*.so
+	rm -rf target .cache dist juggler.data $(VENV) python/juggler/_juggler.*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "juggler-loop": {"juggler-sync"},
     "juggler-policy": set(),
     "juggler-fetch": {"juggler-sync", "juggler-policy"},
+    "juggler-launcher": set(),
     "juggler-python": {
         "juggler-sync",
         "juggler-trace",
@@ -55,6 +56,7 @@ UNSAFE = {
     "juggler-ipc/src/sys/linux.rs": "memory files and their mappings",
     "juggler-ipc/src/sys/socket.rs": "descriptors sent over sockets",
     "juggler-ipc/src/sys/testing.rs": "the unit tests fork",
+    "juggler-launcher/src/main.rs": "the process's words, and becoming another program",
     "juggler-loop/src/clock.rs": "a system call",
     "juggler-loop/src/net.rs": "system calls on sockets",
     "juggler-loop/src/poll/epoll.rs": "epoll and eventfd",
@@ -75,6 +77,7 @@ ATOMICS = {
     "juggler-ipc": {},
     "juggler-policy": {},
     "juggler-fetch": {},
+    "juggler-launcher": {},
     "juggler-loop": {},
     "juggler-trace": {"juggler-trace/src": "counters and switches that order nothing else"},
 }

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,17 @@ import pytest
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PYTHON = [sys.executable]
 JUGGLER_RUN = [*PYTHON, "-m", "juggler", "run"]
+
+
+def doors() -> dict[str, tuple[str, list[str]]]:
+    """The ways to call juggler, and the name that each has for the interpreter."""
+    command = Path(sysconfig.get_path("scripts"), "juggler")
+    python = command.with_name("juggler-cli").read_text(encoding="utf-8").splitlines()[0]
+    return {
+        "module": (sys.executable, [sys.executable, "-m", "juggler"]),
+        "command": (python.removeprefix("#!"), [str(command)]),
+    }
+
 
 WHO_AM_I = '''\
 """The docstring."""
@@ -271,20 +283,22 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("door", ["module", "command"])
 @pytest.mark.parametrize("name", CASES)
-def test_same_as_python(name: str, run: Run, tmp_path: Path) -> None:
+def test_same_as_python(name: str, door: str, run: Run, tmp_path: Path) -> None:
+    python, juggler = doors()[door]
     case = CASES[name]
     for path, content in case.files.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(
             content if isinstance(content, bytes) else content.encode("utf-8")
         )
-    plain = run([*PYTHON, *case.words], stdin=case.stdin, env=case.env)
+    plain = run([python, *case.words], stdin=case.stdin, env=case.env)
     assert plain.returncode == case.status
     assert case.out in plain.stdout
     assert case.err in plain.stderr
     assert case.err or not plain.stderr
-    ours = run([*JUGGLER_RUN, *case.words], stdin=case.stdin, env=case.env)
+    ours = run([*juggler, "run", *case.words], stdin=case.stdin, env=case.env)
     assert (ours.stdout, ours.stderr) == (plain.stdout, plain.stderr)
     assert ours.returncode == plain.returncode
 
