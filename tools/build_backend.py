@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ROOT / "juggler.data" / "scripts"
+SCRIPTS.mkdir(parents=True, exist_ok=True)  # maturin asks for it before anything is built
 
 
 def build_wheel(
@@ -68,11 +70,10 @@ def build_launcher() -> None:
     messages = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
     found = [json.loads(line).get("executable") for line in messages.splitlines()]
     (program,) = (executable for executable in found if executable)
-    scripts = ROOT / "juggler.data" / "scripts"
-    scripts.mkdir(parents=True, exist_ok=True)
     # Under another name first: a program that runs can't be written.
-    shutil.copy2(program, scripts / "juggler.new")
-    (scripts / "juggler.new").replace(scripts / "juggler")
+    copy = SCRIPTS.with_name("juggler.new")
+    shutil.copy2(program, copy)
+    copy.replace(SCRIPTS / "juggler")
 
 
 if __name__ == "__main__":

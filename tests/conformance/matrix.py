@@ -69,10 +69,12 @@ def build(interpreter: Interpreter, home: Path) -> None:
     package, wheels = home / "package", home / "wheels"
     for directory in (package, wheels):
         shutil.rmtree(directory, ignore_errors=True)
-    command = [sys.executable, "-m", "maturin", "build", "--profile", "quick", "--quiet"]
-    command += ["--interpreter", str(interpreter.executable), "--out", str(wheels)]
+    launcher = [sys.executable, str(ROOT / "tools" / "build_backend.py")]
+    wheel_of = [sys.executable, "-m", "maturin", "build", "--profile", "quick", "--quiet"]
+    wheel_of += ["--interpreter", str(interpreter.executable), "--out", str(wheels)]
     with building, (home / "build.log").open("w") as log:
-        subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
+        for command in (launcher, wheel_of):
+            subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(package)

@@ -6,8 +6,8 @@ with the same options of the interpreter, and puts in front of ``PYTHONPATH`` a 
 starts. Everything that a program can see of how it was started is then CPython's own work, on
 every version: ``sys.argv``, ``__main__``, the exit status, tracebacks, signals, and the stack,
 which a program run by ``exec`` would find our frames at the bottom of. The price is one more start
-of the interpreter (and of a ``sitecustomize`` of the user's, which runs in both);
-``benches/python/startup.py`` measures it.
+of the interpreter (and of a ``sitecustomize`` of the user's, which runs in both), which the command
+``juggler`` saves for the usual command lines (``crates/juggler-launcher``).
 """
 
 import os
