@@ -31,11 +31,8 @@ if TYPE_CHECKING:
 _STDLIB = {
     "juggler.threading": ("threading",),
     "juggler.queue": ("queue",),
-    "juggler.futures": (
-        "concurrent.futures",
-        "concurrent.futures._base",
-        "concurrent.futures.thread",
-    ),
+    "juggler.futures": ("concurrent.futures", "concurrent.futures._base"),
+    "juggler._thread_pool": ("concurrent.futures.thread",),
     "juggler._processes.executor": ("concurrent.futures.process",),
     # The package itself holds methods of its default context, which come to ours by the classes of
     # these modules and by the table of contexts (`_replace_contexts`).
@@ -50,9 +47,12 @@ _STDLIB = {
     # `run`, `new_event_loop` and their like come to our loop by the policy (`_replace_policy`),
     # which a program may replace by its own.
     "juggler.asyncio._named_loops": ("asyncio", "asyncio.unix_events"),
-    "juggler.asyncio.futures": ("asyncio", "asyncio.futures"),
-    "juggler.asyncio.locks": ("asyncio", "asyncio.locks"),
-    "juggler.asyncio.queues": ("asyncio", "asyncio.queues"),
+    "juggler.asyncio._primitives": (
+        "asyncio",
+        "asyncio.futures",
+        "asyncio.locks",
+        "asyncio.queues",
+    ),
     "juggler.asyncio.streams": ("asyncio", "asyncio.streams"),
     "juggler.asyncio.subprocess": ("asyncio", "asyncio.subprocess"),
     "juggler.asyncio.taskgroups": ("asyncio", "asyncio.taskgroups"),
@@ -270,8 +270,7 @@ def _replace_contexts(ours: str, contexts: "dict[str, Any]") -> None:
 
 def _replace_policy(ours: str) -> None:
     """Have ``asyncio`` make our loops, unless the program has a policy of its own."""
-    __import__("juggler.asyncio._running")
-    policies: Any = sys.modules["juggler.asyncio._running"]
+    policies: Any = sys.modules[ours]
     stock = policies.get_policy()
     if type(stock) is policies.StockPolicy:
         namespace = vars(sys.modules["asyncio.events"])
@@ -283,6 +282,8 @@ def _replace_taken() -> None:
     with _lock:
         # Not constants such as FIRST_COMPLETED: an equal text need not be meant as one.
         found = {id(entry[2]): entry for entry in _stock.values() if callable(entry[2])}
+        if not found:  # as under `juggler run`, where nothing of the program's is loaded yet
+            return
         for namespace in _other_namespaces():
             for name, value in list(namespace.items()):
                 if id(value) in found:

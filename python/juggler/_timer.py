@@ -1,4 +1,4 @@
-"""Timers that need no thread while they wait: stands in for ``threading.Timer``.
+"""The clock: one thread that sleeps for all timers of `juggler.threading.Timer`.
 
 The standard library starts a thread for each timer, which sleeps until the timer is due. Here one
 thread, the *clock*, sleeps for all of them, and a timer's own thread starts when the timer is due;
@@ -13,6 +13,8 @@ A timer is in ``threading._limbo``, the table of the threads that are being star
 until its thread runs or it is cancelled, and so is counted and enumerated. The lock of that table
 guards the clock, too. It is reentrant: a signal handler may cancel a timer in the middle of
 anything. No thread is started and nothing waited for while it is held.
+
+Imported when the first timer is made: every program has the class, and few make one.
 """
 
 from __future__ import annotations
@@ -28,18 +30,11 @@ from math import inf
 from time import monotonic
 
 from juggler._juggler import Event
+from juggler.threading import _HANDED, _OVER, _OWN, _PENDING, Timer
 
 TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
-    from typing import Any, Final
-
-# The states of a timer.
-_OWN: Final = "own"  # its thread was started by `start`, or it is yet to be started
-_PENDING: Final = "pending"  # the clock sleeps for it
-_HANDED: Final = "handed"  # its thread is being started, runs or has ended
-_OVER: Final = "over"  # it was cancelled while it was pending, or stayed behind at a fork
 
 # For how long the clock stays when no timer is pending, in seconds. A program that starts and
 # cancels timers all the time should not start it each time; but threads are in the way of a fork.
@@ -111,7 +106,7 @@ class _Clock:
         ):
             timer = self.pending.pop(heappop(self.heap)[1], None)
             if timer is not None:
-                timer._leave(_HANDED)
+                _leave(timer, _HANDED)
                 due.append(timer)
         return due
 
@@ -157,7 +152,7 @@ class _Clock:
 _clock = _Clock()
 
 
-class _Finished(Event):
+class Finished(Event):
     """The event of a timer, by which it is cancelled: programs also set it themselves."""
 
     _timer: Timer | None = None  # while it is pending
@@ -170,7 +165,7 @@ class _Finished(Event):
                 if timer._state is _PENDING:
                     _limbo.pop(timer, None)
                     _clock.remove(timer)
-                    timer._leave(_OVER)
+                    _leave(timer, _OVER)
 
 
 class _Started(Event):
@@ -183,200 +178,100 @@ class _Started(Event):
         return threading.get_ident() == _clock.ident or super().wait(timeout)
 
 
-class Timer(threading.Thread):
-    """A thread that calls a function after some time, unless it is cancelled before.
+def take(timer: Timer) -> bool:
+    """Have the clock wait for a timer that is started; whether it can.
 
-    Stands in for `threading.Timer`. It needs no thread before it is due: one thread sleeps for all
-    timers, so starting and cancelling one is cheap. Each callback runs in a thread of its own,
-    which is the timer.
-
-    Blocking: `start` and `cancel` don't. Fork: in the child no timer of the parent is alive.
-    Interpreter exit waits for the timers that are no daemons, and for their callbacks.
-
-    Deviations: a timer that was cancelled before anybody joined it or asked for its `ident` never
-    had a thread, and has no `ident`. When the system has no thread to give, it is not `start` that
-    fails: the callback is late. A subclass that overrides `run` gets its thread at once, as in the
-    standard library. On CPython 3.12, which starts no thread while it exits, the functions that are
-    due then are called one after another by the main thread.
-
-    Args:
-        interval: seconds on the monotonic clock from `start` to the call.
-        function: what is called; what it raises goes to `threading.excepthook`.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
+    Raises:
+        RuntimeError: it was started before.
     """
+    with _table():
+        if timer._state is not _OWN:
+            raise RuntimeError("threads can only be started once")
+        if not _needs_no_thread(timer):
+            return False
+        if not _clock.running:
+            # Does not get further than the lock that is held here.
+            start_new_thread(_clock.run, ())
+            _clock.running = True
+        if sys.version_info >= (3, 14) and sys.flags.thread_inherit_context:
+            timer._context = timer._context or copy_context()
+        _enter(timer, monotonic() + timer.interval)
+        return True
 
-    __module__ = "threading"
 
-    _state: str = _OWN
-    _deadline: float = 0.0  # once the clock has waited for it
-    _number: int
-    _started: Event
-    _event: _Finished  # what `finished` is at first
+def _needs_no_thread(timer: Timer) -> bool:
+    """Whether the clock can wait for it: all is as its class has it."""
+    interval: object = getattr(timer, "interval", None)
+    finished = getattr(timer, "finished", timer)
+    return (
+        type(timer).run is Timer.run
+        and "run" not in timer.__dict__
+        and finished is getattr(timer, "_event", None)
+        and not timer._event.is_set()
+        # What else it may be, the standard library's thread finds out.
+        and (type(interval) is float or type(interval) is int)
+        and 0 < interval <= threading.TIMEOUT_MAX
+        and not _exiting
+    )
 
-    def __init__(
-        self,
-        interval: float,
-        function: Callable[..., object],
-        args: Iterable[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__()
-        self.interval = interval
-        self.function = function
-        self.args: Iterable[Any] = args if args is not None else []
-        self.kwargs: Mapping[str, Any] = kwargs if kwargs is not None else {}
-        self._event = _Finished()
-        self.finished: Event = self._event
 
-    def cancel(self) -> None:
-        """Call nothing, if the function was not called yet; as `threading.Timer.cancel`."""
-        self.finished.set()
+def _enter(timer: Timer, deadline: float) -> None:
+    """Have the clock wait for it; with the lock of the table held."""
+    timer._state = _PENDING
+    timer._deadline = deadline
+    timer._started.set()
+    timer._event._timer = timer
+    _limbo[timer] = timer
+    _clock.add(timer, deadline)
 
-    def run(self) -> None:
-        """Wait until the timer is due and call the function, unless it is cancelled."""
-        own = self._state is _OWN
-        self.finished.wait(self.interval if own else max(0.0, self._deadline - monotonic()))
-        if not self.finished.is_set():
-            self.function(*self.args, **self.kwargs)
-        self.finished.set()
 
-    def start(self) -> None:
-        """Begin to wait; as `threading.Thread.start`.
+def _leave(timer: Timer, state: str) -> None:
+    """Be no longer pending; with the lock of the table held."""
+    timer._state = state
+    timer._event._timer = None
+    if state is _HANDED:
+        # Not set, as `Thread.start` wants it.
+        timer._started = _Started()
 
-        Raises:
-            RuntimeError: it was started before.
-        """
+
+def put_back(timer: Timer) -> None:
+    """Have the clock wait on for a timer that was handed over and whose start has failed."""
+    with _table():
+        # Whether it was the start that failed, not the wait for it that a signal ended.
+        if timer not in _limbo and not timer._started.is_set():
+            _enter(timer, max(timer._deadline, monotonic() + _RETRY))
+
+
+def give_thread(timer: Timer) -> bool:
+    """Start the thread of a timer that is pending; whether it has one, if it was started at all."""
+    while True:
         with _table():
-            if self._state is not _OWN:
-                raise RuntimeError("threads can only be started once")
-            pending = self._needs_no_thread()
-            if pending:
-                if not _clock.running:
-                    # Does not get further than the lock that is held here.
-                    start_new_thread(_clock.run, ())
-                    _clock.running = True
-                if sys.version_info >= (3, 14) and sys.flags.thread_inherit_context:
-                    self._context = self._context or copy_context()
-                self._enter(monotonic() + self.interval)
-        if not pending:
-            super().start()
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until the function has returned or the timer is cancelled.
-
-        As `threading.Thread.join`; a wait releases the GIL and answers signals.
-
-        Args:
-            timeout: seconds on the monotonic clock to wait at most; None waits for ever.
-
-        Raises:
-            RuntimeError: it was not started, or the function itself calls this.
-        """
-        if self._has_thread():
-            super().join(timeout)
-
-    def is_alive(self) -> bool:
-        """Whether it is started, and neither cancelled nor done."""
-        state = self._state
-        if state is _OWN:
-            return super().is_alive()
-        # It is being started while the event of the thread's start is not set.
-        return state is _PENDING or (
-            state is _HANDED and (not self._started.is_set() or super().is_alive())
-        )
-
-    @property
-    def ident(self) -> int | None:
-        """The identity of its thread, which this starts; None before `start`."""
-        self._has_thread()
-        return super().ident
-
-    @property
-    def native_id(self) -> int | None:
-        """The system's number of its thread, which this starts; None before `start`."""
-        self._has_thread()
-        return super().native_id
-
-    def __repr__(self) -> str:
-        text = super().__repr__()
-        if self._state is _OVER:
-            head, _, tail = text.rpartition(", started")
-            return f"{head}, stopped{tail}"
-        return text
-
-    def _needs_no_thread(self) -> bool:
-        """Whether the clock can wait for it: all is as this class has it."""
-        interval: object = getattr(self, "interval", None)
-        finished = getattr(self, "finished", self)
-        return (
-            type(self).run is Timer.run
-            and "run" not in self.__dict__
-            and finished is getattr(self, "_event", None)
-            and not self._event.is_set()
-            # What else it may be, the standard library's thread finds out.
-            and (type(interval) is float or type(interval) is int)
-            and 0 < interval <= threading.TIMEOUT_MAX
-            and not _exiting
-        )
-
-    def _enter(self, deadline: float) -> None:
-        """Have the clock wait for it; with the lock of the table held."""
-        self._state = _PENDING
-        self._deadline = deadline
-        self._started.set()
-        self._event._timer = self
-        _limbo[self] = self
-        _clock.add(self, deadline)
-
-    def _leave(self, state: str) -> None:
-        """Be no longer pending; with the lock of the table held."""
-        self._state = state
-        self._event._timer = None
-        if state is _HANDED:
-            # Not set, as `Thread.start` wants it.
-            self._started = _Started()
-
-    def _begin(self) -> None:
-        """Start the thread of a timer that was just handed over, or have the clock wait on."""
-        try:
-            super().start()
-        except BaseException:
-            with _table():
-                # Whether it was the start that failed, not the wait for it that a signal ended.
-                if self not in _limbo and not self._started.is_set():
-                    self._enter(max(self._deadline, monotonic() + _RETRY))
-            raise
-
-    def _run_here(self) -> None:
-        with _table():
-            # The clock would take it, but could not start it either.
-            _clock.closed = True
-            if self._state is not _PENDING:
-                return
-            _limbo.pop(self, None)
-            _clock.remove(self)
-            self._leave(_OVER)
-        try:
-            self.run()
-        except BaseException:
-            self._invoke_excepthook(self)  # type: ignore[attr-defined]
-
-    def _has_thread(self) -> bool:
-        """Whether it has a thread, if it is started at all; a pending timer gets it now."""
-        while True:
-            with _table():
-                state = self._state
-                if state is _PENDING:
-                    _clock.remove(self)
-                    self._leave(_HANDED)
+            state = timer._state
             if state is _PENDING:
-                self._begin()
-            elif state is _HANDED:
-                # Another thread is starting it, or has.
-                self._started.wait()
-            if self._state is not _PENDING:
-                return self._state is not _OVER
+                _clock.remove(timer)
+                _leave(timer, _HANDED)
+        if state is _PENDING:
+            timer._begin()
+        elif state is _HANDED:
+            # Another thread is starting it, or has.
+            timer._started.wait()
+        if timer._state is not _PENDING:
+            return timer._state is not _OVER
+
+
+def _run_here(timer: Timer) -> None:
+    with _table():
+        # The clock would take it, but could not start it either.
+        _clock.closed = True
+        if timer._state is not _PENDING:
+            return
+        _limbo.pop(timer, None)
+        _clock.remove(timer)
+        _leave(timer, _OVER)
+    try:
+        timer.run()
+    except BaseException:
+        timer._invoke_excepthook(timer)  # type: ignore[attr-defined]
 
 
 def _at_exit() -> None:
@@ -388,10 +283,10 @@ def _at_exit() -> None:
         timers = [thread for thread in _limbo if isinstance(thread, Timer) and not thread.daemon]
     for timer in sorted(timers, key=lambda timer: timer._deadline):
         try:
-            timer._has_thread()
+            give_thread(timer)
         except RuntimeError:
             # On 3.12 no thread starts any more.
-            timer._run_here()
+            _run_here(timer)
 
 
 def _after_fork_in_child() -> None:
@@ -402,9 +297,12 @@ def _after_fork_in_child() -> None:
         if isinstance(thread, Timer) and (
             thread._state is _PENDING or (thread._state is _HANDED and not thread._started.is_set())
         ):
-            thread._leave(_OVER)
+            _leave(thread, _OVER)
 
 
-# Before the interpreter joins the threads that are no daemons.
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+try:
+    # Before the interpreter joins the threads that are no daemons.
+    threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+except RuntimeError:  # it does so already, or has
+    _exiting = True
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -30,10 +30,7 @@ Deviations:
 from __future__ import annotations
 
 import concurrent.futures as _stdlib
-import importlib as _importlib
-import os as _os
-import threading as _threading
-import weakref as _weakref
+import sys as _sys
 from concurrent.futures import (
     ALL_COMPLETED,
     FIRST_COMPLETED,
@@ -44,15 +41,12 @@ from concurrent.futures import (
     InvalidStateError,
     TimeoutError,
 )
-from concurrent.futures import thread as _thread
-from concurrent.futures.thread import BrokenThreadPool
 
 from juggler import _juggler
 from juggler._juggler import ThreadPoolExecutorStatistics, as_completed, wait
 
 TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 if TYPE_CHECKING:
@@ -63,6 +57,7 @@ if TYPE_CHECKING:
     from juggler._processes.errors import MemoryLimitExceeded, WorkerDied
     from juggler._processes.executor import PoolView, ProcessPoolExecutor
     from juggler._processes.statistics import ProcessPoolExecutorStatistics, WorkerStatistics
+    from juggler._thread_pool import BrokenThreadPool
 
     __all__ = [
         "ALL_COMPLETED",
@@ -91,20 +86,23 @@ if TYPE_CHECKING:
 
         __all__ += ["InterpreterPoolExecutor"]
 else:
-    # Beyond the standard library, and the modules that have them.
-    _PROCESSES = {
-        "MemoryLimitExceeded": "errors",
-        "PoolView": "executor",
-        "ProcessPoolExecutorStatistics": "statistics",
-        "WorkerDied": "errors",
-        "WorkerStatistics": "statistics",
+    # The parts that are imported when they are first used, as in the standard library: that of
+    # processes imports `multiprocessing`, that of threads `queue`.
+    _LATER = {
+        "BrokenThreadPool": "juggler._thread_pool",
+        "MemoryLimitExceeded": "juggler._processes.errors",
+        "PoolView": "juggler._processes.executor",
+        "ProcessPoolExecutor": "juggler._processes.executor",
+        "ProcessPoolExecutorStatistics": "juggler._processes.statistics",
+        "ThreadPoolExecutor": "juggler._thread_pool",
+        "WorkerDied": "juggler._processes.errors",
+        "WorkerStatistics": "juggler._processes.statistics",
     }
     __all__ = [
         *_stdlib.__all__,
         *({"InvalidStateError"} - {*_stdlib.__all__}),  # 3.11 forgot to export it
-        "BrokenThreadPool",
         "ThreadPoolExecutorStatistics",
-        *_PROCESSES,
+        *(name for name in _LATER if name not in _stdlib.__all__),
     ]
 
 
@@ -125,91 +123,16 @@ else:
 
         __slots__ = ()
 
-    class ThreadPoolExecutor(_juggler.ThreadPoolExecutor, _thread.ThreadPoolExecutor):
-        """A pool of threads that make calls.
-
-        Stands in for `concurrent.futures.ThreadPoolExecutor`, and is a subclass of it, with
-        `statistics()` besides.
-
-        Fairness: calls begin in the order in which they were submitted. Fork: the child's executors
-        start new workers; the calls that were queued are the parent's to make, and the child finds
-        their futures cancelled. The threads end when `shutdown` is called, when the executor is
-        garbage, and at interpreter exit; in each case after they have made the calls that are
-        queued.
-
-        Args:
-            max_workers: the most threads. They are started as calls come in and none is idle. By
-                default ``min(32, os.process_cpu_count() + 4)``.
-            thread_name_prefix: the threads are named ``PREFIX_0``, ``PREFIX_1`` ...
-            initializer: called first in every thread. If it raises, the pool is broken: queued and
-                later calls get `BrokenThreadPool`.
-            initargs: its arguments.
-            ctxkwargs: what `prepare_context` takes besides, if a subclass overrides it (from 3.14).
-        """
-
-        __slots__ = ()
-
 
 _juggler._set_future_class(Future)
-
-# Who has to be joined at exit.
-_workers: _weakref.WeakSet[_threading.Thread] = _weakref.WeakSet()
-
-
-class _Starting(_threading.local):
-    """How this thread starts workers.
-
-    Attributes:
-        daemons: as daemons; the program's end joins them all the same, unless whoever had them
-            started takes them out of `_workers`.
-    """
-
-    daemons = False
-
-
-_starting = _Starting()
-
-
-def _start_worker(worker: Callable[[], None], name: str, threads: set[_threading.Thread]) -> None:
-    thread = _threading.Thread(name=name, target=worker, daemon=_starting.daemons or None)
-    thread.start()
-    if _starting.daemons:
-        # What it starts itself shall not be daemons for that.
-        thread._daemonic = False  # type: ignore[attr-defined]
-    threads.add(thread)
-    _workers.add(thread)
-
-
-_juggler._set_worker_starter(_start_worker)
-
-
-def _at_exit() -> None:
-    _juggler._close_pools()
-    for thread in list(_workers):
-        thread.join()
-
-
-# Before the interpreter joins the threads that are no daemons, and before `atexit`, as the standard
-# library does.
-_threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
-
-
-def _after_fork_in_child() -> None:
-    _workers.clear()
-    _juggler._forget_workers()
-
-
-_os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name == "ProcessPoolExecutor" or name in _PROCESSES:
-            # Imports `multiprocessing`, so only when it is used.
-            module = _PROCESSES.get(name, "executor")
-            value = getattr(_importlib.import_module(f"juggler._processes.{module}"), name)
-            globals()[name] = value
+        if name in _LATER:
+            __import__(_LATER[name])
+            value = globals()[name] = getattr(_sys.modules[_LATER[name]], name)
             return value
         # The standard library's other executors, which it imports when they are first used, and its
         # private names; but not what the import system keeps in a module: this is no package.

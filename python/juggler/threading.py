@@ -39,7 +39,6 @@ from juggler._juggler import (
     trace_start,
     trace_stop,
 )
-from juggler._timer import Timer
 
 TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     # What follows at runtime from the standard library's module, spelled out: type checkers read
     # literals only. tests/typing holds the two together on every version.
     import sys
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from typing import Any, Protocol
 
@@ -158,6 +157,150 @@ else:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *dir(_stdlib)})
+
+
+# The states of a timer.
+_OWN = "own"  # its thread was started by `start`, or it is yet to be started
+_PENDING = "pending"  # the clock sleeps for it
+_HANDED = "handed"  # its thread is being started, runs or has ended
+_OVER = "over"  # it was cancelled while it was pending, or stayed behind at a fork
+
+
+class Timer(_stdlib.Thread):
+    """A thread that calls a function after some time, unless it is cancelled before.
+
+    Stands in for `threading.Timer`. It needs no thread before it is due: one thread sleeps for all
+    timers, so starting and cancelling one is cheap. Each callback runs in a thread of its own,
+    which is the timer.
+
+    Blocking: `start` and `cancel` don't. Fork: in the child no timer of the parent is alive.
+    Interpreter exit waits for the timers that are no daemons, and for their callbacks.
+
+    Deviations: a timer that was cancelled before anybody joined it or asked for its `ident` never
+    had a thread, and has no `ident`. When the system has no thread to give, it is not `start` that
+    fails: the callback is late. A subclass that overrides `run` gets its thread at once, as in the
+    standard library. On CPython 3.12, which starts no thread while it exits, the functions that are
+    due then are called one after another by the main thread.
+
+    Args:
+        interval: seconds on the monotonic clock from `start` to the call.
+        function: what is called; what it raises goes to `threading.excepthook`.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+    """
+
+    __module__ = "threading"
+
+    _state: str = _OWN
+    _deadline: float = 0.0  # once the clock has waited for it
+    _number: int
+    _started: Event
+    _event: Any  # what `finished` is at first
+
+    def __init__(
+        self,
+        interval: float,
+        function: Callable[..., object],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.interval = interval
+        self.function = function
+        self.args: Iterable[Any] = args if args is not None else []
+        self.kwargs: Mapping[str, Any] = kwargs if kwargs is not None else {}
+        self._event = _clock().Finished()
+        self.finished: Event = self._event
+
+    def cancel(self) -> None:
+        """Call nothing, if the function was not called yet; as `threading.Timer.cancel`."""
+        self.finished.set()
+
+    def run(self) -> None:
+        """Wait until the timer is due and call the function, unless it is cancelled."""
+        own = self._state is _OWN
+        self.finished.wait(self.interval if own else max(0.0, self._deadline - _time.monotonic()))
+        if not self.finished.is_set():
+            self.function(*self.args, **self.kwargs)
+        self.finished.set()
+
+    def start(self) -> None:
+        """Begin to wait; as `threading.Thread.start`.
+
+        Raises:
+            RuntimeError: it was started before.
+        """
+        if not _clock().take(self):
+            super().start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the function has returned or the timer is cancelled.
+
+        As `threading.Thread.join`; a wait releases the GIL and answers signals.
+
+        Args:
+            timeout: seconds on the monotonic clock to wait at most; None waits for ever.
+
+        Raises:
+            RuntimeError: it was not started, or the function itself calls this.
+        """
+        if self._has_thread():
+            super().join(timeout)
+
+    def is_alive(self) -> bool:
+        """Whether it is started, and neither cancelled nor done."""
+        state = self._state
+        if state is _OWN:
+            return super().is_alive()
+        # It is being started while the event of the thread's start is not set.
+        return state is _PENDING or (
+            state is _HANDED and (not self._started.is_set() or super().is_alive())
+        )
+
+    @property
+    def ident(self) -> int | None:
+        """The identity of its thread, which this starts; None before `start`."""
+        self._has_thread()
+        return super().ident
+
+    @property
+    def native_id(self) -> int | None:
+        """The system's number of its thread, which this starts; None before `start`."""
+        self._has_thread()
+        return super().native_id
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        if self._state is _OVER:
+            head, _, tail = text.rpartition(", started")
+            return f"{head}, stopped{tail}"
+        return text
+
+    def _begin(self) -> None:
+        """Start the thread of a timer that was just handed over, or have the clock wait on."""
+        try:
+            super().start()
+        except BaseException:
+            _clock().put_back(self)
+            raise
+
+    def _has_thread(self) -> bool:
+        """Whether it has a thread, if it is started at all; a pending timer gets it now."""
+        return self._state is _OWN or _clock().give_thread(self)
+
+
+_timer: Any = None
+
+
+def _clock() -> Any:
+    """The module that sleeps for timers, imported when the first one is made."""
+    global _timer
+    if _timer is None:
+        # Kept, as nothing can be imported when the interpreter finalizes.
+        import juggler._timer as imported
+
+        _timer = imported
+    return _timer
 
 
 def detect_deadlocks(enabled: bool = True) -> None:

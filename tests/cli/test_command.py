@@ -158,6 +158,134 @@ def test_run_loads_nothing(run: Run, options: list[str]) -> None:
     assert {*done.stdout.split()} - {*plain.stdout.split()} == added
 
 
+_THREADING = {"_juggler", "_tracing", "threading"}
+_ASYNCIO = {
+    *_THREADING,
+    "futures",
+    "asyncio",
+    *("_checks", "_event_loop", "_handles", "_named_loops", "_primitives"),
+    *("streams", "subprocess", "taskgroups", "tasks", "timeouts"),
+}
+_MULTIPROCESSING = {*_THREADING, "multiprocessing", "context"}
+_PROCESS_POOL = {
+    *_MULTIPROCESSING,
+    *("connection", "queues", "queue", "futures", "_processes", "executor"),
+}
+_COROUTINE = """
+import asyncio
+async def main():
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(asyncio.sleep(0))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("import threading", _THREADING),
+        (_COROUTINE, _ASYNCIO),
+        ("import multiprocessing", _MULTIPROCESSING),
+        ("from concurrent.futures import ProcessPoolExecutor", _PROCESS_POOL),
+        (
+            f"import threading, queue, multiprocessing\n"
+            f"from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor\n{_COROUTINE}",
+            {*_ASYNCIO, *_PROCESS_POOL, "_thread_pool"},
+        ),
+    ],
+    ids=["threading", "asyncio", "multiprocessing", "process pool", "everything"],
+)
+def test_run_loads_what_a_program_uses(run: Run, program: str, expected: set[str]) -> None:
+    code = f"{program}\nimport sys; print(*sys.modules)"
+    ours = {name for name in run([*JUGGLER, "run", "-c", code]).stdout.split() if "juggler" in name}
+    at_start = {
+        "juggler",
+        *(f"juggler.{name}" for name in ("_import_hooks", "_program", "_substitution")),
+    }
+    assert {name.rpartition(".")[2] for name in ours - at_start} == expected
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["asyncio", "concurrent.futures.process", "concurrent.futures.thread", "queue", "threading"]
+    + [f"multiprocessing.{name}" for name in ("queues", "sharedctypes", "spawn", "synchronize")],
+)
+def test_run_adds_no_module_but_our_own(run: Run, module: str) -> None:
+    code = f"import {module}, sys; print(*sys.modules)"
+    plain = {*run([sys.executable, "-c", code]).stdout.split()}
+    added = {*run([*JUGGLER, "run", "-c", code]).stdout.split()} - plain
+    assert {name for name in added if not name.startswith("juggler")} <= {"__future__"}
+
+
+def test_what_comes_late_is_ours_all_the_same(run: Run) -> None:
+    code = """
+import asyncio, concurrent.futures, sys, threading
+from inspect import iscoroutinefunction
+assert "juggler._thread_pool" not in sys.modules
+assert "juggler._timer" not in sys.modules
+assert "juggler.asyncio._transports" not in sys.modules
+assert "juggler.asyncio.locks" not in sys.modules
+
+from juggler import asyncio as ours, futures, threading as native
+assert {*ours.__all__} <= {*dir(ours)}
+for name in ours.__all__:
+    getattr(ours, name)
+assert ours.locks.Lock is ours.Lock is asyncio.Lock is asyncio.locks.Lock
+assert ours.queues.Queue is ours.Queue is asyncio.Queue is asyncio.queues.Queue
+assert ours.futures.Future is ours.Future is asyncio.Future is asyncio.futures.Future
+assert ours.subprocess.__name__ == "juggler.asyncio.subprocess"
+
+pool = concurrent.futures.ThreadPoolExecutor
+assert pool is concurrent.futures.thread.ThreadPoolExecutor is futures.ThreadPoolExecutor
+assert threading.Timer is native.Timer
+fired = threading.Event()
+timer = threading.Timer(0.01, fired.set)
+timer.start()
+assert fired.wait(30) and "juggler._timer" in sys.modules
+
+class Mine(asyncio.new_event_loop().__class__):
+    def _make_socket_transport(self, *args, **kwargs):
+        made.append(args)
+        return super()._make_socket_transport(*args, **kwargs)
+made = []
+assert iscoroutinefunction(Mine._make_subprocess_transport)
+async def main():
+    served = asyncio.Event()
+    async def serve(reader, writer):
+        writer.write(await reader.readline())
+        writer.close()
+        served.set()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"hello\\n")
+    assert await reader.read() == b"hello\\n"
+    writer.close()
+    await served.wait()
+    server.close()
+with asyncio.Runner(loop_factory=Mine) as runner:
+    runner.run(main())
+assert len(made) == 2
+print("done")
+"""
+    done = run([*JUGGLER, "run", "-c", code])
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+@pytest.mark.parametrize("when", ["atexit.register(make)", "threading._register_atexit(make)"])
+def test_a_first_timer_at_the_end(run: Run, when: str) -> None:
+    code = f"""
+import atexit, threading
+def make():
+    timer = threading.Timer(0.01, print, ("called",))
+    assert not timer.is_alive()
+    timer.cancel()
+    print("made")
+{when}
+"""
+    done = run([*JUGGLER, "run", "-c", code])
+    assert (done.stdout, done.stderr) == ("made\n", "")
+
+
 def test_run_starts_without_argparse(run: Run) -> None:
     done = run([sys.executable, "-X", "importtime", "-m", "juggler", "run", "-c", ""])
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

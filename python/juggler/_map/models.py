@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, Executor
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from juggler import futures
+from juggler import _thread_pool, futures
 from juggler._map import choosing, part
 from juggler._map.part import Awaited, Keywords
 
@@ -391,11 +391,11 @@ class LoopThread:
 
 def submit(pool: futures.ThreadPoolExecutor, function: Callable[..., Any], *args: Any) -> Any:
     """The future of a call, whose thread need not be waited for at exit."""
-    futures._starting.daemons = True
+    _thread_pool.starting.daemons = True
     try:
         return pool.submit(function, *args)
     finally:
-        futures._starting.daemons = False
+        _thread_pool.starting.daemons = False
 
 
 def failure(future: Any) -> BaseException | None:

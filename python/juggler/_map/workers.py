@@ -6,8 +6,8 @@ import contextlib
 import sys
 import threading
 
+from juggler import _thread_pool, futures
 from juggler import _works as works
-from juggler import futures
 from juggler._map.models import LoopThread
 from juggler._processes import own_pool, processors
 
@@ -80,7 +80,7 @@ class Workers:
 def leave(pool: futures.ThreadPoolExecutor) -> None:
     """Have the program's end not wait for the threads of a pool."""
     for thread in list(pool._threads):
-        futures._workers.discard(thread)
+        _thread_pool.workers.discard(thread)
 
 
 def cores() -> int:
@@ -96,10 +96,10 @@ def _at_exit() -> None:
         with contextlib.suppress(Exception):
             work.close(at_once=interrupted)
     if interrupted:
-        for thread in list(futures._workers):
+        for thread in list(_thread_pool.workers):
             if thread.name.startswith("juggler-map"):
-                futures._workers.discard(thread)
+                _thread_pool.workers.discard(thread)
 
 
-# Registered after that of `juggler.futures`, so it runs before.
+# Registered after that of `juggler._thread_pool`, so it runs before.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

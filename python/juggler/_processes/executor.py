@@ -9,11 +9,9 @@ import threading
 import weakref
 from concurrent.futures import Executor
 from concurrent.futures import process as _stdlib
-from concurrent.futures.process import BrokenProcessPool
 
 from juggler import _juggler
-from juggler._processes import errors, processors
-from juggler._processes.staff import Staff, threads, uninterrupted
+from juggler._processes import processors
 
 TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
@@ -29,60 +27,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["ProcessPoolExecutor"]
-
-
-class _Hooks:
-    """What the native part leaves to Python."""
-
-    broken = BrokenProcessPool
-    stopped = staticmethod(errors.stopped)
-    result_lost = staticmethod(errors.result_lost)
-    result_refused = staticmethod(errors.result_refused)
-
-    @staticmethod
-    def start_collector(engine: Any, or_break: bool) -> None:
-        """Start the thread that collects where nobody waits; else break the pool, or raise.
-
-        Some versions of Python start none at exit.
-        """
-        thread = threading.Thread(target=engine.collect_all, name="juggler-collector")
-        try:
-            with uninterrupted():
-                thread.start()
-                threads.add(thread)  # only now: what is there is joined at exit
-        except RuntimeError as problem:
-            if not or_break:
-                raise
-            # Nobody would tell of results.
-            why = f"cannot start a thread: {problem}"
-            for future in engine.break_down(why):
-                engine.fail(future, BrokenProcessPool(why))
-
-    @staticmethod
-    def dump_call(call: tuple[Any, ...], define: bool) -> tuple[bytes, list[Any]]:
-        """The pickle of a call that plain pickle refused, and its buffers."""
-        from juggler._processes import pickling
-
-        return pickling.dumps(
-            call,
-            define=define,
-            what="the call",
-            root=("the function", "the arguments", "the named arguments"),
-        )
-
-    @staticmethod
-    def dump_function(function: Any, define: bool) -> Any:
-        """The pickle of a function by value, and how long it is true."""
-        from juggler._processes import by_value
-
-        return by_value.lasting(function, define)
-
-    @staticmethod
-    def load_error(data: bytes) -> BaseException:
-        """What a call raised."""
-        from juggler._processes import exceptions
-
-        return exceptions.unpack_exception(data)
 
 
 class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
@@ -161,6 +105,9 @@ class ProcessPoolExecutor(_juggler.ProcessPool, _stdlib.ProcessPoolExecutor):
                 "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
                 "supply a different mp_context."
             )
+        # With all that workers need, and as early: what names the class need not make a pool.
+        from juggler._processes.staff import Staff
+
         self._max_workers = max_workers
         self._mp_context = mp_context
         self._initializer: Any = initializer
@@ -397,7 +344,8 @@ def _defines_main(method: str) -> bool:
     )
 
 
-_juggler._set_process_pool_hooks(_Hooks)
+# The threads of pools, which have to be joined at exit.
+threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 # Whose maps have to be submitted at exit.
 _executors: weakref.WeakSet[ProcessPoolExecutor] = weakref.WeakSet()
@@ -405,9 +353,8 @@ _executors: weakref.WeakSet[ProcessPoolExecutor] = weakref.WeakSet()
 
 def _others_run() -> bool:
     """Whether there are threads besides the main one that go on with the program."""
-    from juggler.futures import _workers
-
-    idle = {threading.main_thread(), *threads, *_workers}
+    pools: Any = sys.modules.get("juggler._thread_pool")
+    idle = {threading.main_thread(), *threads, *(pools.workers if pools else ())}
     return any(not thread.daemon and thread not in idle for thread in threading.enumerate())
 
 

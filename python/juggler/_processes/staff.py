@@ -7,19 +7,17 @@ import os
 import signal
 import threading
 import time
-import weakref
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import ProcessError
 
+from juggler import _juggler
 from juggler._processes import errors, worker
+from juggler._processes.executor import threads
 
 TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
-
-# Who has to be joined at exit.
-threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class Staff:
@@ -247,3 +245,60 @@ def _supervise(staff: Staff) -> None:
                     engine.collect()
             elif not staff.desks:
                 return
+
+
+class _Hooks:
+    """What the native part leaves to Python."""
+
+    broken = BrokenProcessPool
+    stopped = staticmethod(errors.stopped)
+    result_lost = staticmethod(errors.result_lost)
+    result_refused = staticmethod(errors.result_refused)
+
+    @staticmethod
+    def start_collector(engine: Any, or_break: bool) -> None:
+        """Start the thread that collects where nobody waits; else break the pool, or raise.
+
+        Some versions of Python start none at exit.
+        """
+        thread = threading.Thread(target=engine.collect_all, name="juggler-collector")
+        try:
+            with uninterrupted():
+                thread.start()
+                threads.add(thread)  # only now: what is there is joined at exit
+        except RuntimeError as problem:
+            if not or_break:
+                raise
+            # Nobody would tell of results.
+            why = f"cannot start a thread: {problem}"
+            for future in engine.break_down(why):
+                engine.fail(future, BrokenProcessPool(why))
+
+    @staticmethod
+    def dump_call(call: tuple[Any, ...], define: bool) -> tuple[bytes, list[Any]]:
+        """The pickle of a call that plain pickle refused, and its buffers."""
+        from juggler._processes import pickling
+
+        return pickling.dumps(
+            call,
+            define=define,
+            what="the call",
+            root=("the function", "the arguments", "the named arguments"),
+        )
+
+    @staticmethod
+    def dump_function(function: Any, define: bool) -> Any:
+        """The pickle of a function by value, and how long it is true."""
+        from juggler._processes import by_value
+
+        return by_value.lasting(function, define)
+
+    @staticmethod
+    def load_error(data: bytes) -> BaseException:
+        """What a call raised."""
+        from juggler._processes import exceptions
+
+        return exceptions.unpack_exception(data)
+
+
+_juggler._set_process_pool_hooks(_Hooks)

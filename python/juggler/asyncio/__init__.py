@@ -39,65 +39,66 @@ Deviations:
 from __future__ import annotations
 
 import asyncio as _stdlib
-
-from juggler.asyncio._checks import SwallowedCancellation
-from juggler.asyncio._event_loop import EventLoop
-from juggler.asyncio._handles import Handle, TimerHandle
-from juggler.asyncio._named_loops import SelectorEventLoop
-from juggler.asyncio._running import (
-    EventLoopPolicy,
-    Runner,
-    get_event_loop,
-    install,
-    new_event_loop,
-    run,
-    uninstall,
-)
-from juggler.asyncio._watchdog import Blocked, watchdog
-from juggler.asyncio.futures import Future
-from juggler.asyncio.locks import Barrier, BoundedSemaphore, Condition, Event, Lock, Semaphore
-from juggler.asyncio.queues import (
-    LifoQueue,
-    PriorityQueue,
-    Queue,
-    QueueEmpty,
-    QueueFull,
-    QueueShutDown,
-)
-from juggler.asyncio.streams import (
-    StreamReader,
-    StreamReaderProtocol,
-    StreamWriter,
-    open_connection,
-    open_unix_connection,
-    start_server,
-    start_unix_server,
-)
-from juggler.asyncio.subprocess import create_subprocess_exec, create_subprocess_shell
-from juggler.asyncio.taskgroups import TaskGroup
-from juggler.asyncio.tasks import (
-    Task,
-    as_completed,
-    create_eager_task_factory,
-    create_task,
-    eager_task_factory,
-    gather,
-    sleep,
-    wait,
-    wait_for,
-)
-from juggler.asyncio.timeouts import Timeout, timeout, timeout_at
+import sys as _sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# What stands above: classes and functions, not the submodules that were imported on the way.
-_OWN = {name for name, value in globals().items() if callable(value)}
+# The submodules by the names that they offer here. Each is imported when it is first asked for:
+# where juggler is installed, those that `asyncio` has names of are imported with it, and what
+# belongs to connections, child processes and checks is not.
+_OFFERED = {
+    "_checks": ("SwallowedCancellation",),
+    "_event_loop": ("EventLoop",),
+    "_handles": ("Handle", "TimerHandle"),
+    "_named_loops": ("EventLoopPolicy", "SelectorEventLoop"),
+    "_running": ("Runner", "get_event_loop", "install", "new_event_loop", "run", "uninstall"),
+    "_watchdog": ("Blocked", "watchdog"),
+    "futures": ("Future",),
+    "locks": ("Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore"),
+    "queues": ("LifoQueue", "PriorityQueue", "Queue", "QueueEmpty", "QueueFull", "QueueShutDown"),
+    "streams": (
+        "StreamReader",
+        "StreamReaderProtocol",
+        "StreamWriter",
+        "open_connection",
+        "open_unix_connection",
+        "start_server",
+        "start_unix_server",
+    ),
+    "subprocess": ("create_subprocess_exec", "create_subprocess_shell"),
+    "taskgroups": ("TaskGroup",),
+    "tasks": (
+        "Task",
+        "as_completed",
+        "create_eager_task_factory",
+        "create_task",
+        "eager_task_factory",
+        "gather",
+        "sleep",
+        "wait",
+        "wait_for",
+    ),
+    "timeouts": ("Timeout", "timeout", "timeout_at"),
+}
+_OWN = {name: module for module, names in _OFFERED.items() for name in names}
+_MODULES = frozenset(
+    {"futures", "locks", "queues", "streams", "subprocess", "taskgroups", "tasks", "timeouts"}
+)
 __all__ = sorted({*_stdlib.__all__, *_OWN})
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        # The import system binds the module in this namespace, so this runs once a name.
+        __import__(f"juggler.asyncio.{name}")
+        return _sys.modules[f"juggler.asyncio.{name}"]
+    if name in _OWN:
+        module = f"juggler.asyncio.{_OWN[name]}"
+        __import__(module)
+        value = globals()[name] = getattr(_sys.modules[module], name)
+        return value
     # Names of the standard library's module, also those that only some versions have; but not what
     # the import system keeps in a module.
     if name.startswith("__"):
@@ -106,4 +107,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(_stdlib)})
+    return sorted({*globals(), *_OWN, *dir(_stdlib)})

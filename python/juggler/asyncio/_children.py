@@ -7,7 +7,7 @@ import os
 from asyncio import unix_events
 from asyncio.log import logger
 
-from juggler.asyncio._base import Base
+from juggler.asyncio._event_loop import Base
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,8 +70,3 @@ class ChildWatching(Base):
         else:
             returncode = _exit_code(status)
         transport._process_exited(returncode)
-
-    def _forget_children(self) -> None:
-        """Close the descriptors of the children that have outlived the loop."""
-        while self._child_descriptors:
-            os.close(self._child_descriptors.pop())

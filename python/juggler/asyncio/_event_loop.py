@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import signal
 import socket
 import sys
 import threading
 import weakref
-from asyncio import base_events
+from asyncio import base_events, unix_events
 from asyncio.log import logger
 
 from juggler import _juggler
-from juggler.asyncio import _checks, tasks
-from juggler.asyncio._transports import NativeTransports
+from juggler.asyncio import (
+    _checks,
+    _handles,  # noqa: F401  # the classes that the native loop makes
+    tasks,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from concurrent.futures import Executor
     from typing import Any, TypeVar, TypeVarTuple
 
     _T = TypeVar("_T")
     _Ts = TypeVarTuple("_Ts")
+
+    class Base(asyncio.SelectorEventLoop):
+        """The standard library's loop, as its stubs have it."""
+
+        # Neither these nor the private names of the native loop's are in the stubs.
+        _csock: Any
+        _default_executor: Any
+        _old_agen_hooks: Any
+        _selector: Any
+        _ssock: Any
+        _thread_id: Any
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+
+    class Base(_juggler.Loop, unix_events._UnixSelectorEventLoop):
+        """The native loop, with what it lacks from the standard library's."""
 
 
 __all__ = ["EventLoop"]  # what `juggler.install` puts in place of the standard library's
@@ -84,8 +107,26 @@ class _woken_by_signals:  # noqa: N801
             signal.set_wakeup_fd(found)
 
 
+class _Later:
+    """A method that makes transports, whose module is imported when the first of them is called.
+
+    A program that runs coroutines need not have a connection, nor a child process.
+    """
+
+    def __set_name__(self, owner: type[EventLoop], name: str) -> None:
+        self._name = name
+
+    def __get__(self, loop: EventLoop | None, owner: type[EventLoop]) -> Any:
+        from juggler.asyncio import _transports
+
+        # From now on these are the loop's methods as if they had been defined here.
+        for name, method in _transports.METHODS.items():
+            setattr(EventLoop, name, method)
+        return vars(EventLoop)[self._name].__get__(loop, owner)
+
+
 @_juggler._own_methods
-class EventLoop(NativeTransports):
+class EventLoop(Base):
     """An event loop.
 
     Stands in for `asyncio.EventLoop`, and is a subclass of it. What runs often is native; what is
@@ -174,6 +215,60 @@ class EventLoop(NativeTransports):
         super().close()
         self._release()
         self._forget_children()
+
+    def _forget_children(self) -> None:
+        """Close the descriptors of the child processes that have outlived the loop."""
+        while self._child_descriptors:
+            os.close(self._child_descriptors.pop())
+
+    # ------------------------------------------------------------ transports
+
+    _make_socket_transport = _Later()
+    _make_datagram_transport = _Later()
+    _make_read_pipe_transport = _Later()
+    _make_write_pipe_transport = _Later()
+    _make_ssl_transport = _Later()
+    _make_subprocess_transport = _Later()
+    _start_serving = _Later()
+
+    async def start_tls(  # type: ignore[override]
+        self,
+        transport: asyncio.WriteTransport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """Put TLS over `transport`.
+
+        Returns:
+            The transport that `protocol` is to use from now on.
+
+        Args:
+            transport: one of this loop's, TLS included, or any that is said to be fit for it.
+            protocol: whoever gets what is decrypted.
+            sslcontext: any `ssl.SSLContext`.
+            server_side: whether this side is the server.
+            server_hostname: the name that the server's certificate is checked against.
+            ssl_handshake_timeout: seconds; 60 by default.
+            ssl_shutdown_timeout: seconds; 30 by default.
+        """
+        from juggler.asyncio import _tls
+
+        secured: asyncio.Transport = await _tls.start(
+            self,
+            transport,
+            protocol,
+            sslcontext,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            handshake_timeout=ssl_handshake_timeout,
+            shutdown_timeout=ssl_shutdown_timeout,
+        )
+        return secured
 
     # ------------------------------------------------------------ signals
 

@@ -1,18 +1,21 @@
-"""What ``asyncio.EventLoop`` and ``asyncio.SelectorEventLoop`` are while juggler is in place.
+"""How the standard library's functions come to juggler's loops: by name, and by policy.
 
-Programs name these classes to get the usual loop (``loop_factory=asyncio.SelectorEventLoop``): they
-get juggler's. Who brings a selector, or derives a class, counts on what is inside the standard
-library's loop (tests with a clock of their own do), and gets that.
+Programs name ``asyncio.EventLoop`` and ``asyncio.SelectorEventLoop`` to get the usual loop
+(``loop_factory=asyncio.SelectorEventLoop``): they get juggler's. Who brings a selector, or derives
+a class, counts on what is inside the standard library's loop (tests with a clock of their own do),
+and gets that.
 """
 
 from __future__ import annotations
 
-from asyncio import unix_events
+import sys
+from asyncio import events, unix_events
 
 from juggler.asyncio._event_loop import EventLoop as _Native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 __all__ = ["EventLoop", "SelectorEventLoop"]
@@ -42,3 +45,20 @@ class SelectorEventLoop(_Stock, metaclass=_Usual):  # type: ignore[misc]
 
 
 EventLoop = SelectorEventLoop
+
+
+# Underscored since policies are deprecated (3.14): the public names warn.
+StockPolicy: Any = unix_events._UnixDefaultEventLoopPolicy
+get_policy: Callable[[], Any] = getattr(
+    events, f"{'_' if sys.version_info >= (3, 14) else ''}get_event_loop_policy"
+)
+
+
+class EventLoopPolicy(StockPolicy):  # type: ignore[misc]
+    """The policy by which the standard library's functions make juggler's event loops.
+
+    For what takes a policy: ``asyncio.set_event_loop_policy(juggler.asyncio.EventLoopPolicy())``;
+    `install` does that. Policies are deprecated since 3.14: rather use `Runner` or `run`.
+    """
+
+    _loop_factory = _Native

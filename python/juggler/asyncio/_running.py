@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from asyncio import events, unix_events
+from asyncio import events
 
 from juggler import _substitution
 from juggler.asyncio import tasks
-from juggler.asyncio._base import Base
-from juggler.asyncio._event_loop import EventLoop
+from juggler.asyncio._event_loop import Base, EventLoop
+from juggler.asyncio._named_loops import EventLoopPolicy, StockPolicy, get_policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-# Underscored since policies are deprecated (3.14): the public names warn.
-StockPolicy: Any = unix_events._UnixDefaultEventLoopPolicy
-_UNDERSCORE = "_" if sys.version_info >= (3, 14) else ""
-get_policy: Callable[[], Any] = getattr(events, f"{_UNDERSCORE}get_event_loop_policy")
-_set_policy: Callable[[Any], None] = getattr(events, f"{_UNDERSCORE}set_event_loop_policy")
-
+# Underscored since policies are deprecated (3.14): the public name warns.
+_set_policy: Callable[[Any], None] = getattr(
+    events, f"{'_' if sys.version_info >= (3, 14) else ''}set_event_loop_policy"
+)
 
 # Not by their public names, which `install` gives to others.
 _StockFuture: Any = asyncio.futures._CFuture  # type: ignore[attr-defined]
@@ -63,16 +61,6 @@ def new_event_loop(*, native_tasks: bool = True, checks: bool | None = None) -> 
             `EventLoop`.
     """
     return (EventLoop if native_tasks else _StockTasks)(checks=checks)
-
-
-class EventLoopPolicy(StockPolicy):  # type: ignore[misc]
-    """The policy by which the standard library's functions make juggler's event loops.
-
-    For what takes a policy: ``asyncio.set_event_loop_policy(juggler.asyncio.EventLoopPolicy())``;
-    `install` does that. Policies are deprecated since 3.14: rather use `Runner` or `run`.
-    """
-
-    _loop_factory = EventLoop
 
 
 class Runner(asyncio.Runner):  # type: ignore[misc]

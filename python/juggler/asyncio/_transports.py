@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 from asyncio import constants, transports, trsock
+from types import FunctionType
 
 from juggler import _juggler
 from juggler.asyncio._children import ChildWatching
@@ -70,7 +71,10 @@ def check_socket(loop: Any, sock: Any) -> None:
 
 
 class NativeTransports(ChildWatching):
-    """The part of a loop that makes transports."""
+    """The part of a loop that makes transports.
+
+    The loop takes its methods over when it makes the first one: see `_event_loop`.
+    """
 
     _transports: Any
 
@@ -182,45 +186,6 @@ class NativeTransports(ChildWatching):
             tls._closed = True  # there is nothing to be closed
             raise
         return tls
-
-    async def start_tls(  # type: ignore[override]
-        self,
-        transport: asyncio.WriteTransport,
-        protocol: asyncio.BaseProtocol,
-        sslcontext: ssl.SSLContext,
-        *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-    ) -> asyncio.Transport:
-        """Put TLS over `transport`.
-
-        Returns:
-            The transport that `protocol` is to use from now on.
-
-        Args:
-            transport: one of this loop's, TLS included, or any that is said to be fit for it.
-            protocol: whoever gets what is decrypted.
-            sslcontext: any `ssl.SSLContext`.
-            server_side: whether this side is the server.
-            server_hostname: the name that the server's certificate is checked against.
-            ssl_handshake_timeout: seconds; 60 by default.
-            ssl_shutdown_timeout: seconds; 30 by default.
-        """
-        from juggler.asyncio import _tls
-
-        secured: asyncio.Transport = await _tls.start(
-            self,
-            transport,
-            protocol,
-            sslcontext,
-            server_side=server_side,
-            server_hostname=server_hostname,
-            handshake_timeout=ssl_handshake_timeout,
-            shutdown_timeout=ssl_shutdown_timeout,
-        )
-        return secured
 
     def _start_serving(
         self,
@@ -337,3 +302,12 @@ def _peername(connection: socket.socket) -> Any:
         return connection.getpeername()
     except OSError:
         return None
+
+
+METHODS = {
+    name: value
+    for part in (ChildWatching, NativeTransports)
+    for name, value in vars(part).items()
+    if isinstance(value, FunctionType)
+}
+"""What the loop takes over."""

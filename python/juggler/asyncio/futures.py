@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from asyncio.futures import isfuture, wrap_future
 
-from juggler._juggler import AsyncFuture as Future
+from juggler.asyncio._primitives import Future
 
 __all__ = ["Future", "isfuture", "wrap_future"]

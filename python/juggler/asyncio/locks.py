@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from asyncio import locks as _stdlib
 
-from juggler._juggler import AsyncBarrier as Barrier
-from juggler._juggler import AsyncBoundedSemaphore as BoundedSemaphore
-from juggler._juggler import AsyncCondition as Condition
-from juggler._juggler import AsyncEvent as Event
-from juggler._juggler import AsyncLock as Lock
-from juggler._juggler import AsyncSemaphore as Semaphore
+from juggler.asyncio._primitives import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    Semaphore,
+)
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore"]
 

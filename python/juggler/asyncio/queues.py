@@ -16,9 +16,7 @@ import sys
 from asyncio import queues as _stdlib
 from asyncio.queues import QueueEmpty, QueueFull
 
-from juggler._juggler import AsyncLifoQueue as LifoQueue
-from juggler._juggler import AsyncPriorityQueue as PriorityQueue
-from juggler._juggler import AsyncQueue as Queue
+from juggler.asyncio._primitives import LifoQueue, PriorityQueue, Queue
 
 if sys.version_info >= (3, 13):
     from asyncio.queues import QueueShutDown

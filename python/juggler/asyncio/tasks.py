@@ -16,7 +16,7 @@ from asyncio.tasks import (
 from juggler import _juggler
 from juggler._juggler import AsyncTask as Task
 from juggler._juggler import create_task, gather, sleep
-from juggler.asyncio.queues import Queue
+from juggler.asyncio._primitives import Queue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

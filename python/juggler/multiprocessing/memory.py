@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import os
 from multiprocessing import context, reduction
-from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from juggler._juggler import SharedBlock, SharedSegment
 
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
+
+    class _Placed(Protocol):
+        def _place(self) -> tuple[SharedSegment, int]: ...
+
 
 __all__ = ["SharedBlock", "SharedSegment", "place_of"]
 
 # By descriptor: the same object for the same segment, which the pickler then sends once only.
 _segments: WeakValueDictionary[int, SharedSegment] = WeakValueDictionary()
-
-
-class _Placed(Protocol):
-    def _place(self) -> tuple[SharedSegment, int]: ...
 
 
 def place_of(primitive: _Placed) -> tuple[SharedSegment, int]:

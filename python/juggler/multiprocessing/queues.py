@@ -28,7 +28,6 @@ Deviations:
 from __future__ import annotations
 
 import threading
-import traceback
 from multiprocessing import context, reduction
 from multiprocessing import queues as _stock
 from queue import Empty, Full
@@ -147,6 +146,8 @@ class Queue(_Shared, _stock.Queue):  # type: ignore[type-arg]
 
     @staticmethod
     def _on_queue_feeder_error(e: Exception, obj: object) -> None:
+        import traceback  # with it come modules that take longer than all the rest
+
         traceback.print_exception(e)
 
     def _terminate_broken(self) -> None:

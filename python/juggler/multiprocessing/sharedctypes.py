@@ -13,12 +13,12 @@ from __future__ import annotations
 import ctypes
 import weakref
 from multiprocessing import context, reduction
-from typing import TYPE_CHECKING
 
 from juggler._juggler import SharedNumber, _own_methods
 from juggler.multiprocessing.memory import SharedBlock
 from juggler.multiprocessing.synchronize import RLock
 
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any

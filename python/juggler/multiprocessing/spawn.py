@@ -4,6 +4,9 @@ The standard library's, and what it sends to a child says whether juggler is ins
 then installs it, before it imports the main module.
 """
 
+from __future__ import annotations
+
+import os
 import runpy
 from multiprocessing.spawn import (
     _main,
@@ -14,10 +17,12 @@ from multiprocessing.spawn import (
     set_executable,
 )
 from multiprocessing.spawn import get_preparation_data as _get_preparation_data
-from pathlib import Path
-from typing import Any
 
 from juggler import _program
+
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "_main",
@@ -29,16 +34,16 @@ __all__ = [
     "set_executable",
 ]
 
-BOOT = str(Path(__file__).parents[1] / "cli" / "boot" / "child.py")
+BOOT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "cli", "boot", "child.py")
 
 
 class _Installed:
     """Installs juggler where it is unpickled."""
 
-    def __init__(self, settings: "dict[str, bool]") -> None:
+    def __init__(self, settings: dict[str, bool]) -> None:
         self._settings = settings
 
-    def __reduce__(self) -> "tuple[Any, ...]":
+    def __reduce__(self) -> tuple[Any, ...]:
         return runpy.run_path, (BOOT, {"settings": self._settings})
 
 

@@ -33,7 +33,6 @@ import threading
 import time
 from multiprocessing import process
 from threading import BrokenBarrierError
-from typing import TYPE_CHECKING, TypeVar
 
 from juggler._juggler import (
     OwnerDied,
@@ -47,9 +46,12 @@ from juggler._juggler import (
 )
 from juggler.multiprocessing.memory import place_of
 
+TYPE_CHECKING = False  # importing `typing` costs more than this whole module
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeVar
+
+    _T = TypeVar("_T")
 
     from juggler._juggler import SharedSegment
 
@@ -69,8 +71,6 @@ __all__ = [
 RECURSIVE_MUTEX = 0
 SEMAPHORE = 1
 SEM_VALUE_MAX = SharedSemaphore.SEM_VALUE_MAX
-
-_T = TypeVar("_T")
 
 
 def _rebuild(cls: Any, place: _Place) -> object:
