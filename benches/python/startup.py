@@ -1,4 +1,4 @@
-"""What `juggler run` and `import juggler` add to the start of a program.
+"""What `juggler run` and `import juggler` add to the start and the end of a program.
 
 Runs pairs of commands alternately, so that a slow moment of the machine falls on both, and prints
 the medians and their difference. The budgets are 20 ms for `juggler run` and 15 ms for the import.
@@ -17,8 +17,22 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-EMPTY = ""
-THREADED = "import threading, queue, concurrent.futures\nfrom concurrent.futures import *\n"
+# By what they import: the names of the rows, and the programs.
+PROGRAMS = {
+    "an empty program": "",
+    "threads, queues, futures": (
+        "import threading, queue, concurrent.futures\nfrom concurrent.futures import *\n"
+    ),
+    "asyncio, one coroutine": (
+        "import asyncio\nasync def main(): await asyncio.sleep(0)\nasyncio.run(main())\n"
+    ),
+    "multiprocessing": "import multiprocessing\n",
+    "ProcessPoolExecutor": "from concurrent.futures import ProcessPoolExecutor\n",
+    "everything": (
+        "import threading, queue, asyncio, multiprocessing\nfrom concurrent.futures import *\n"
+        "async def main(): await asyncio.sleep(0)\nasyncio.run(main())\n"
+    ),
+}
 
 # Users have their bytecode cached: with this variable every start would compile juggler anew.
 ENVIRONMENT = {
@@ -50,8 +64,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         programs = {}
-        for name, code in (("empty", EMPTY), ("threaded", THREADED)):
-            programs[name] = os.path.join(folder, f"{name}.py")
+        for number, (name, code) in enumerate(PROGRAMS.items()):
+            programs[name] = os.path.join(folder, f"{number}.py")
             with open(programs[name], "w", encoding="utf-8") as file:
                 file.write(code)
         print(f"{'':<34}{'python':>10}{'juggler':>10}{'added':>10}   (medians, ms)")
@@ -61,16 +75,10 @@ def main() -> None:
             script = os.path.join(os.path.dirname(python), "juggler")
             juggler = [script] if os.path.exists(script) else [python, "-m", "juggler"]
             rows = {
-                "juggler run, an empty program": (
-                    [python, programs["empty"]],
-                    [*juggler, "run", programs["empty"]],
-                ),
-                "juggler run, all three modules": (
-                    [python, programs["threaded"]],
-                    [*juggler, "run", programs["threaded"]],
-                ),
-                "import juggler": ([python, "-c", ""], [python, "-c", "import juggler"]),
+                f"run: {name}": ([python, program], [*juggler, "run", program])
+                for name, program in programs.items()
             }
+            rows["import juggler"] = [python, "-c", ""], [python, "-c", "import juggler"]
             print(version)
             for name, (plain, ours) in rows.items():
                 before, after = compare(plain, ours, arguments.rounds)

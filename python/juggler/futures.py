@@ -142,4 +142,4 @@ if not TYPE_CHECKING:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(_stdlib)})
+    return sorted({*globals(), *__all__, *dir(_stdlib)})

@@ -235,7 +235,11 @@ assert ours.queues.Queue is ours.Queue is asyncio.Queue is asyncio.queues.Queue
 assert ours.futures.Future is ours.Future is asyncio.Future is asyncio.futures.Future
 assert ours.subprocess.__name__ == "juggler.asyncio.subprocess"
 
+import pickle
+assert {*futures.__all__} <= {*dir(futures)}
 pool = concurrent.futures.ThreadPoolExecutor
+assert pickle.loads(pickle.dumps(pool)) is pool
+assert pickle.loads(pickle.dumps(asyncio.Future)) is asyncio.Future
 assert pool is concurrent.futures.thread.ThreadPoolExecutor is futures.ThreadPoolExecutor
 assert threading.Timer is native.Timer
 fired = threading.Event()
