@@ -32,6 +32,12 @@ impl<T> Ready<T> {
         self.entries.is_empty()
     }
 
+    /// The entry that comes next.
+    #[inline]
+    pub fn first(&self) -> Option<&T> {
+        self.entries.front()
+    }
+
     /// The entries that wait, first come first.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.entries.iter()

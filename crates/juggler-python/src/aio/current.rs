@@ -6,12 +6,16 @@
 //! to directly. Where it isn't found, and whenever something is not as a step expects it, the functions are called.
 #![allow(unsafe_code)]
 
+use super::event_loop::Loop;
 use super::stdlib::Import;
 use crate::obj::Obj;
 use crate::raw::Raised;
-#[cfg(not(Py_3_14))]
-use pyo3::ffi;
 use pyo3::prelude::*;
+
+#[cfg(not(Py_3_14))]
+mod dictionary;
+#[cfg(not(Py_3_14))]
+pub use dictionary::Place;
 
 #[cfg(not(Py_3_14))]
 static CURRENT_TASKS: Import = Import::new("asyncio.tasks", "_current_tasks");
@@ -134,16 +138,8 @@ pub fn enter(py: Python<'_>, event_loop: &Obj, task: &Obj) -> Result<(), Raised>
         return Ok(());
     }
     #[cfg(not(Py_3_14))]
-    {
-        let tasks = CURRENT_TASKS.get(py).map_err(|error| Raised::from_err(py, error))?;
-        // SAFETY: a dictionary and two live objects; what it gives is borrowed.
-        let current = unsafe { ffi::PyDict_SetDefault(tasks.as_ptr(), event_loop.as_ptr(), task.as_ptr()) };
-        if current == task.as_ptr() {
-            return Ok(());
-        }
-        if current.is_null() {
-            return Err(Raised);
-        }
+    if dictionary::enter(py, event_loop, task)? {
+        return Ok(());
     }
     call_slow(py, &ENTER_TASK, event_loop, task)
 }
@@ -163,20 +159,22 @@ pub fn leave(py: Python<'_>, event_loop: &Obj, task: &Obj) -> Result<(), Raised>
         return Ok(());
     }
     #[cfg(not(Py_3_14))]
-    {
-        let tasks = CURRENT_TASKS.get(py).map_err(|error| Raised::from_err(py, error))?;
-        // SAFETY: a dictionary and a live object; what it gives is borrowed.
-        let current = unsafe { ffi::PyDict_GetItemWithError(tasks.as_ptr(), event_loop.as_ptr()) };
-        if current == task.as_ptr() {
-            // SAFETY: as above.
-            return if unsafe { ffi::PyDict_DelItem(tasks.as_ptr(), event_loop.as_ptr()) } == 0 {
-                Ok(())
-            } else {
-                Err(Raised)
-            };
-        }
+    if dictionary::leave(py, event_loop, task)? {
+        return Ok(());
     }
     call_slow(py, &LEAVE_TASK, event_loop, task)
+}
+
+/// Has everybody see that no task of the loop is current, before anything but a task's step is run. See `dictionary`.
+///
+/// # Errors
+/// `MemoryError`
+#[inline(always)]
+#[cfg_attr(Py_3_14, allow(unused_variables))]
+pub fn settle(event_loop: &Bound<'_, Loop>) -> Result<(), Raised> {
+    #[cfg(not(Py_3_14))]
+    dictionary::settle(event_loop)?;
+    Ok(())
 }
 
 #[cold]
@@ -198,6 +196,12 @@ pub fn swap(py: Python<'_>, event_loop: &Obj, task: Option<&Obj>) -> Result<Opti
         let old = std::mem::replace(&mut words[1], new);
         // SAFETY: the thread's state owned it.
         return Ok((!old.is_null()).then(|| unsafe { Obj::from_owned(old) }));
+    }
+    #[cfg(all(Py_3_12, not(Py_3_14)))]
+    if let Some(new) = task
+        && let Some(old) = dictionary::swap(py, event_loop, new)
+    {
+        return Ok(Some(old));
     }
     #[cfg(Py_3_12)]
     {

@@ -35,6 +35,9 @@ use std::os::fd::RawFd;
 /// The class, for those that look for it often. Only written while the module is imported.
 static CLASS: AtomicUsize = AtomicUsize::new(0);
 
+/// The class of the first loop that was not of the class itself, which nearly all loops are of: `juggler.asyncio.EventLoop`.
+static HEIR: AtomicUsize = AtomicUsize::new(0);
+
 const CLOSED: u32 = 1;
 const DEBUG: u32 = 2;
 const STOPPING: u32 = 4;
@@ -58,6 +61,9 @@ pub struct Loop {
     pub(super) tasks: Held,
     /// What makes tasks, if a program has set it.
     pub(super) factory: Attached<Option<Obj>>,
+    /// Where `asyncio` has the loop's current task.
+    #[cfg(not(Py_3_14))]
+    pub(super) place: Attached<super::current::Place>,
 }
 
 /// What the loop's thread works with.
@@ -90,10 +96,25 @@ pub fn plain_loop<'a, 'py>(py: Python<'py>, object: &'a Obj) -> Option<This<'a, 
 /// `object` as a loop, if it is one of ours.
 #[inline(always)]
 pub fn ours<'a, 'py>(py: Python<'py>, object: &'a Obj) -> Option<This<'a, 'py, Loop>> {
-    // SAFETY: `object` is live, and the class is never freed; it is an instance if it says so.
+    // SAFETY: `object` is live; it is an instance if its class says so.
     unsafe {
-        let class = CLASS.load(Ordering::Relaxed) as *mut ffi::PyTypeObject;
-        (ffi::PyObject_TypeCheck(object.as_ptr(), class) != 0).then(|| This::new(py, object.as_ptr()))
+        let is_ours = ffi::Py_TYPE(object.as_ptr()) as usize == HEIR.load(Ordering::Relaxed) || is_loop_slow(object);
+        is_ours.then(|| This::new(py, object.as_ptr()))
+    }
+}
+
+/// Asks the interpreter, and takes note of the heir.
+#[cold]
+fn is_loop_slow(object: &Obj) -> bool {
+    // SAFETY: `object` is live, and the class is never freed. The heir is kept for ever, so that no other class can have its
+    // address.
+    unsafe {
+        let (class, native) = (ffi::Py_TYPE(object.as_ptr()), CLASS.load(Ordering::Relaxed) as *mut ffi::PyTypeObject);
+        let is_loop = ffi::PyType_IsSubtype(class, native) != 0;
+        if is_loop && HEIR.compare_exchange(0, class as usize, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            ffi::Py_INCREF(class.cast());
+        }
+        is_loop
     }
 }
 
@@ -126,6 +147,14 @@ impl Loop {
         {
             bell.ring();
         }
+    }
+
+    /// Whether what runs next is a task's step.
+    #[cfg(not(Py_3_14))]
+    #[inline(always)]
+    pub(super) fn is_step_next(&self, py: Python<'_>) -> bool {
+        let is_step = |next: &Entry| std::ptr::eq(next.kind, &raw const super::task::KIND);
+        !self.is_debug() && self.state.hold(py).ready.first().is_some_and(is_step)
     }
 
     /// Has `entry` run when the loop's clock shows `when`, in nanoseconds.
@@ -315,6 +344,8 @@ impl Loop {
             bell: Guarded::new(Some(bell)),
             tasks: Held::default(),
             factory: Attached::new(None),
+            #[cfg(not(Py_3_14))]
+            place: Attached::new(super::current::Place::default()),
         })
     }
 

@@ -21,7 +21,7 @@ mod lending {
     use pyo3::prelude::*;
 
     struct Lent {
-        /// Holds None and no arguments while nobody has it.
+        /// Holds None, and `(None,)` for its arguments, while nobody has it.
         exception: Option<Obj>,
         /// The address of the coroutine that has it; 0 for none.
         borrower: usize,
@@ -46,10 +46,8 @@ mod lending {
         };
         lent.borrower = borrower as usize;
         drop(lent);
-        match fill(py, &exception, result) {
-            Ok(()) => operation::raise(py, exception),
-            Err(raised) => raised,
-        }
+        fill(&exception, result);
+        operation::raise(py, exception)
     }
 
     /// The same for what most have as their result, which can stay in an exception of its own.
@@ -94,17 +92,30 @@ mod lending {
         operation::raise(py, exception)
     }
 
-    /// Puts `result` into the exception, which holds nothing.
+    /// Puts `result` into the exception, which holds None.
     #[inline]
-    fn fill(_py: Python<'_>, exception: &Obj, result: Obj) -> Result<(), Raised> {
+    fn fill(exception: &Obj, result: Obj) {
         let fields = exception.as_ptr().cast::<ffi::PyStopIterationObject>();
-        // SAFETY: the thread is attached, and the exception of that class; the references that the fields held are owned here.
+        // SAFETY: the thread is attached, and the exception of that class; its arguments are a tuple of one that nobody else has. The
+        // references that were there are owned here, and to None.
         unsafe {
-            let arguments = awaiting::arguments(&result)?;
-            drop(Obj::from_owned(std::mem::replace(&mut (*fields).args, arguments.into_ptr())));
+            ffi::Py_INCREF(result.as_ptr());
+            drop(replace_first((*fields).args, result.as_ptr()));
             drop(Obj::from_owned(std::mem::replace(&mut (*fields).value, result.into_ptr())));
         }
-        Ok(())
+    }
+
+    /// Puts an owned reference into the first place of a tuple; gives the one that was there.
+    ///
+    /// # Safety
+    /// The tuple has a first place that is not null, and nobody else has it.
+    unsafe fn replace_first(tuple: *mut ffi::PyObject, item: *mut ffi::PyObject) -> Obj {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let before = Obj::from_owned(ffi::PyTuple_GET_ITEM(tuple, 0));
+            ffi::PyTuple_SET_ITEM(tuple, 0, item);
+            before
+        }
     }
 
     /// Takes the exception back from `borrower`, if it has it.
@@ -122,13 +133,24 @@ mod lending {
             return;
         }
         let fields = exception.as_ptr().cast::<ffi::PyStopIterationObject>();
-        // SAFETY: as in `fill`. Whoever gets rid of the last reference to what it held may run Python, so nothing is held then.
+        // SAFETY: the thread is attached, and the exception of that class; the references that its fields held are owned here.
+        // Whoever gets rid of the last one to what it held may run Python, so nothing is held then.
         unsafe {
-            let arguments = std::mem::replace(&mut (*fields).args, ffi::PyTuple_New(0));
-            let result = std::mem::replace(&mut (*fields).value, future::none().into_ptr());
+            let arguments = (*fields).args;
+            let is_untouched = !arguments.is_null()
+                && ffi::Py_REFCNT(arguments) == 1
+                && ffi::PyTuple_CheckExact(arguments) != 0
+                && ffi::PyTuple_GET_SIZE(arguments) == 1;
+            if !is_untouched {
+                drop(lent);
+                drop(exception);
+                return;
+            }
+            let argument = replace_first(arguments, future::none().into_ptr());
+            let result = Obj::from_owned(std::mem::replace(&mut (*fields).value, future::none().into_ptr()));
             lent.exception = Some(exception);
             drop(lent);
-            drop([Obj::from_owned(arguments), Obj::from_owned(result)]);
+            drop([argument, result]);
         }
     }
 }

@@ -80,7 +80,7 @@ pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     future_methods::finish_class(py)?;
     task_methods::finish_class(py)?;
     gather::finish_class(py)?;
-    sleep::finish_class(py);
+    sleep::finish_class(py)?;
     group::finish_class(py)?;
     timeout::finish_class(py)?;
     sync::finish(module)?;

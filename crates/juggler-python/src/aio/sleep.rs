@@ -13,6 +13,7 @@ use super::future::{self, Future, State};
 use super::stdlib::Import;
 use crate::attached::Attached;
 use crate::gc::Ready;
+use crate::layout::{self, Direct, Layout};
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, This};
 use juggler_sync::sync::{AtomicUsize, Ordering};
@@ -63,6 +64,19 @@ pub fn is_sleep(object: &Obj) -> bool {
     unsafe { ffi::Py_TYPE(object.as_ptr()) as usize == CLASS.load(Ordering::Relaxed) }
 }
 
+impl Direct for Sleep {
+    #[inline(always)]
+    fn layout() -> &'static Layout {
+        static LAYOUT: Layout = Layout::keeping(4096);
+        &LAYOUT
+    }
+
+    fn make(_py: Python<'_>) -> Self {
+        let fields = SleepFields { delay: None, result: None, stage: Stage::Over };
+        Self { ready: Ready::new(), fields: Attached::new(fields) }
+    }
+}
+
 impl Sleep {
     fn new(delay: Obj, result: Obj) -> Self {
         let fields = SleepFields { delay: Some(delay), result: Some(result), stage: Stage::Created };
@@ -98,8 +112,14 @@ impl Sleep {
         let Some(object) = self.fields.with(py, |fields| fields.delay.take()) else {
             return Ok(Sent::Returns(future::none()));
         };
-        // SAFETY: a live object.
-        let delay = unsafe { ffi::PyFloat_AsDouble(object.as_ptr()) };
+        // SAFETY: a live object. Of an integer, `PyFloat_AsDouble` would make a float.
+        let delay = unsafe {
+            if ffi::PyLong_CheckExact(object.as_ptr()) != 0 {
+                ffi::PyLong_AsDouble(object.as_ptr())
+            } else {
+                ffi::PyFloat_AsDouble(object.as_ptr())
+            }
+        };
         // SAFETY: the thread is attached.
         if delay == -1.0 && unsafe { !ffi::PyErr_Occurred().is_null() } {
             return Err(Raised);
@@ -294,32 +314,31 @@ impl Sends for Sleep {
 }
 
 unsafe extern "C" fn construct(
-    class: *mut ffi::PyObject,
+    _class: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     flags: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython calls constructors attached and with the arguments of a vectorcall. The value is written at once to where
-    // PyO3 has it.
+    // SAFETY: CPython calls constructors attached and with the arguments of a vectorcall. The class has no heirs.
     unsafe {
         raw::guard(|py| {
             let args = Args::new(args, ffi::PyVectorcall_NARGS(flags) as usize, names);
-            let [delay, result] = args.parse(py, "sleep", [c"delay", c"result"], 1)?;
+            let [delay, result] = match args.only() {
+                Some(delay) => [delay, std::ptr::null_mut()],
+                None => args.parse(py, "sleep", [c"delay", c"result"], 1)?,
+            };
             let result = if result.is_null() { future::none() } else { Obj::from_borrowed(result) };
-            let sleep = Sleep::new(Obj::from_borrowed(delay), result);
-            let object = ffi::PyType_GenericAlloc(class.cast(), 0);
-            if object.is_null() {
-                std::mem::forget(sleep);
-                return Err(Raised);
-            }
-            std::ptr::from_ref::<Sleep>(This::<Sleep>::new(py, object).into_ref()).cast_mut().write(sleep);
-            Ok(object)
+            layout::create(py, Sleep::new(Obj::from_borrowed(delay), result)).map(Obj::into_ptr)
         })
     }
 }
 
-/// Has instances made and awaited without PyO3's detours.
-pub fn finish_class(py: Python<'_>) {
+/// Has instances made, freed and awaited without PyO3's detours.
+///
+/// # Errors
+/// `MemoryError`
+pub fn finish_class(py: Python<'_>) -> PyResult<()> {
+    layout::install::<Sleep>(py)?;
     let class = py.get_type::<Sleep>().as_type_ptr();
     CLASS.store(class as usize, Ordering::Relaxed);
     // SAFETY: the class is live, nobody uses it yet, and a heap type has all the groups of slots.
@@ -327,4 +346,5 @@ pub fn finish_class(py: Python<'_>) {
         awaiting::install::<Sleep>(class);
         (*class).tp_vectorcall = Some(construct);
     }
+    Ok(())
 }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::contention::{self, Contention};
+use super::current;
 use super::entry::Entry;
 use super::event_loop::{Loop, State};
 use super::handle;
@@ -28,8 +29,9 @@ pub fn run(slf: &Bound<'_, Loop>) -> PyResult<()> {
     let py = slf.py();
     let mut contention = Contention::default();
     let ran = turns(slf, &mut contention).map_err(|raised| raised.fetch(py));
+    let settled = current::settle(slf).map_err(|raised| raised.fetch(py));
     let ended = contention.end(py);
-    ran.and(ended)
+    ran.and(settled).and(ended)
 }
 
 fn turns(slf: &Bound<'_, Loop>, contention: &mut Contention) -> Result<(), Raised> {
@@ -87,6 +89,8 @@ fn look_at_one(state: &mut State, events: &mut Events) -> bool {
 /// The same as [`look`] when it is time to look at all.
 fn look_now(slf: &Bound<'_, Loop>, events: &mut Events, contention: &mut Contention) -> Result<u64, Raised> {
     let (py, this) = (slf.py(), slf.get());
+    // What a signal's handler does is part of no task.
+    current::settle(slf)?;
     // SAFETY: the thread is attached.
     if unsafe { ffi::PyErr_CheckSignals() } != 0 {
         return Err(Raised);

@@ -4,10 +4,11 @@
 //! the protocol that every future of `asyncio` follows.
 #![allow(unsafe_code)]
 
+use crate::aio::awaiting::{Sends, Sent};
 use crate::aio::callback::owned;
 use crate::aio::class::as_plain;
 use crate::aio::creating;
-use crate::aio::future::{self, State};
+use crate::aio::future::{self, Future, State};
 use crate::obj::Obj;
 use crate::raw::Raised;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
@@ -181,7 +182,15 @@ impl Awaited {
     /// # Errors
     /// What the future came to, if not a result.
     #[inline(always)]
-    pub fn send(&self, _py: Python<'_>, value: *mut ffi::PyObject) -> Result<Progress, Raised> {
+    pub fn send(&self, py: Python<'_>, value: *mut ffi::PyObject) -> Result<Progress, Raised> {
+        if self.iterator.is_none()
+            && let Some(native) = as_plain(py, &self.future)
+        {
+            return Ok(match Future::send(native, value)? {
+                Sent::Yields(object) => Progress::Yields(object),
+                Sent::Returns(result) => Progress::Ready(result),
+            });
+        }
         let mut result = std::ptr::null_mut();
         // SAFETY: live objects, and the thread is attached. The result is owned unless there was an error.
         unsafe {
