@@ -106,6 +106,13 @@ pub struct FetchWords {
     /// replace files of the same name
     #[arg(long)]
     overwrite: bool,
+    /// do not wait for the disk: a whole file still gets its name at once, and outlives
+    /// the end of this program, but a power cut may take or spoil it; for CI and caches
+    #[arg(long = "no-sync", action = ArgAction::SetFalse, overrides_with = "always_sync", verbatim_doc_comment)]
+    sync: bool,
+    /// have each file on the disk before it is reported (the default)
+    #[arg(long = "sync", overrides_with = "sync")]
+    always_sync: bool,
     /// ask for gzip, brotli and zstd, and decode them
     #[arg(long)]
     compressed: bool,
