@@ -106,11 +106,11 @@ pub struct FetchWords {
     /// replace files of the same name
     #[arg(long)]
     overwrite: bool,
-    /// do not wait for the disk: a whole file still gets its name at once, and outlives
-    /// the end of this program, but a power cut may take or spoil it; for CI and caches
+    /// do not wait for the disk: faster, and nothing is lost if this program is
+    /// killed, but a power cut can leave damaged files; for CI, caches, containers
     #[arg(long = "no-sync", action = ArgAction::SetFalse, overrides_with = "always_sync", verbatim_doc_comment)]
     sync: bool,
-    /// have each file on the disk before it is reported (the default)
+    /// have a file on the disk before it is told to be there (the default)
     #[arg(long = "sync", overrides_with = "sync")]
     always_sync: bool,
     /// ask for gzip, brotli and zstd, and decode them
