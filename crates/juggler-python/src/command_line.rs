@@ -106,8 +106,8 @@ pub struct FetchWords {
     /// replace files of the same name
     #[arg(long)]
     overwrite: bool,
-    /// do not wait for the disk: faster, and nothing is lost if this program is
-    /// killed, but a power cut can leave damaged files; for CI, caches, containers
+    /// do not wait for the disk: faster, and a kill of this program loses
+    /// nothing, but a power cut may leave damaged files; for CI and caches
     #[arg(long = "no-sync", action = ArgAction::SetFalse, overrides_with = "always_sync", verbatim_doc_comment)]
     sync: bool,
     /// have a file on the disk before it is told to be there (the default)
