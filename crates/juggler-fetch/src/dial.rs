@@ -75,8 +75,8 @@ impl Dialer {
             }
             None => Matcher::from_env(),
         };
-        // What waits in the system came faster than the user wants.
-        let (wide, cacert) = (options.rate.is_none(), options.cacert.clone());
+        // With `rate`, what waits in the system came faster than the user wants; with `sync`, the disk is what is waited for.
+        let (wide, cacert) = (!options.sync && options.rate.is_none(), options.cacert.clone());
         Ok(Self { http, proxies, wide, cacert, tls: Guarded::new(None) })
     }
 
