@@ -41,6 +41,7 @@ ARROWS: dict[str, set[str]] = {
 BINDING = "juggler-python"
 # module -> why it cannot do without; each is tested by loom or under stress
 UNSAFE = {
+    "juggler-fetch/src/window.rs": "a system call on a socket",
     "juggler-ipc/src/arena.rs": "blocks of memory that other processes write",
     "juggler-ipc/src/heap.rs": "structures placed in blocks that keep their segment alive",
     "juggler-ipc/src/lane.rs": "messages in memory that the peer writes",

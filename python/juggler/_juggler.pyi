@@ -552,6 +552,10 @@ class FetchWords:
     @property
     def overwrite(self) -> bool: ...
     @property
+    def sync(self) -> bool: ...
+    @property
+    def always_sync(self) -> bool: ...
+    @property
     def compressed(self) -> bool: ...
     @property
     def headers(self) -> list[tuple[str, str]]: ...
@@ -585,6 +589,7 @@ class FetchEngine:
         patience: float,
         resume: bool,
         overwrite: bool,
+        sync: bool,
         compressed: bool,
         headers: list[tuple[str, str]],
         netrc: str | PathLike[str] | None,

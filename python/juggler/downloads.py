@@ -355,6 +355,7 @@ def fetch(
     checksum: str | None = None,
     resume: bool = True,
     overwrite: bool = False,
+    sync: bool = True,
     compressed: bool = False,
     headers: Mapping[str, str] | None = None,
     netrc: bool | str | os.PathLike[str] = False,
@@ -391,6 +392,10 @@ def fetch(
         checksum: What the content must hash to, such as ``sha256:...``; for a single address.
         resume: Whether parts are continued; without, each attempt begins anew.
         overwrite: Whether a file of the same name is replaced (at once, when the new one is whole).
+        sync: Whether a file is on the disk before it is given out. Without, files come faster, and
+            still whole or not at all, also if the program crashes or is killed; but a power cut or
+            a crash of the system can leave an empty or damaged file at its name. For caches, CI
+            and containers, which then begin anew.
         compressed: Whether to ask for gzip, brotli and zstd, and to decode them. Such bodies can't
             be continued.
         headers: Further headers of every request. ``Authorization``, ``Cookie`` and ``Host`` stay
@@ -437,6 +442,7 @@ def fetch(
         patience=patience,
         resume=resume,
         overwrite=overwrite,
+        sync=sync,
         compressed=compressed,
         headers=list((headers or {}).items()),
         netrc=netrc or None,

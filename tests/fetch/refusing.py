@@ -18,8 +18,22 @@ _ARGUMENTS = 16
 """Where the arguments begin in what a filter sees of a call (``struct seccomp_data``)."""
 
 _NUMBERS = {
-    "x86_64": {"openat": 257, "fallocate": 285, "renameat2": 316},
-    "aarch64": {"openat": 56, "fallocate": 47, "renameat2": 276},
+    "x86_64": {
+        "openat": 257,
+        "fallocate": 285,
+        "renameat2": 316,
+        "fsync": 74,
+        "fdatasync": 75,
+        "syncfs": 306,
+    },
+    "aarch64": {
+        "openat": 56,
+        "fallocate": 47,
+        "renameat2": 276,
+        "fsync": 82,
+        "fdatasync": 83,
+        "syncfs": 267,
+    },
 }
 
 
@@ -56,10 +70,14 @@ LACKING = list(_RULES)
 """What file systems may lack."""
 
 _RULES["room"] = _Rule("fallocate", 0, errno.ENOSPC)
+SYNCS = ["fsync", "fdatasync", "syncfs"]
+"""What waits for the disk."""
+
+_RULES |= {name: _Rule(name, 0, errno.EIO) for name in SYNCS}
 
 
 def refusing(*names: str) -> Callable[[], None]:
-    """What `subprocess` does before a program that is refused what is `LACKING`, or room."""
+    """What `subprocess` does before a program that is refused `LACKING`, `SYNCS` or room."""
     rules = [_RULES[name] for name in names]
     program = [step for rule in rules for step in rule.program()] + [(_RETURN, 0, 0, _ALLOW)]
     steps = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import Command
 from misbehaving import Request, Server
-from refusing import LACKING, refusing
+from refusing import LACKING, SYNCS, refusing
 
 BODY = bytes(range(256)) * 1000
 LARGE = BODY * 140
@@ -159,11 +159,17 @@ def stops_midway(request: Request) -> None:
 
 @pytest.mark.parametrize("refused", [[], ["O_TMPFILE"]], ids=str)
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sync", ["--sync", "--no-sync"])
 def test_a_call_that_is_killed_leaves_what_the_next_one_continues(
-    server: Server, folder: Path, command: Command, signum: signal.Signals, refused: list[str]
+    server: Server,
+    folder: Path,
+    command: Command,
+    sync: str,
+    signum: signal.Signals,
+    refused: list[str],
 ) -> None:
     server.pages["/x"] = stops_midway
-    words, before = [*_FETCH, str(folder), server.url("/x")], refusing(*refused)
+    words, before = [*_FETCH, str(folder), sync, server.url("/x")], refusing(*refused)
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=before) as process:
         while not any(path.stat().st_size == 100_000 for path in folder.glob("*.part")):
             assert process.poll() is None
@@ -178,11 +184,12 @@ def test_a_call_that_is_killed_leaves_what_the_next_one_continues(
     assert [path.read_bytes() for path in folder.iterdir()] == [BODY]
 
 
+@pytest.mark.parametrize(("sync", "body"), [("--sync", BODY * 12), ("--no-sync", LARGE)])
 def test_a_kill_loses_nothing_that_was_there_for_a_moment(
-    server: Server, folder: Path, command: Command
+    server: Server, folder: Path, command: Command, sync: str, body: bytes
 ) -> None:
     """Not what has waited for a whole block, either, which goes past the page cache."""
-    body, there = BODY * 12, 2_500_001
+    there = 2_500_001
 
     def page(request: Request) -> None:
         if request.count == 0:
@@ -192,7 +199,7 @@ def test_a_kill_loses_nothing_that_was_there_for_a_moment(
             request.serve(body)
 
     server.pages["/x"] = page
-    with subprocess.Popen([*_FETCH, str(folder), "-q", server.url("/x")]) as process:
+    with subprocess.Popen([*_FETCH, str(folder), "-q", sync, server.url("/x")]) as process:
         while not any(path.stat().st_size == there for path in folder.glob("*.part")):
             assert process.poll() is None
             time.sleep(0.01)
@@ -202,12 +209,13 @@ def test_a_kill_loses_nothing_that_was_there_for_a_moment(
 
 
 @pytest.mark.parametrize("refused", [[], ["O_TMPFILE"]], ids=str)
+@pytest.mark.parametrize("sync", ["--sync", "--no-sync"])
 def test_no_moment_for_a_kill_leaves_half_a_file(
-    server: Server, folder: Path, command: Command, refused: list[str]
+    server: Server, folder: Path, command: Command, sync: str, refused: list[str]
 ) -> None:
     bodies = {f"/{number}": os.urandom(number * 5_000) for number in range(60)}
     server.pages |= dict.fromkeys(bodies, lambda request: request.serve(bodies[request.path]))
-    words = [*_FETCH, str(folder), "-q", *map(server.url, bodies)]
+    words = [*_FETCH, str(folder), "-q", sync, *map(server.url, bodies)]
     chance = random.Random(5)
     for _ in range(8):
         with subprocess.Popen(
@@ -223,6 +231,47 @@ def test_no_moment_for_a_kill_leaves_half_a_file(
     assert command(*bodies).status == 0
     found = {f"/{path.name}": path.read_bytes() for path in folder.iterdir()}
     assert found == bodies
+
+
+def _of_each_size(server: Server) -> dict[str, bytes]:
+    """Pages: small ones, enough for one sync of all, and such as go past the page cache."""
+    bodies = {f"/{number}": os.urandom(1_000) for number in range(20)}
+    bodies |= {"/middle": BODY * 5, "/large": LARGE}
+    server.pages |= dict.fromkeys(bodies, lambda request: request.serve(bodies[request.path]))
+    return bodies
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]], ids=str)
+def test_without_syncing_nothing_waits_for_the_disk(
+    server: Server, folder: Path, command: Command, options: list[str]
+) -> None:
+    bodies = _of_each_size(server)
+    run = command(*bodies, "--no-sync", *options, before=refusing(*SYNCS))
+    assert run.status == 0, run.stderr
+    assert {f"/{path.name}": path.read_bytes() for path in folder.iterdir()} == bodies
+
+
+@pytest.mark.parametrize("options", [[], ["--no-sync", "--sync"]], ids=str)
+def test_what_is_not_on_the_disk_has_no_name(
+    server: Server, folder: Path, command: Command, options: list[str]
+) -> None:
+    bodies = _of_each_size(server)
+    run = command(*bodies, *options, before=refusing(*SYNCS))
+    assert run.status == 1
+    assert all("cannot sync" in run.files[name]["error"]["message"] for name in bodies)
+    assert all(".part" in path.name for path in folder.iterdir())
+
+
+def test_a_part_that_was_not_synced_does_not_say_so(
+    server: Server, folder: Path, command: Command
+) -> None:
+    server.pages["/x"] = breaks_off
+    assert command("/x", "--retries", "0", "--no-sync", before=refusing(*SYNCS)).status == 1
+    (about,) = folder.glob("*.about")
+    assert "synced" not in about.read_text()
+    run = command("/x", "--no-sync")
+    assert run.files["/x"]["resumed"] == 100_000
+    assert [path.read_bytes() for path in folder.iterdir()] == [BODY]
 
 
 def test_two_calls_do_not_write_one_part(server: Server, folder: Path, command: Command) -> None:

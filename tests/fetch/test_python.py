@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from leftovers import open_files, threads
 from misbehaving import Request, Server
+from refusing import SYNCS, refusing
 
 import juggler
 from juggler.downloads import Downloads, FetchError, File
@@ -53,6 +54,30 @@ def _until(holds: Callable[[], bool]) -> None:
 def server(nothing_left_behind: None) -> Iterator[Server]:
     with Server() as server:
         yield server
+
+
+_UNSYNCED = """
+import sys, juggler
+(file,) = juggler.fetch(sys.argv[1], into=sys.argv[2], sync=sys.argv[3] == "True", errors="return")
+print(file.ok, file.error)
+"""
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_the_disk_is_waited_for_unless_that_is_not_wanted(
+    server: Server, folder: Path, sync: bool
+) -> None:
+    server.pages["/x"] = serves
+    told = subprocess.run(
+        [sys.executable, "-c", _UNSYNCED, server.url("/x"), str(folder), str(sync)],
+        preexec_fn=refusing(*SYNCS),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    assert told == "True None\n" if not sync else "cannot sync" in told
+    assert (folder / "x").exists() is not sync
 
 
 def test_all_of_them_in_their_order(server: Server, folder: Path) -> None:

@@ -17,6 +17,7 @@ Command = Callable[[Path, Path], list[str]]
 """The command that fetches the addresses in a file into a folder."""
 
 
+_WHY_UNSYNCED = "juggler with its files in the page cache in the end, as wget2's are"
 _WHY_SYNCED = "wget2 with its files on the disk in the end, as juggler's are"
 
 
@@ -33,6 +34,12 @@ def contenders() -> list[Contender]:
     return [
         wget2,
         Contender("juggler", version("juggler"), {"fetch": _juggler}),
+        Contender(
+            "juggler --no-sync",
+            version("juggler"),
+            {"fetch": _unsynced},
+            informative=_WHY_UNSYNCED,
+        ),
         Contender("wget2; sync", wget2.version, synced, informative=_WHY_SYNCED),
         _program("curl", _curl),
         _program("aria2c", _aria2c),
@@ -52,6 +59,11 @@ def _juggler(addresses: Path, folder: Path) -> list[str]:
     limits = [f"--limit={CONNECTIONS}", f"--per-host={CONNECTIONS}"]
     command = str(Path(sys.executable).with_name("juggler"))
     return [command, "fetch", "-q", *limits, f"-i{addresses}", f"-o{folder}"]
+
+
+def _unsynced(addresses: Path, folder: Path) -> list[str]:
+    """With the files in the page cache in the end, as everybody else's are."""
+    return [*_juggler(addresses, folder), "--no-sync"]
 
 
 def _wget2(path: str) -> Command:

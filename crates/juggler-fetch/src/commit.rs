@@ -53,20 +53,25 @@ pub(crate) async fn commit(committer: &Committer, part: Part, name: String) -> R
     tells.await.map_err(|_| gone())?
 }
 
-/// Commits what comes, group by group, for ever; while one group gets its names the next is synced, and a third begun.
-pub(crate) async fn serve(names: Arc<Names>, queue: mpsc::UnboundedReceiver<Ready>) {
+/// Commits what comes, group by group, for ever; while one group gets its names the next is synced, if it `is_synced`, and a
+/// third begun.
+pub(crate) async fn serve(names: Arc<Names>, queue: mpsc::UnboundedReceiver<Ready>, is_synced: bool) {
     let (forward, written) = mpsc::unbounded_channel();
+    if !is_synced {
+        tokio::join!(begin(queue, forward, is_synced), name(&names, written, is_synced));
+        return;
+    }
     let (pass, durable) = mpsc::unbounded_channel();
-    tokio::join!(begin(queue, forward), sync(&names, written, pass), name(&names, durable));
+    tokio::join!(begin(queue, forward, is_synced), sync(&names, written, pass), name(&names, durable, is_synced));
 }
 
 /// Lets the disk begin with what comes, while it waits for its group.
-async fn begin(mut queue: mpsc::UnboundedReceiver<Ready>, forward: mpsc::UnboundedSender<Ready>) {
+async fn begin(mut queue: mpsc::UnboundedReceiver<Ready>, forward: mpsc::UnboundedSender<Ready>, is_synced: bool) {
     let mut group = Vec::new();
     while queue.recv_many(&mut group, usize::MAX).await > 0 {
         let group = std::mem::take(&mut group);
         // A thread that failed has let go of its files, whose owners are told so.
-        for ready in spawn_blocking(move || begun(group)).await.unwrap_or_default() {
+        for ready in spawn_blocking(move || begun(group, is_synced)).await.unwrap_or_default() {
             // `serve` has the other end as well.
             let _ = forward.send(ready);
         }
@@ -84,12 +89,12 @@ async fn sync(names: &Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>, pas
 }
 
 /// Names what comes, and tells that it is there.
-async fn name(names: &Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>) {
+async fn name(names: &Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>, is_synced: bool) {
     let mut group = Vec::new();
     while queue.recv_many(&mut group, usize::MAX).await > 0 {
         let (names, whole) = (Arc::clone(names), std::mem::take(&mut group));
         // A thread that failed has let go of the files, whose owners are told so.
-        for (path, told) in spawn_blocking(move || named(&names, whole)).await.unwrap_or_default() {
+        for (path, told) in spawn_blocking(move || named(&names, whole, is_synced)).await.unwrap_or_default() {
             // Nobody listens any more if the deadline passed meanwhile.
             let _ = told.send(path);
         }
@@ -97,7 +102,7 @@ async fn name(names: &Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>) {
 }
 
 /// Begins the write-back of a group; those for which it could be.
-fn begun(group: Vec<Ready>) -> Vec<Ready> {
+fn begun(group: Vec<Ready>, is_synced: bool) -> Vec<Ready> {
     each(group, |ready| {
         if ready.part.is_held() {
             // Little enough to be written with its group, by one who writes all of it at once.
@@ -105,7 +110,9 @@ fn begun(group: Vec<Ready>) -> Vec<Ready> {
         }
         ready.part.fit()?;
         // What is dirty is written, and only what is clean is dropped: of a file that just came, nothing.
-        let _ = fadvise(ready.part.file()?, 0, None, Advice::DontNeed);
+        if is_synced {
+            let _ = fadvise(ready.part.file()?, 0, None, Advice::DontNeed);
+        }
         Ok(())
     })
 }
@@ -172,9 +179,9 @@ fn each(group: Vec<Ready>, step: impl Fn(&mut Ready) -> Result<(), Error>) -> Ve
 }
 
 /// Names the files of a group; what each is told.
-fn named(names: &Names, group: Vec<Ready>) -> Vec<(Told, oneshot::Sender<Told>)> {
+fn named(names: &Names, group: Vec<Ready>, is_synced: bool) -> Vec<(Told, oneshot::Sender<Told>)> {
     let named: Vec<_> = group.into_iter().map(|ready| (ready.part.finish(names, &ready.name), ready.told)).collect();
-    let synced = names.sync();
+    let synced = if is_synced { names.sync() } else { Ok(()) };
     let tell = |(path, told): (Told, _)| (path.and_then(|path| synced.clone().map(|()| path)), told);
     named.into_iter().map(tell).collect()
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, chain, is_of_tls};
 use crate::options::Options;
+use crate::window;
 use hyper::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
@@ -49,6 +50,8 @@ pub(crate) enum Dialled {
 pub(crate) struct Dialer {
     http: HttpConnector,
     proxies: Matcher,
+    /// Whether servers may send far ahead of what is read.
+    wide: bool,
     cacert: Option<PathBuf>,
     tls: Guarded<Option<TlsConnector>>,
 }
@@ -72,7 +75,9 @@ impl Dialer {
             }
             None => Matcher::from_env(),
         };
-        Ok(Self { http, proxies, cacert: options.cacert.clone(), tls: Guarded::new(None) })
+        // With `rate`, what waits in the system came faster than the user wants; with `sync`, the disk is what is waited for.
+        let (wide, cacert) = (!options.sync && options.rate.is_none(), options.cacert.clone());
+        Ok(Self { http, proxies, wide, cacert, tls: Guarded::new(None) })
     }
 
     /// The way to `url`.
@@ -102,6 +107,9 @@ impl Dialer {
             let by = route.proxy.as_ref().map_or(String::new(), |proxy| format!(" through the proxy {}", proxy.uri()));
             Error::new(Kind::Connect, format!("no connection to {}:{}{by}: {error}", route.host, route.port))
         })?;
+        if self.wide {
+            window::widen(tcp.inner());
+        }
         if !route.secure {
             return Ok(Dialled::Plain(tcp.into_inner()));
         }

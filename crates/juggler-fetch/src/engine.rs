@@ -60,6 +60,7 @@ impl Engine {
             board: Arc::clone(&board),
             options,
         };
+        let is_synced = shared.options.sync;
         let bell = Arc::new(Bell::default());
         let (jobs, queue) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
@@ -73,7 +74,7 @@ impl Engine {
         let run = move || {
             let end = Ending { board: Arc::clone(&shared.board), bell: Arc::clone(&ringer) };
             runtime.block_on(async {
-                tokio::spawn(commit::serve(names, whole));
+                tokio::spawn(commit::serve(names, whole, is_synced));
                 // A timer that is sooner than all others costs a system call: with this one, no file's is.
                 tokio::spawn(async {
                     let mut pulse = tokio::time::interval(transfer::LOOK);

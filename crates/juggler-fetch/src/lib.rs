@@ -8,7 +8,7 @@
 //! | `name` | names that stay in their folder |
 //! | `part` | a file on its way: validators, room on the disk, digest, the final rename |
 //! | `netrc`, `coding`, `pace`, `hosts` | credentials, compressed bodies, bytes a second, whose turn it is |
-//! | `dial`, `http1`, `pool` | connections: TCP, proxies, TLS; HTTP/1.1 and HTTP/2 |
+//! | `dial`, `window`, `http1`, `pool` | connections: TCP, proxies, TLS; HTTP/1.1 and HTTP/2 |
 //! | `exchange` | a question and its answer, redirects followed |
 //! | `transfer` | one file, from the first attempt to the last |
 //! | [`board`], [`engine`] | how far everything is; the thread that does it |
@@ -47,6 +47,7 @@ mod ranges;
 mod segments;
 mod sink;
 mod transfer;
+mod window;
 
 pub use board::{Snapshot, Stage};
 pub use engine::Engine;

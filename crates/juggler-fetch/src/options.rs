@@ -33,6 +33,8 @@ pub struct Options {
     pub resume: bool,
     /// Whether a file of the same name is replaced; otherwise the new one gets a name beside it.
     pub overwrite: bool,
+    /// Whether a file is on the disk before its outcome is told; without, a loss of power may take it, or spoil it.
+    pub sync: bool,
     /// Whether to ask for gzip, brotli and zstd, and to decode them.
     pub compressed: bool,
     /// Further headers of every request.
@@ -60,6 +62,7 @@ impl Default for Options {
             patience: Duration::from_secs(120),
             resume: true,
             overwrite: false,
+            sync: true,
             compressed: false,
             headers: Vec::new(),
             netrc: None,

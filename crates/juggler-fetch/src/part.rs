@@ -16,7 +16,7 @@ use crate::about::{About, Version, boot};
 use crate::error::{Error, Kind};
 use crate::name;
 use crate::names::{Names, name_nameless, rename_to_new};
-use crate::options::{Checksum, hex};
+use crate::options::{Checksum, Options, hex};
 use crate::ranges::Ranges;
 use juggler_sync::guarded::Guarded;
 use ring::digest;
@@ -106,6 +106,8 @@ pub(crate) struct Part {
     /// The hash of the first bytes, and of how many.
     hashed: Option<(digest::Context, u64)>,
     reserved: u64,
+    /// Whether anybody waits for the disk.
+    sync: bool,
     keep: bool,
 }
 
@@ -138,23 +140,23 @@ impl Parts {
 }
 
 impl Part {
-    /// The part of `url` in `folder`. `nth` tells apart jobs with one address.
+    /// The part of `url` in the folder of `options`. `nth` tells apart jobs with one address.
     ///
     /// # Errors
     /// [`Kind::Name`] of an address with a name that leads out of the folder.
-    pub fn new(folder: &Path, url: &url::Url, nth: u32, checksum: Option<Checksum>) -> Result<Self, Error> {
+    pub fn new(options: &Options, url: &url::Url, nth: u32, checksum: Option<Checksum>) -> Result<Self, Error> {
         let mut url = url.clone();
         // Neither credentials nor what the server never sees belong in a file.
         let _ = url.set_password(None);
         let _ = url.set_username("");
         url.set_fragment(None);
         let id = hex(&digest::digest(&digest::SHA256, format!("{url} {nth}").as_bytes()).as_ref()[..6]);
-        let path = folder.join(format!("{}.{id}.part", name::of_url(&url)?));
+        let path = options.folder.join(format!("{}.{id}.part", name::of_url(&url)?));
         let mut about = path.clone().into_os_string();
         about.push(".about");
         Ok(Self {
             url: url.into(),
-            folder: folder.to_owned(),
+            folder: options.folder.clone(),
             path,
             about: about.into(),
             file: None,
@@ -169,6 +171,7 @@ impl Part {
             hashed: checksum.as_ref().map(|checksum| (digest::Context::new(checksum.algorithm), 0)),
             checksum,
             reserved: 0,
+            sync: options.sync,
             keep: true,
         })
     }
@@ -352,7 +355,8 @@ impl Part {
         }
         self.reserve()?;
         let least = if self.named { ALWAYS_DIRECT } else { DIRECT };
-        if let (None, Some(file)) = (&self.direct, self.file.as_ref().filter(|_| self.version.length >= Some(least))) {
+        let is_direct = self.sync && self.version.length >= Some(least);
+        if let (None, Some(file)) = (&self.direct, self.file.as_ref().filter(|_| is_direct)) {
             let path = format!("/proc/self/fd/{}", file.as_raw_fd());
             let flags = OFlags::DIRECT.bits() as i32;
             // Where the file system can't, the page cache does it.
@@ -555,7 +559,7 @@ impl Drop for Part {
     fn drop(&mut self) {
         // Nobody is left to be told of an error; without `synced` the part is not trusted after another boot.
         if self.keep && self.unfinished().is_some() && self.claim().is_ok() {
-            if self.file.as_ref().is_some_and(|file| file.sync_data().is_ok()) {
+            if self.sync && self.file.as_ref().is_some_and(|file| file.sync_data().is_ok()) {
                 let _ = self.tell(Some(self.ranges.prefix()));
             }
         } else if self.named {

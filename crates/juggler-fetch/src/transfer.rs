@@ -69,7 +69,7 @@ struct Whole {
 pub(crate) async fn fetch(shared: &Arc<Shared>, job: &Job, nth: u32, attempts: &mut u32) -> Result<Fetched, Error> {
     let url = address(&job.url)?;
     let options = &shared.options;
-    let mut part = Part::new(&options.folder, &url, nth, job.checksum.clone())?;
+    let mut part = Part::new(options, &url, nth, job.checksum.clone())?;
     part.find(&shared.parts, options.resume)?;
     let backoff = Backoff { base: options.backoff, cap: LONGEST_BACKOFF, jitter: Jitter::Equal };
     let retry = Retry { attempts: options.retries.saturating_add(1), backoff, longest: options.patience };

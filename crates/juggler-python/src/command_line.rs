@@ -106,6 +106,13 @@ pub struct FetchWords {
     /// replace files of the same name
     #[arg(long)]
     overwrite: bool,
+    /// do not wait for the disk: faster, and a kill of this program loses
+    /// nothing, but a power cut may leave damaged files; for CI and caches
+    #[arg(long = "no-sync", action = ArgAction::SetFalse, overrides_with = "always_sync", verbatim_doc_comment)]
+    sync: bool,
+    /// have a file on the disk before it is told to be there (the default)
+    #[arg(long = "sync", overrides_with = "sync")]
+    always_sync: bool,
     /// ask for gzip, brotli and zstd, and decode them
     #[arg(long)]
     compressed: bool,

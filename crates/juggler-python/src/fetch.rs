@@ -44,7 +44,7 @@ impl FetchEngine {
     /// Starts the thread. Times are in seconds, `rate` is text such as `10MB/s`.
     #[new]
     #[pyo3(signature = (folder, *, limit, per_host, rate, retries, backoff, timeout, stall, deadline, patience, resume,
-        overwrite, compressed, headers, netrc, proxy, cacert))]
+        overwrite, sync, compressed, headers, netrc, proxy, cacert))]
     #[expect(clippy::too_many_arguments, reason = "one caller, by keyword")]
     fn new(
         folder: PathBuf,
@@ -59,6 +59,7 @@ impl FetchEngine {
         patience: f64,
         resume: bool,
         overwrite: bool,
+        sync: bool,
         compressed: bool,
         headers: Vec<(String, String)>,
         netrc: Option<PathBuf>,
@@ -81,6 +82,7 @@ impl FetchEngine {
             patience: span("patience", patience)?,
             resume,
             overwrite,
+            sync,
             compressed,
             headers,
             netrc,

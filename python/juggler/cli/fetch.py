@@ -70,6 +70,7 @@ def _begin(files: "list[str | File]", options: FetchWords) -> Downloads:
         checksum=options.checksum,
         resume=options.resume,
         overwrite=options.overwrite,
+        sync=options.sync,
         compressed=options.compressed,
         headers=dict(options.headers),
         netrc=options.netrc,
