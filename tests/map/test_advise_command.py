@@ -144,3 +144,46 @@ def test_a_wrong_command_line(words: list[str], says: str) -> None:
     run = advise(*words)
     assert run.returncode == 2
     assert says in run.stderr
+
+
+LOOPS = """\
+import sys, time
+import joblib, juggler.joblib
+
+def count(limit):
+    return sum(range(limit))
+
+def wait(seconds):
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    with joblib.parallel_config(backend=sys.argv[1], n_jobs=2):
+        print(sum(joblib.Parallel()(joblib.delayed(count)(100_000) for _ in range(8))))
+        joblib.Parallel()(joblib.delayed(wait)(seconds=0.01) for _ in range(8))
+    print(joblib.Parallel(n_jobs=1)(joblib.delayed(abs)(-number) for number in range(3)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "handed_to"),
+    [
+        ("loky", "process pool"),
+        ("multiprocessing", "process pool"),
+        ("juggler", "process pool"),
+        ("threading", "thread pool"),
+    ],
+)
+def test_the_functions_of_joblib_s_loops_are_seen_and_not_its_batches(
+    backend: str, handed_to: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(LOOPS)
+    run = advise("--json", str(program), backend)
+    assert (run.returncode, run.stdout) == (0, "39999600000\n[0, 1, 2]\n"), run.stderr
+    rows = told(run)
+    assert {name: (row["handed_to"], row["calls"]) for name, row in rows.items()} == {
+        "count": (handed_to, 8),
+        "wait": (handed_to, 8),
+    }
+    assert rows["count"]["kind"].startswith("computes")
+    assert rows["wait"]["kind"] == "waits"

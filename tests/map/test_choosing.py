@@ -13,7 +13,7 @@ import juggler
 from juggler._map import choosing
 from juggler._map.choosing import Facts, choose
 from juggler._map.judge import Judge
-from juggler._map.measuring import Measuring
+from juggler._map.measuring import Evidence, Measuring
 from juggler._map.travel import Traces, cost, writes_globals
 
 CORES, LIMIT = 4, 32
@@ -21,7 +21,9 @@ COMPUTES = Facts(calls=5, seconds=0.01, running=1.0, gil=1.0, pickle=2e-5)
 RELEASES = dataclasses.replace(COMPUTES, gil=0.05)
 WAITS = dataclasses.replace(COMPUTES, running=0.01, gil=0.0)
 WAITS_WITH_GIL = dataclasses.replace(COMPUTES, running=0.01, gil=1.0)
-SHORT = dataclasses.replace(COMPUTES, seconds=1e-6, pickle=1e-6)
+SHORT = dataclasses.replace(COMPUTES, seconds=1e-6, pickle=3e-6)
+LIGHT = dataclasses.replace(SHORT, pickle=1e-7)
+SHORTER = dataclasses.replace(LIGHT, seconds=3e-8)
 HEAVY = dataclasses.replace(COMPUTES, pickle=0.1)
 STUCK = dataclasses.replace(COMPUTES, pickle=None, obstacle="it has a lock")
 TASKED = dataclasses.replace(RELEASES, busy=4.0)
@@ -36,6 +38,8 @@ UNKNOWN = dataclasses.replace(COMPUTES, gil=None)
         (WAITS, "threads", "calls wait"),
         (WAITS_WITH_GIL, "processes", "hold the GIL"),
         (SHORT, "serial", "so short"),
+        (LIGHT, "processes", "hold the GIL"),
+        (SHORTER, "serial", "so short"),
         (HEAVY, "serial", "nothing else promises more"),
         (STUCK, "serial", "it has a lock"),
         (TASKED, "serial", "by itself"),
@@ -52,6 +56,8 @@ def test_processes_must_earn_their_start(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(choosing, "START", [0.3])
     assert choose(COMPUTES, CORES, LIMIT, left=0.05).model == "serial"
     assert choose(COMPUTES, CORES, LIMIT, left=60.0).model == "processes"
+    choice = choose(LIGHT, CORES, LIMIT, left=0.05)
+    assert choice.model == "serial" and "to start processes would take longer" in choice.why
 
 
 def test_a_loop_s_thread_makes_no_calls() -> None:
@@ -76,6 +82,24 @@ def test_promises_follow_the_formulas() -> None:
     assert choosing.threads_promise(half, 4, 32) == pytest.approx(4.0, rel=0.01)
     assert choosing.processes_promise(half, 4, 32) == pytest.approx(8.0, rel=0.01)
     assert choosing.threads_promise(half, 4, 3) == pytest.approx(3.0, rel=0.01)
+
+
+def test_processes_of_short_calls_promise_what_all_processors_and_one_feeder_can_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(choosing, "HANDLING", 1e-7)
+    monkeypatch.setitem(choosing.DISPATCH, "processes", 0.0)
+    short = dataclasses.replace(COMPUTES, seconds=9e-7, pickle=2e-7)
+    # 1 µs of calls and handling, and 0.2 µs of pickling, on two processors.
+    assert choosing.processes_promise(short, 2, 32) == pytest.approx(1.0 / 0.6)
+    # On many, half of the pickling and the handling of all is done by one thread.
+    assert choosing.processes_promise(short, 64, 64) == pytest.approx(1.0 / 0.2)
+    # What is handed over costs a chunk, not a call.
+    monkeypatch.setitem(choosing.DISPATCH, "processes", 1e-4)
+    together = choosing.chunk(short)
+    assert together > 1000
+    share = 1e-4 / together
+    assert choosing.processes_promise(short, 2, 32) == pytest.approx(1e-6 / (6e-7 + share / 2))
 
 
 class Globals:
@@ -130,6 +154,37 @@ def test_what_travels_has_a_cost_and_what_does_not_a_reason() -> None:
     assert isinstance(dearer, float) and dearer > price
     refusal = cost(len, [threading.Lock()], [1])
     assert isinstance(refusal, str) and "lock" in refusal
+
+
+def test_what_goes_together_is_priced_together() -> None:
+    items, results = list(range(256)), [str(number) for number in range(256)]
+    apart, together = cost(len, items, results), cost(len, items, results, together=256)
+    assert isinstance(apart, float) and isinstance(together, float)
+    assert together < apart / 4
+    evidence = Evidence(len)
+    evidence.add(items, star=False)
+    evidence.results += results
+    long = evidence.weigh(COMPUTES).pickle
+    short = evidence.weigh(SHORT).pickle
+    assert long is not None and short is not None and short < long / 4
+    refusal = cost(len, [*range(9), threading.Lock()], list(range(10)), together=10)
+    assert isinstance(refusal, str) and "lock" in refusal
+
+
+class Counted:
+    """Pickles slowly, and counts that."""
+
+    pickled = 0
+
+    def __reduce__(self) -> Any:
+        Counted.pickled += 1
+        return spin, (0.02,)
+
+
+def test_no_more_is_pickled_than_it_takes_to_see_that_it_is_dear() -> None:
+    price = cost(len, [Counted() for _ in range(256)], list(range(256)), together=256)
+    assert isinstance(price, float) and price > 0.005
+    assert Counted.pickled == 3
 
 
 def measured(function: Any, items: list[Any]) -> Facts:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from calls import FIXED, Pulled, double, running, sleepy
+from calls import FIXED, Pulled, brittle, double, running, sleepy
 
 import juggler
 
@@ -196,3 +196,47 @@ def test_a_broken_off_loop_leaves_nothing_behind() -> None:
         time.sleep(0.01)
     assert threading.active_count() == before
     assert len(begun) <= 5
+
+
+@pytest.mark.parametrize("on", ["threads", "processes", "auto"])
+def test_a_map_closed_in_the_middle_of_a_chunk_hands_out_no_more(on: Any) -> None:
+    results = juggler.map(double, range(2_000), on=on, chunk=100)
+    taken = list(itertools.islice(results, 150))
+    assert taken == [2 * n for n in range(150)]
+    assert "under way, 150 results" in repr(results)
+    thread = threading.Thread(target=results.close)
+    thread.start()
+    thread.join()
+    assert list(results) == []
+    assert "closed, 150 results" in repr(results)
+
+
+@pytest.mark.parametrize("on", ["serial", "threads", "processes", "auto"])
+def test_chunks_with_failures_and_without_are_counted_alike(on: Any) -> None:
+    counts = []
+    results = juggler.map(brittle, [1, 2, 4, 5, 3, 7, 8, 6], on=on, chunk=2, errors="skip")
+    for result in results:
+        counts.append((result, results.failures, repr(results).split()[-2]))
+    assert counts == [
+        (1, 0, "1"),
+        (2, 0, "2"),
+        (4, 0, "3"),
+        (5, 0, "4"),
+        (7, 1, "5"),
+        (8, 1, "6"),
+    ]
+    assert results.failures == 2
+
+
+def test_progress_within_a_chunk_is_told() -> None:
+    told: list[tuple[int, int]] = []
+
+    def tell(progress: Any) -> None:
+        told.append((progress.done, progress.under_way))
+
+    items = range(100)
+    for count, _ in enumerate(
+        juggler.map(double, items, on="threads", limit=1, chunk=50, progress=tell), 1
+    ):
+        assert all(done <= count for done, _ in told)
+    assert told[-1] == (100, 0)

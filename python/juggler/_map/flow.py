@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 WAIT = object()
 """A step that asks to come back when something has arrived, or when `Flow.patience` is over."""
+READY = object()
+"""A step that has put results into `Flow.ready`: it asks to come back when they are handed out."""
 
 INPUT = "juggler.map: the input"
 """The note of an error that the input raised."""
@@ -55,9 +57,11 @@ class Inbox:
     def take(self) -> list[Any]:
         """What has come, without waiting."""
         came, self._first = self._first, []
-        with contextlib.suppress(Empty):
-            while True:
-                came.append(self._queue.get_nowait())
+        queue = self._queue
+        if not queue.empty():  # it is asked again and again, mostly in vain
+            with contextlib.suppress(Empty):
+                while True:
+                    came.append(queue.get_nowait())
         return came
 
     def wait(self, seconds: float | None) -> None:
@@ -73,6 +77,8 @@ class Flow:
     Attributes:
         patience: how long a `WAIT` may last, in seconds; None is for ever.
         choice: what it runs on.
+        ready: results to hand out next, the first one last. Whoever drives it pops them, as that is
+            all that a result costs where calls are short and go together; `close` clears it.
     """
 
     def __init__(self, options: Options, resources: Workers, memory: Memory) -> None:
@@ -82,7 +88,8 @@ class Flow:
         self.choice: Choice | None = None
         self.closed = False
         self.inbox = Inbox()
-        self.done = self.failed = self.retries = 0
+        self.ready: list[Any] = []
+        self.failed = self.retries = 0
         self.display: Display | None = None
         self.began = 0.0
         self._resources = resources
@@ -100,8 +107,11 @@ class Flow:
         self._judge: Judge | None = None
         # Taken from the input and not yet handed out, in order; of these, those to hand out next.
         self._parts: dict[Part, None] = {}
-        self._ready: deque[Part] = deque()
+        self._whole: deque[Part] = deque()
         self._held = 0
+        # Results that were handed out before `ready` was filled, and how many were put there then.
+        self._done = 0
+        self._filled = 0
         self._running = 0
         self._width = 1
         self._together = False
@@ -146,6 +156,8 @@ class Flow:
         if self.closed:
             return
         self.closed = True
+        self._note_handed_out()
+        self.ready.clear()  # after `closed` is set: who fills it looks at that afterwards
         works.dismiss(self)
         self.inbox.put()  # for whoever drives it, if that is another thread
         self.call.end()
@@ -173,6 +185,14 @@ class Flow:
         return self._source.pulled if hasattr(self, "_source") else 0
 
     @property
+    def done(self) -> int:
+        """How many results were handed out."""
+        return self._done + self._filled - len(self.ready)
+
+    def _note_handed_out(self) -> None:
+        self._done, self._filled = self.done, 0
+
+    @property
     def number(self) -> int | None:
         """The number of the item whose result was handed out last; None if nobody keeps count."""
         skipped = self.failed if self.options.errors == "skip" else 0
@@ -187,7 +207,7 @@ class Flow:
     # ------------------------------------------------------------ steps
 
     def steps(self) -> Iterator[Any]:
-        """The results, and `WAIT` in between."""
+        """Results that are handed out one by one, or `READY`; and `WAIT` in between."""
         choice = self._settled()
         if choice is None:
             yield from self._measure()
@@ -240,7 +260,7 @@ class Flow:
             if items:
                 self._held += len(items)
                 part = Part(items, self._source.pulled - len(items))
-                part.outcomes, took = run(function, items, call.star, call.stop)
+                part.outcomes, took, part.failed = run(function, items, call.star, call.stop)
                 part.todo.clear()
                 self._adapt(len(items), took)
                 if self._judge is not None:
@@ -260,7 +280,8 @@ class Flow:
     def _strictly(self, items: Iterable[Any]) -> Iterator[Any]:
         """Each item is pulled when its result is asked for, and called with at once."""
         function, star = self.call.here(), self.call.star
-        for number, item in enumerate(_noting(items)):
+        items = iter(items)
+        for number, item in enumerate(items if is_swift(items) else _noting(items)):
             if self._source.ended:
                 return
             try:
@@ -273,7 +294,7 @@ class Flow:
                 if self.options.errors == "skip":
                     continue
                 result = error
-            self.done += 1
+            self._done += 1
             yield result
             del result, item
         self._source.ended = True
@@ -321,7 +342,7 @@ class Flow:
         while part.todo:
             following = part.todo.popleft()
             if isinstance(following, Failure):
-                part.outcomes.append(following)
+                part.fail(following)
                 continue
             try:
                 future = self._model.submit(following)
@@ -331,7 +352,7 @@ class Flow:
                 elif self._broken(error):
                     raise
                 else:
-                    part.outcomes.append(Failure(error))
+                    part.fail(Failure(error))
                 continue
             part.todo.appendleft(following)
             part.future = future
@@ -343,7 +364,7 @@ class Flow:
             self._watched = None
         self._running -= 1
         if not self.options.ordered:
-            self._ready.append(part)
+            self._whole.append(part)
 
     def _broken(self, error: Exception) -> bool:
         """Whether an error of `submit` is not the item's."""
@@ -365,7 +386,7 @@ class Flow:
         took = 0
         if error is None:
             try:
-                outcomes, took = model.outcome(future)
+                outcomes, took, failed = model.outcome(future)
             except Exception as problem:
                 error = problem
         if error is None:
@@ -373,6 +394,7 @@ class Flow:
                 self._await(part, items, outcomes)
                 return
             part.outcomes += outcomes
+            part.failed |= failed
             if len(outcomes) < len(items):  # it stopped at a failure
                 part.todo.clear()
             self._adapt(len(items), took)
@@ -385,7 +407,7 @@ class Flow:
                     self._judge.seconds = took / 1e9
                     self._weigh(outcomes)
         elif len(items) == 1:
-            part.outcomes.append(Failure(error))
+            part.fail(Failure(error))
         else:
             made = getattr(error, "done", None)
             if isinstance(made, int):
@@ -432,8 +454,8 @@ class Flow:
 
     def _next(self) -> Part | None:
         """The part whose results are next, if they are there."""
-        if self._ready:
-            return self._ready[0]
+        if self._whole:
+            return self._whole[0]
         if self.options.ordered and self._parts:
             part = next(iter(self._parts))
             if part.whole:
@@ -441,11 +463,19 @@ class Flow:
         return None
 
     def _hand_out(self, part: Part) -> Iterator[Any]:
-        if not self.options.ordered and self._ready:
-            self._ready.popleft()
+        if not self.options.ordered and self._whole:
+            self._whole.popleft()
         self._parts.pop(part, None)
         outcomes, errors = part.outcomes, self.options.errors
         outcomes.reverse()
+        if len(outcomes) > 1 and not part.failed:
+            self.ready += outcomes
+            self._filled = len(outcomes)
+            outcomes.clear()
+            yield READY
+            self._note_handed_out()
+            self._held -= part.size
+            return
         number = part.first
         # Nothing here may refer to a result that was handed out.
         while outcomes:
@@ -462,7 +492,7 @@ class Flow:
                 del error
             number += 1
             self._held -= 1
-            self.done += 1
+            self._done += 1
             yield outcomes.pop()
 
     # ------------------------------------------------------------ models
@@ -572,10 +602,10 @@ class Flow:
         self._model = models.Threads(self.call, pool, 1)
         left = None
         if (length := self._length()) is not None:
-            left = max(0, length - facts.calls) * facts.seconds
+            left = max(0, length - facts.calls) * choosing.serially(facts)
         choice = choosing.choose(facts, self._cores, limit, left, not self._is_async)
         # What others take of the machine, they take of everything that could be chosen.
-        self._judge = Judge(facts.seconds / max(0.1, 1 - facts.queued))
+        self._judge = Judge(choosing.serially(facts) / max(0.1, 1 - facts.queued))
         if choice.model == "threads" and facts.pickle is None and facts.obstacle is None:
             # Something else may be tried if they disappoint.
             if self._watched is None:
@@ -627,7 +657,7 @@ class Flow:
                 done=self.done + (self.failed if self.options.errors != "return" else 0),
                 failed=self.failed,
                 retried=self.retries,
-                under_way=self._held,
+                under_way=self._held - self._filled + len(self.ready),
                 seconds=perf_counter() - self.began,
                 note="" if self.choice is None else str(self.choice),
                 last=last,

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from juggler._juggler import Probe
-from juggler._map.choosing import Facts
+from juggler._map.choosing import Facts, chunk
 from juggler._map.travel import Traces, cost, writes_globals
 
 ENOUGH = 0.005
@@ -28,7 +28,9 @@ LOOK = 0.002
 """Seconds between two looks at a call that goes on."""
 WAITS = 0.2
 """Who computes, and holds the GIL, for a smaller share than this needs nothing but threads."""
-_SAMPLES = 3
+_SAMPLES = 256
+"""Items and results of so many calls are kept while these are measured. Only of short calls there
+are more than a few."""
 
 
 class _Reading(NamedTuple):
@@ -104,11 +106,17 @@ class Evidence:
         self._items += items[: _SAMPLES - len(self._items)]
 
     def weigh(self, facts: Facts, samples: int = _SAMPLES) -> Facts:
-        """The facts, with what it costs to send items to processes, or why that can't be."""
+        """The facts, with what it costs to send items to processes, or why that can't be.
+
+        Args:
+            facts: what was measured.
+            samples: how many items it is found out with, at most.
+        """
         obstacle = writes_globals(self._function) or self._traces.changed()
         if obstacle is not None:
             return replace(facts, obstacle=obstacle)
-        answer = cost(self._function, self._items[:samples], self.results[:samples])
+        items, results = self._items[:samples], self.results[:samples]
+        answer = cost(self._function, items, results, chunk(facts))
         if isinstance(answer, str):
             return replace(facts, obstacle=answer)
         return replace(facts, pickle=answer)

@@ -1,4 +1,4 @@
-"""Where the parts of a map run. A model takes items and gives a future of ``(outcomes, ns)``."""
+"""Where the parts of a map run. A model takes items and gives a future of what `part.run` has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from juggler import _thread_pool, futures
 from juggler._map import choosing, part
-from juggler._map.part import Awaited, Keywords
+from juggler._map.part import Awaited, Keywords, Ran
 
 if TYPE_CHECKING:
     from juggler._map.options import Options
@@ -127,9 +127,9 @@ class Model:
         """The future of the items' outcomes."""
         raise NotImplementedError
 
-    def outcome(self, future: Any) -> tuple[list[Any], int]:
+    def outcome(self, future: Any) -> Ran:
         """What `part.run` returned for a future that did not fail."""
-        result: tuple[list[Any], int] = future.result()
+        result: Ran = future.result()
         return result
 
     def close(self) -> None:
@@ -194,13 +194,13 @@ class Processes(Model):
         call = self._call
         return self._pool.submit(part.run_away, self._function, items, call.star, call.stop)
 
-    def outcome(self, future: Any) -> tuple[list[Any], int]:
+    def outcome(self, future: Any) -> Ran:
         """What `part.run` returned there."""
-        outcomes, took = part.unpack(future.result())
+        outcomes, took, failed = part.unpack(future.result())
         if self._is_new:
             self._is_new = False
             choosing.START[0] = max(0.0, perf_counter() - self._made - took / 1e9)
-        return outcomes, took
+        return outcomes, took, failed
 
 
 class Away(Model):
@@ -255,9 +255,9 @@ class Foreign(Model):
         """The future of the item's result."""
         return self._executor.submit(self._function, *(items[0] if self._star else items))
 
-    def outcome(self, future: Any) -> tuple[list[Any], int]:
+    def outcome(self, future: Any) -> Ran:
         """The result, as `part.run` would have it."""
-        return [future.result()], 0
+        return [future.result()], 0, False
 
 
 class Loop(Model):
@@ -310,7 +310,7 @@ class Loop(Model):
             # Also what ends programs: it is raised where the results are taken.
             future.set_exception(error)
         else:
-            future.set_result(([result], 0))
+            future.set_result(([result], 0, False))
 
     def close(self) -> None:
         """Cancel the tasks."""

@@ -28,19 +28,26 @@ class Part:
         first: the number of its first item.
         todo: what is yet to run, in lists of items that go together, and failures in between.
         outcomes: results and failures so far, in the order of the items.
+        failed: whether there are failures among them.
         future: that of the list that runs.
         whole: whether everything is there.
     """
 
-    __slots__ = ("first", "future", "outcomes", "size", "todo", "whole")
+    __slots__ = ("failed", "first", "future", "outcomes", "size", "todo", "whole")
 
     def __init__(self, items: list[Any], first: int) -> None:
         self.first = first
         self.size = len(items)
         self.todo: deque[list[Any] | Failure] = deque([items])
         self.outcomes: list[Any] = []
+        self.failed = False
         self.future: Any = None
         self.whole = False
+
+    def fail(self, failure: Failure) -> None:
+        """Its next outcome is a failure."""
+        self.outcomes.append(failure)
+        self.failed = True
 
 
 class Keywords:
@@ -67,10 +74,13 @@ class Awaited:
         return asyncio.run(self.function(*args, **kwargs))
 
 
-def run(
-    function: Callable[..., Any], items: list[Any], star: bool, stop: bool
-) -> tuple[list[Any], int]:
-    """Call the function with each item; the outcomes, and how many nanoseconds it took.
+Ran = tuple[list[Any], int, bool]
+"""Outcomes, how many nanoseconds the calls took, and whether there are failures among them: nobody
+has to look for those that are not there."""
+
+
+def run(function: Callable[..., Any], items: list[Any], star: bool, stop: bool) -> Ran:
+    """Call the function with each item.
 
     Args:
         function: what to call.
@@ -79,6 +89,7 @@ def run(
         stop: whether to end with the first failure.
     """
     outcomes, error, took = _juggler._run_chunk(function, items, star)
+    failed = error is not None
     while error is not None:
         outcomes.append(Failure(error))
         if stop or len(outcomes) == len(items):
@@ -86,12 +97,12 @@ def run(
         more, error, longer = _juggler._run_chunk(function, items[len(outcomes) :], star)
         outcomes += more
         took += longer
-    return outcomes, took
+    return outcomes, took, failed
 
 
 def run_watched(
     probe: Watch, function: Callable[..., Any], items: list[Any], star: bool, stop: bool
-) -> tuple[list[Any], int]:
+) -> Ran:
     """`run` under measurement."""
     probe.begin()
     try:
@@ -111,24 +122,25 @@ def run_away(data: bytes, items: list[Any], star: bool, stop: bool) -> Any:
     """`run` in a worker process, of a function that comes as a message."""
     from juggler._processes import exceptions, worker
 
-    outcomes, took = run(worker.function_of(data), items, star, stop)
-    for at, outcome in enumerate(outcomes):
+    outcomes, took, failed = run(worker.function_of(data), items, star, stop)
+    for at, outcome in enumerate(outcomes if failed else ()):
         if type(outcome) is Failure:
             outcomes[at] = _Packed(exceptions.pack_exception(outcome.error))
-    return worker.Chunk((outcomes, None, took))
+    return worker.Chunk((outcomes, failed, took))
 
 
-def unpack(chunk: tuple[list[Any], None, int]) -> tuple[list[Any], int]:
+def unpack(chunk: tuple[list[Any], bool, int]) -> Ran:
     """What `run` would have returned, of what `run_away` did."""
     from juggler._processes import exceptions, worker
 
-    outcomes, _, took = chunk
-    for at, outcome in enumerate(outcomes):
-        if type(outcome) is worker.Apart:
+    outcomes, failed, took = chunk
+    if outcomes and type(outcomes[0]) is worker.Apart:  # then all are
+        for at, outcome in enumerate(outcomes):
             try:
-                outcomes[at] = outcome = outcome.load()
+                outcomes[at] = outcome.load()
             except Exception as refusal:
-                outcomes[at] = outcome = Failure(refusal)
+                outcomes[at], failed = Failure(refusal), True
+    for at, outcome in enumerate(outcomes if failed else ()):
         if type(outcome) is _Packed:
             outcomes[at] = Failure(exceptions.unpack_exception(outcome.data))
-    return outcomes, took
+    return outcomes, took, failed

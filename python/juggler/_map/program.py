@@ -22,6 +22,7 @@ from typing import Any
 import juggler
 from juggler import asyncio as native_asyncio
 from juggler import futures
+from juggler._import_hooks import around_import
 from juggler._map import advice, watched
 from juggler._map.advice import Advice
 from juggler._map.choosing import Facts
@@ -107,6 +108,8 @@ class Watch:
         for loop in (native_asyncio.EventLoop, asyncio.BaseEventLoop):
             self._replace(loop, "create_task", self._create_task)
         self._replace(Results, "__init__", self._begin_map)
+        # Only if the program has it, for it is not ours to import.
+        around_import("joblib.parallel", self._import_joblib)
 
     def _replace(self, owner: Any, name: str, instead: Callable[..., Any]) -> None:
         original = getattr(owner, name)
@@ -200,6 +203,31 @@ class Watch:
         func, iterable = self._often(func, _kind(pool), iterable)
         return map_(pool, func, iterable, *args, **kwargs)
 
+    def _import_joblib(self, execute: Callable[[], None]) -> None:
+        execute()
+        self._replace(sys.modules["joblib.parallel"].Parallel, "__call__", self._loop)
+
+    def _loop(self, call: Any, parallel: Any, iterable: Iterable[Any]) -> Any:
+        backend = parallel._backend
+        if backend.effective_n_jobs(parallel.n_jobs) == 1:  # nothing is handed over
+            return call(parallel, iterable)
+        in_threads = getattr(backend, "uses_threads", False)
+        kind = "thread pool" if in_threads else "process pool"
+        calls = self._delayed(iterable, kind)
+        # Of a list joblib tells how much is left.
+        return call(parallel, list(calls) if isinstance(iterable, Sized) else calls)
+
+    def _delayed(self, calls: Iterable[Any], handed_to: str) -> Iterator[Any]:
+        """What `joblib.delayed` made of calls, with what to call instead."""
+        last, stands_in, subject = None, None, None
+        for function, args, kwargs in calls:
+            if function is not last:
+                stands_in, subject = self._watched(function, handed_to)
+                last = function
+            if subject is not None:
+                subject.calls += 1
+            yield stands_in, args, kwargs
+
     def _start_thread(self, start: Any, thread: Any) -> None:
         # They may run as long as the program, so nobody waits for them.
         if isinstance(thread, threading.Timer):
@@ -277,7 +305,9 @@ def _kind(pool: Any) -> str:
     return "process pool"
 
 
-_OTHERS = frozenset({"concurrent", "juggler", "multiprocessing", "threading", "asyncio"})
+_OTHERS = frozenset(
+    {"asyncio", "concurrent", "joblib", "juggler", "loky", "multiprocessing", "threading"}
+)
 _JUGGLER = Path(juggler.__file__).parent
 
 

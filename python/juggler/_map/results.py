@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from juggler._map.flow import WAIT, Flow
+from juggler._map.flow import READY, WAIT, Flow
 
 if TYPE_CHECKING:
     from juggler._map.choosing import Choice
@@ -39,6 +39,7 @@ class Results(Iterator[R_co], AsyncIterator[R_co], Generic[R_co]):
     ) -> None:
         self._flow = Flow(options, resources, memory)
         self._steps = self._flow.steps()
+        self._ready = self._flow.ready
         self._resources = resources
         self._owns = owns
         self._state = "new"
@@ -71,6 +72,14 @@ class Results(Iterator[R_co], AsyncIterator[R_co], Generic[R_co]):
 
     def __next__(self) -> R_co:
         """The next result; waits for it without the GIL, and answers signals."""
+        if self._ready:  # the short way: a result of a chunk costs no more than this
+            try:
+                value = self._ready.pop()
+            except IndexError:  # closed by another thread at this moment
+                raise StopIteration from None
+            if self._flow.display is not None:
+                self._flow.show()
+            return value  # type: ignore[no-any-return]
         if self._state != "under way":
             self._begin(is_async=False)
         flow = self._flow
@@ -79,6 +88,8 @@ class Results(Iterator[R_co], AsyncIterator[R_co], Generic[R_co]):
                 self._wait()
                 if flow.closed:  # by another thread
                     raise StopIteration
+            if value is READY:
+                value = self._first()
             if flow.display is not None:
                 flow.show()
             return value  # type: ignore[no-any-return]
@@ -88,6 +99,16 @@ class Results(Iterator[R_co], AsyncIterator[R_co], Generic[R_co]):
                 raise RuntimeError("this map is being iterated over by another thread") from None
             self._end(wait=False, at_once=isinstance(error, KeyboardInterrupt))
             raise
+
+    def _first(self) -> R_co:
+        """The first of the results that a step has made ready."""
+        try:
+            if not self._flow.closed:
+                return self._ready.pop()  # type: ignore[no-any-return]
+        except IndexError:
+            pass
+        self._ready.clear()  # closed by another thread, perhaps before they were put there
+        raise StopIteration
 
     def _wait(self) -> None:
         flow = self._flow
@@ -134,10 +155,13 @@ class Results(Iterator[R_co], AsyncIterator[R_co], Generic[R_co]):
             )
         flow = self._flow
         try:
-            while (value := next(self._steps)) is WAIT:
+            value: Any = READY
+            while not self._ready and (value := next(self._steps)) is WAIT:
                 await self._wait_async(self._arrived)
                 if flow.closed:
                     raise StopIteration
+            if value is READY:
+                value = self._first()
             if flow.display is not None:
                 flow.show()
             return value  # type: ignore[no-any-return]

@@ -11,6 +11,10 @@ from zlib import crc32
 
 _MARKS = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _SIZED = (list, dict, set, bytearray)
+_FEW = 3
+"""So many items are sent one by one, to see what one costs."""
+_TRIAL = 0.005
+"""Seconds that it may take to send more of them together."""
 
 
 def writes_globals(function: Any) -> str | None:
@@ -118,27 +122,48 @@ def _shallow(value: Any) -> Any:
     return (id(value), len(value)) if isinstance(value, _SIZED) else id(value)
 
 
-def cost(function: Callable[..., Any], items: list[Any], results: list[Any]) -> float | str:
+def cost(
+    function: Callable[..., Any], items: list[Any], results: list[Any], together: int = 1
+) -> float | str:
     """Seconds that an item and its result take on their way; or why they can't go.
 
     What is measured is processor time: pickling and unpickling of what was there, and the copy of
-    large buffers.
+    large buffers. A message costs some microseconds whatever is in it. So items that go together
+    are priced as what they will be, one message, if those that go first are cheap enough to try
+    that with many.
+
+    Args:
+        function: what is to be called with the items.
+        items: those to try it with.
+        results: their results, as far as they are there.
+        together: how many of them travel in one message.
     """
     from juggler._processes import pickling
 
     try:
         pickling.dumps(function, what="fn", root="fn")
-        total = 0.0
-        for what, some in (("the item", items), ("the result", results)):
-            for one in some:
-                began = thread_time_ns()
-                data, buffers = pickling.dumps(one, what=what, root=what.split()[-1])
-                copied = perf_counter_ns()
-                buffers = [bytearray(buffer.raw()) for buffer in buffers]  # type: ignore[misc]
-                copied = perf_counter_ns() - copied
-                pickling.loads(data, buffers=buffers)
-                # There it is copied a second time.
-                total += (thread_time_ns() - began + copied) / 1e9 / len(some)
-        return total
+        apart = 0.0
+        for what, some in (("item", items), ("result", results)):
+            few = some[:_FEW]
+            apart += sum(_message(one, what) for one in few) / max(1, len(few))
+        together = min(together, len(items), len(results), int(_TRIAL / max(apart, 1e-9)))
+        if together <= _FEW:
+            return apart
+        chunk = _message(items[:together], "item") + _message(results[:together], "result")
+        return min(apart, chunk / together)
     except Exception as refusal:
         return f"{str(refusal).rstrip('.') or type(refusal).__name__}"
+
+
+def _message(content: Any, what: str) -> float:
+    """Seconds that it takes to send something, and to receive it."""
+    from juggler._processes import pickling
+
+    began = thread_time_ns()
+    data, buffers = pickling.dumps(content, what=f"the {what}", root=what)
+    copied = perf_counter_ns()
+    copies = [bytearray(buffer.raw()) for buffer in buffers]
+    copied = perf_counter_ns() - copied
+    pickling.loads(data, buffers=copies)
+    # There it is copied a second time.
+    return (thread_time_ns() - began + copied) / 1e9

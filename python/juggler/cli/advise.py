@@ -13,9 +13,9 @@ _HELP = """\
 usage: juggler advise [--json] program.py [arguments]
 
 Run a Python program, watch the first calls of each function that it hands to a thread, a process, a
-pool of either, `juggler.map` or an event loop, and say when it has ended what each does, what it
-should run on, what that would gain with 2, 4 and all processors, and what stands in the way of
-more. The table goes to standard error.
+pool of either, a loop of joblib's, `juggler.map` or an event loop, and say when it has ended what
+each does, what it should run on, what that would gain with 2, 4 and all processors, and what stands
+in the way of more. The table goes to standard error.
 
 Calls are watched where the program has them made, in its processes, too, however those are started.
 In each process one watched call is made at a time, so the program takes longer than it would. What
