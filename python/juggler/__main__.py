@@ -1,7 +1,5 @@
 """``python -m juggler`` is the ``juggler`` command."""
 
-import sys
+from juggler.cli import script
 
-from juggler.cli import main
-
-sys.exit(main())
+script()
