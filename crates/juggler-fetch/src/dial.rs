@@ -50,8 +50,10 @@ pub(crate) enum Dialled {
 pub(crate) struct Dialer {
     http: HttpConnector,
     proxies: Matcher,
-    /// Whether servers may send far ahead of what is read.
-    wide: bool,
+    /// How far servers may send ahead of what is read, from the beginning; `None` leaves it to the system.
+    room: Option<u32>,
+    /// Whether the first connection is to have that room, too.
+    widens: Guarded<bool>,
     cacert: Option<PathBuf>,
     tls: Guarded<Option<TlsConnector>>,
 }
@@ -75,9 +77,11 @@ impl Dialer {
             }
             None => Matcher::from_env(),
         };
-        // With `rate`, what waits in the system came faster than the user wants; with `sync`, the disk is what is waited for.
-        let (wide, cacert) = (!options.sync && options.rate.is_none(), options.cacert.clone());
-        Ok(Self { http, proxies, wide, cacert, tls: Guarded::new(None) })
+        // With `rate`, what waits in the system came faster than the user wants. With `sync`, the disk is what is waited for: room
+        // serves the many that begin, each for its few files, and a single one has it soon enough.
+        let room = options.rate.is_none().then_some(if options.sync { 512 << 10 } else { 2 << 20 });
+        let (widens, cacert) = (Guarded::new(!options.sync), options.cacert.clone());
+        Ok(Self { http, proxies, room, widens, cacert, tls: Guarded::new(None) })
     }
 
     /// The way to `url`.
@@ -107,8 +111,9 @@ impl Dialer {
             let by = route.proxy.as_ref().map_or(String::new(), |proxy| format!(" through the proxy {}", proxy.uri()));
             Error::new(Kind::Connect, format!("no connection to {}:{}{by}: {error}", route.host, route.port))
         })?;
-        if self.wide {
-            window::widen(tcp.inner());
+        let widens = std::mem::replace(&mut *self.widens.lock(), true);
+        if let Some(room) = self.room.filter(|_| widens) {
+            window::widen(tcp.inner(), room);
         }
         if !route.secure {
             return Ok(Dialled::Plain(tcp.into_inner()));
