@@ -27,6 +27,8 @@ SHORTER = dataclasses.replace(LIGHT, seconds=3e-8)
 HEAVY = dataclasses.replace(COMPUTES, pickle=0.1)
 STUCK = dataclasses.replace(COMPUTES, pickle=None, obstacle="it has a lock")
 TASKED = dataclasses.replace(RELEASES, busy=4.0)
+PAIRED = dataclasses.replace(RELEASES, busy=CORES / 1.6)
+CROWDED = dataclasses.replace(RELEASES, busy=CORES / 1.4)
 UNKNOWN = dataclasses.replace(COMPUTES, gil=None)
 
 
@@ -43,6 +45,8 @@ UNKNOWN = dataclasses.replace(COMPUTES, gil=None)
         (HEAVY, "serial", "nothing else promises more"),
         (STUCK, "serial", "it has a lock"),
         (TASKED, "serial", "by itself"),
+        (PAIRED, "threads", "without the GIL"),
+        (CROWDED, "serial", "by itself"),
         (UNKNOWN, "processes", "calls compute"),
     ],
 )
