@@ -83,9 +83,7 @@ _OFFERED = {
     "timeouts": ("Timeout", "timeout", "timeout_at"),
 }
 _OWN = {name: module for module, names in _OFFERED.items() for name in names}
-_MODULES = frozenset(
-    {"futures", "locks", "queues", "streams", "subprocess", "taskgroups", "tasks", "timeouts"}
-)
+_MODULES = frozenset(module for module in _OFFERED if not module.startswith("_"))
 __all__ = sorted({*_stdlib.__all__, *_OWN})
 
 
