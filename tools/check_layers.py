@@ -42,6 +42,7 @@ BINDING = "juggler-python"
 # module -> why it cannot do without; each is tested by loom or under stress
 UNSAFE = {
     "juggler-fetch/src/window.rs": "a system call on a socket",
+    "juggler-fetch/src/write_back.rs": "a system call on a file",
     "juggler-ipc/src/arena.rs": "blocks of memory that other processes write",
     "juggler-ipc/src/heap.rs": "structures placed in blocks that keep their segment alive",
     "juggler-ipc/src/lane.rs": "messages in memory that the peer writes",

@@ -21,6 +21,7 @@ _NUMBERS = {
     "x86_64": {
         "openat": 257,
         "fallocate": 285,
+        "sync_file_range": 277,
         "renameat2": 316,
         "fsync": 74,
         "fdatasync": 75,
@@ -29,6 +30,7 @@ _NUMBERS = {
     "aarch64": {
         "openat": 56,
         "fallocate": 47,
+        "sync_file_range": 84,
         "renameat2": 276,
         "fsync": 82,
         "fdatasync": 83,
@@ -62,7 +64,7 @@ class _Rule:
 
 _RULES = {
     "O_TMPFILE": _Rule("openat", os.O_TMPFILE, errno.EOPNOTSUPP),
-    "O_DIRECT": _Rule("openat", os.O_DIRECT, errno.EINVAL),
+    "sync_file_range": _Rule("sync_file_range", 0, errno.ESPIPE),
     "fallocate": _Rule("fallocate", 0, errno.EOPNOTSUPP),
     "renameat2": _Rule("renameat2", 0, errno.ENOSYS),
 }

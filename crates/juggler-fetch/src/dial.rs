@@ -50,10 +50,8 @@ pub(crate) enum Dialled {
 pub(crate) struct Dialer {
     http: HttpConnector,
     proxies: Matcher,
-    /// How far servers may send ahead of what is read, from the beginning; `None` leaves it to the system.
-    room: Option<u32>,
-    /// Whether the first connection is to have that room, too.
-    widens: Guarded<bool>,
+    /// Whether servers may send far ahead of what is read from the beginning, or as far as the system lets them.
+    is_wide: bool,
     cacert: Option<PathBuf>,
     tls: Guarded<Option<TlsConnector>>,
 }
@@ -77,11 +75,9 @@ impl Dialer {
             }
             None => Matcher::from_env(),
         };
-        // With `rate`, what waits in the system came faster than the user wants. With `sync`, the disk is what is waited for: room
-        // serves the many that begin, each for its few files, and a single one has it soon enough.
-        let room = options.rate.is_none().then_some(if options.sync { 512 << 10 } else { 2 << 20 });
-        let (widens, cacert) = (Guarded::new(!options.sync), options.cacert.clone());
-        Ok(Self { http, proxies, room, widens, cacert, tls: Guarded::new(None) })
+        // With `rate`, what waits in the system came faster than the user wants.
+        let is_wide = options.rate.is_none();
+        Ok(Self { http, proxies, is_wide, cacert: options.cacert.clone(), tls: Guarded::new(None) })
     }
 
     /// The way to `url`.
@@ -111,9 +107,8 @@ impl Dialer {
             let by = route.proxy.as_ref().map_or(String::new(), |proxy| format!(" through the proxy {}", proxy.uri()));
             Error::new(Kind::Connect, format!("no connection to {}:{}{by}: {error}", route.host, route.port))
         })?;
-        let widens = std::mem::replace(&mut *self.widens.lock(), true);
-        if let Some(room) = self.room.filter(|_| widens) {
-            window::widen(tcp.inner(), room);
+        if self.is_wide {
+            window::widen(tcp.inner());
         }
         if !route.secure {
             return Ok(Dialled::Plain(tcp.into_inner()));

@@ -48,6 +48,7 @@ mod segments;
 mod sink;
 mod transfer;
 mod window;
+mod write_back;
 
 pub use board::{Snapshot, Stage};
 pub use engine::Engine;

@@ -26,22 +26,13 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// From this size on, room is made sure of before the first byte; below, looking costs more than failing.
 const WORTH_RESERVING: u64 = 4 << 20;
-
-/// From this size on, bytes go to the disk past the page cache: the copies there would cost more than all the rest, and push
-/// out what others need.
-const DIRECT: u64 = 1 << 20;
-
-/// Below this size that ends with the first name: what waits in memory for a whole block is lost in a kill, which is little of
-/// a large file only.
-const ALWAYS_DIRECT: u64 = 32 << 20;
 
 /// Up to this size bytes wait in memory for their file, which a thread that may wait for the disk makes when they are all there.
 const HELD: u64 = 64 << 10;
@@ -88,11 +79,9 @@ pub(crate) struct Part {
     folder: PathBuf,
     path: PathBuf,
     about: PathBuf,
-    file: Option<Arc<File>>,
+    file: Option<File>,
     /// All bytes, as long as there is no file.
     held: Held,
-    /// The same file, written past the page cache.
-    direct: Option<Arc<File>>,
     /// Whether it has the name `path`, and since when it has none otherwise.
     named: bool,
     begun: Instant,
@@ -161,7 +150,6 @@ impl Part {
             about: about.into(),
             file: None,
             held: Held::default(),
-            direct: None,
             named: false,
             begun: Instant::now(),
             ranges: Ranges::default(),
@@ -203,7 +191,7 @@ impl Part {
             file.set_len(ranges.prefix())?;
         }
         (self.resumed, self.ranges, self.version) = (ranges.sum(), ranges, about.version);
-        (self.file, self.named) = (Some(Arc::new(file)), true);
+        (self.file, self.named) = (Some(file), true);
         Ok(())
     }
 
@@ -258,7 +246,7 @@ impl Part {
         }
         let created =
             self.begin_file().and_then(|file| if self.named { self.tell(None).map(|()| file) } else { Ok(file) });
-        let file = self.file.insert(Arc::new(created.map_err(|error| Error::disk("create", &self.path, error))?));
+        let file = self.file.insert(created.map_err(|error| Error::disk("create", &self.path, error))?);
         let held = std::mem::take(&mut self.held);
         file.write_all_at(&held.0, 0).map_err(|error| {
             self.ranges = Ranges::default();
@@ -266,8 +254,7 @@ impl Part {
         })
     }
 
-    /// Gives the file its name as a part, so that it is there for another call. Of no effect if it has one. Nothing may wait
-    /// in a [`Sink`](crate::sink::Sink): from now on [`Part::direct`] may be none.
+    /// Gives the file its name as a part, so that it is there for another call. Of no effect if it has one.
     ///
     /// # Errors
     /// [`Kind::Disk`], also when another process has the part.
@@ -286,7 +273,6 @@ impl Part {
         };
         name().map_err(|error: io::Error| Error::disk("create", &self.path, error))?;
         self.named = true;
-        self.direct.take_if(|_| self.version.length < Some(ALWAYS_DIRECT));
         Ok(())
     }
 
@@ -353,16 +339,7 @@ impl Part {
             None => self.held.ready(),
             Some(_) => {}
         }
-        self.reserve()?;
-        let least = if self.named { ALWAYS_DIRECT } else { DIRECT };
-        let is_direct = self.sync && self.version.length >= Some(least);
-        if let (None, Some(file)) = (&self.direct, self.file.as_ref().filter(|_| is_direct)) {
-            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-            let flags = OFlags::DIRECT.bits() as i32;
-            // Where the file system can't, the page cache does it.
-            self.direct = OpenOptions::new().write(true).custom_flags(flags).open(path).ok().map(Arc::new);
-        }
-        Ok(())
+        self.reserve()
     }
 
     /// Writes down what is there; from now on there may be gaps.
@@ -455,13 +432,13 @@ impl Part {
     ///
     /// # Errors
     /// [`Kind::Disk`] before [`Part::begin`].
-    pub fn file(&self) -> Result<&Arc<File>, Error> {
+    pub fn file(&self) -> Result<&File, Error> {
         self.file.as_ref().ok_or_else(|| Error::new(Kind::Disk, "the part is not open"))
     }
 
-    /// The file, to write whole blocks past the page cache, if it is large and that can be done.
-    pub fn direct(&self) -> Option<&Arc<File>> {
-        self.direct.as_ref()
+    /// Whether somebody waits until it is on the disk.
+    pub fn is_synced(&self) -> bool {
+        self.sync
     }
 
     /// The error that a failed write is.

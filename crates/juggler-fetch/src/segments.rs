@@ -225,12 +225,10 @@ impl Segments {
                 came = segment.stream.put(part, &bytes).await.map_err(at_odds)?;
                 if segment.stream.is_over() {
                     segment.task.abort();
-                    segment.stream.sink.flush(part).await?;
                     return Ok(came);
                 }
             }
             News::End(error) => {
-                segment.stream.sink.flush(part).await?;
                 return match error {
                     Some(error) if matches!(error.kind, Kind::Changed | Kind::Length | Kind::Disk) => {
                         Err(at_odds(error))
@@ -248,17 +246,9 @@ impl Segments {
         Ok(came)
     }
 
-    /// Stops all, and waits until everything is written that came.
-    ///
-    /// # Errors
-    /// [`Kind::Disk`].
-    pub async fn flush(&mut self, part: &mut Part) -> Result<(), Error> {
+    /// Stops all, and waits until they let go of their turns.
+    pub async fn stop(&mut self) {
         self.tasks.shutdown().await;
-        let mut flushed = Ok(());
-        for segment in self.active.values_mut() {
-            flushed = flushed.and(segment.stream.sink.flush(part).await);
-        }
-        flushed
     }
 }
 

@@ -249,7 +249,7 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Brings the body, whose first byte belongs `at` there and whose last before `to`, into the part, and waits until all that came is written.
+    /// Brings the body, whose first byte belongs `at` there and whose last before `to`, into the part.
     async fn receive(
         mut self,
         mut answer: Answer,
@@ -260,11 +260,10 @@ impl Transfer<'_> {
     ) -> Result<(), Error> {
         let mut first = Stream::new(at, to);
         let received = self.pump(&mut answer, &mut first, part, decoder, more).await;
-        let mut flushed = first.sink.flush(part).await;
         if let Some(segments) = &mut self.segments {
-            flushed = segments.flush(part).await.and(flushed);
+            segments.stop().await;
         }
-        received.and(flushed)?;
+        received?;
         if first.is_uncut() { answer.end() } else { Ok(()) }
     }
 
@@ -323,7 +322,6 @@ impl Transfer<'_> {
                         return Err(Error::new(Kind::Stalled, message));
                     }
                     if part.is_to_be_claimed() {
-                        first.sink.flush(part).await?;
                         part.claim()?;
                     }
                     if let Some(segments) = self.segments.as_mut().filter(|_| *more) {

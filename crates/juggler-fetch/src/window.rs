@@ -7,11 +7,14 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Gives `socket` room for so many bytes from the beginning. The system still adds more to it, which it would not with `SO_RCVBUF`.
+/// So many bytes may be under way: files of 1 MiB come in one go, and more makes nothing faster.
+const ROOM: u32 = 2 << 20;
+
+/// Gives `socket` room from the beginning. The system still adds more to it, which it would not with `SO_RCVBUF`.
 /// Where it can't, all stays as it was.
-pub(crate) fn widen(socket: impl AsFd, room: u32) {
+pub(crate) fn widen(socket: impl AsFd) {
     // Who wants to be woken for so many bytes only must have room for them (since Linux 4.18); nobody here wants that.
-    for least in [room, 1] {
+    for least in [ROOM, 1] {
         let (place, size) = ((&raw const least).cast(), size_of_val(&least) as libc::socklen_t);
         let socket = socket.as_fd().as_raw_fd();
         // SAFETY: the descriptor is borrowed, and the number lives, for the length of the call.
@@ -31,8 +34,8 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let room = |socket: &TcpStream| rustix::net::sockopt::socket_recv_buffer_size(socket).unwrap();
         let before = room(&client);
-        widen(&client, 2 << 20);
-        assert!(room(&client) >= before.max(2 << 20), "{before} {}", room(&client));
+        widen(&client);
+        assert!(room(&client) >= before.max(ROOM as usize), "{before} {}", room(&client));
         let (mut server, _) = listener.accept().unwrap();
         server.write_all(b"x").unwrap();
         rustix::event::poll(&mut [rustix::event::PollFd::new(&client, rustix::event::PollFlags::IN)], None).unwrap();
