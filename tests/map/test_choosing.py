@@ -345,6 +345,58 @@ def test_nothing_else_is_tried_that_could_not_help(clock: Clock) -> None:
         assert judged(Judge(facts.seconds), clock, choice, 50) is None
 
 
+def test_calls_in_each_others_way_are_made_one_at_a_time(clock: Clock) -> None:
+    choice = choose(RELEASES, CORES, LIMIT)  # one after the other: 100 a second
+    judge = Judge(RELEASES.seconds)
+    alone = judged(judge, clock, choice, 50, computed=3.9)
+    assert (alone.model, alone.workers) == ("threads", 1)
+    assert judged(judge, clock, alone, 100, computed=0.95) is None
+    assert alone.why == "it was the fastest"
+    clock.now += 10
+    judge.completed += 100
+    assert not judge.waits()
+    # Not faster alone.
+    judge = Judge(RELEASES.seconds)
+    alone = judged(judge, clock, choice, 50, computed=3.9)
+    back = judged(judge, clock, alone, 40, computed=0.95)
+    assert (back.model, back.workers) == ("threads", choice.workers)
+    assert judge.reason == "threads achieved 0.4x, threads 0.5x"
+
+
+@pytest.mark.parametrize(
+    "facts", [COMPUTES, UNKNOWN, dataclasses.replace(RELEASES, faults=300_000.0)]
+)
+def test_calls_that_dispute_what_is_of_one_process_go_to_processes_first(
+    clock: Clock, facts: Facts
+) -> None:
+    choice = choosing.Choice("threads", 8, "", facts, {"threads": 4.0})
+    judge = Judge(facts.seconds)
+    processes = judged(judge, clock, choice, 0.8 / facts.seconds, computed=0.95)
+    assert processes.model == "processes"
+    # Better than one after the other: to try that, too, would bring nothing.
+    assert judged(judge, clock, processes, 2 / facts.seconds) is None
+    judge = Judge(facts.seconds)
+    processes = judged(judge, clock, choice, 0.8 / facts.seconds, computed=0.95)
+    alone = judged(judge, clock, processes, 0.5 / facts.seconds)
+    assert (alone.model, alone.workers) == ("threads", 1)
+    assert judged(judge, clock, alone, 1 / facts.seconds) is None
+    assert alone.why == "it was the fastest"
+
+
+def test_processes_that_get_less_done_are_compared_with_threads(clock: Clock) -> None:
+    choice = choosing.Choice("processes", 4, "", RELEASES, {"processes": 4.0})
+    judge = Judge(RELEASES.seconds)
+    threads = judged(judge, clock, choice, 50)
+    assert threads.model == "threads" and threads.workers > 1
+    assert judged(judge, clock, threads, 150) is None
+
+
+def test_calls_that_wait_are_never_made_one_at_a_time(clock: Clock) -> None:
+    choice = choose(RELEASES, CORES, LIMIT)
+    other = judged(Judge(RELEASES.seconds), clock, choice, 50, computed=0.5)
+    assert other.model == "processes"
+
+
 def test_processes_that_compute_all_the_time_stay(clock: Clock) -> None:
     choice = choose(COMPUTES, CORES, LIMIT)
     assert judged(Judge(COMPUTES.seconds), clock, choice, 50, busy=0.9) is None

@@ -14,8 +14,6 @@ from juggler._map.measuring import Measuring
 
 _CALLS = 200
 """So many calls are enough."""
-_FAULTS = 200_000
-"""From so many page faults in a second on, they are what a function does most of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,7 @@ def _kind(facts: Facts) -> str:
     holds = (facts.running if facts.gil is None else facts.gil) >= 0.5
     if facts.running < 0.5:
         return "waits, holding the GIL" if holds else "waits"
-    if facts.faults > _FAULTS:
+    if choosing.is_bound_by_faults(facts):
         return "is bound by page faults"
     return "computes, holding the GIL" if holds else "computes without the GIL"
 
@@ -135,7 +133,7 @@ def _stops(facts: Facts, model: str) -> str:
         if facts.pickle is not None and facts.pickle > 0.1 * facts.seconds:
             return "pickling its arguments and results is what limits it"
         return "the number of processors is what limits it"
-    if facts.faults > _FAULTS:
+    if choosing.is_bound_by_faults(facts):
         return "threads share one address space, in which page faults wait for each other"
     if facts.running < 0.5:
         return "how many calls are made at once is what limits it"

@@ -22,6 +22,8 @@ DISPATCH = {"threads": 8e-6, "processes": 30e-6}
 HANDLING = 0.15e-6
 """Seconds that taking an item of a chunk and handing out its result cost; this process computed
 for 0.12 to 0.18 µs for each of 1,000,000 items that went to processes."""
+FAULTS = 200_000
+"""From so many page faults in a second on, they are what a function does most of the time."""
 CHUNK = 0.004
 """How long a chunk of short calls should take, in seconds."""
 PER_CORE = 4
@@ -118,6 +120,11 @@ def duration(seconds: float) -> str:
 def uses_threads(facts: Facts) -> bool:
     """Whether calls compute in threads of their own."""
     return facts.busy > 1.5 * facts.running and facts.busy > 0.5
+
+
+def is_bound_by_faults(facts: Facts) -> bool:
+    """Whether calls are bound by page faults."""
+    return facts.faults > FAULTS
 
 
 def most(facts: Facts, cores: int, limit: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter, process_time
 
 from juggler._map import choosing, measuring
-from juggler._map.choosing import Choice
+from juggler._map.choosing import Choice, Facts
 
 _SATURATED = 0.9
 """Threads that compute so much, in processors, may be waiting for each other's GIL."""
@@ -22,7 +22,8 @@ class Judge:
         self.spent = 0
         self.reason = ""
         self.settled = False
-        self._tried: list[tuple[str, float]] = []
+        self._tried: list[tuple[Choice, float]] = []
+        self._others: list[Choice] = []
         self._began: float | None = None
         self._serial = False
         self._computed = 0.0
@@ -56,8 +57,8 @@ class Judge:
 
     @property
     def compared(self) -> bool:
-        """Whether both models were tried."""
-        return len(self._tried) == 2
+        """Whether more than one choice was tried."""
+        return len(self._tried) > 1
 
     def _rate(self) -> float:
         return (self.completed - self._counted) / self._elapsed()
@@ -79,48 +80,47 @@ class Judge:
             and computed / (self.completed - self._counted) > _COMPUTING
         )
         promised = choice.predicted.get(choice.model, 1.0)
-        self._tried.append((choice.model, rate))
+        self._tried.append((choice, rate))
         self._began, self._counted = None, self.completed
         choice.achieved = achieved
         if self.compared:
-            # Both were tried: the better one stays.
-            self.settled = True
-            (before, was), _ = self._tried
-            if was <= rate:
-                choice.why = "it was the faster one"
+            self.reason = f"{choice.model} achieved {achieved:.1f}x"
+        else:
+            self.settled = achieved >= choosing.DISAPPOINTING * promised and not misled
+            if choice.model == "processes" and busy >= choosing.DISAPPOINTING:
+                # They compute all the time, and disturb each other in nothing that is ours: the
+                # machine has other things to do, for whatever would be chosen.
+                self.settled = True
+            if self.settled:
                 return None
             self.reason = (
-                f"{choice.model} achieved {achieved:.1f}x, {before} {was * self.seconds:.1f}x"
+                "calls compute after all"
+                if misled
+                else f"{choice.model} achieved {achieved:.1f}x of {promised:.1f}x promised"
             )
-            return self._other(choice, before, cores, limit)
-        self.settled = achieved >= choosing.DISAPPOINTING * promised and not misled
-        if choice.model == "processes" and busy >= choosing.DISAPPOINTING:
-            # They compute all the time, and disturb each other in nothing that is ours: the machine
-            # has other things to do, for whatever would be chosen.
-            self.settled = True
-        if self.settled:
-            return None
-        other = "threads" if choice.model == "processes" else "processes"
-        known = facts.obstacle is None and facts.pickle is not None
-        could = (known or choice.model == "processes") and (
-            misled or facts.running > 0.25 or (facts.gil or 0.0) > 0.25
-        )
-        if not could or choosing.uses_threads(facts):
-            self.settled = True
-            return None
-        self.reason = (
-            "calls compute after all"
-            if misled
-            else f"{choice.model} achieved {achieved:.1f}x of {promised:.1f}x promised"
-        )
-        return self._other(choice, other, cores, limit)
+            saturated = (
+                computed > _SATURATED * elapsed
+                if choice.model == "threads"
+                else facts.running > _SATURATED
+            )
+            # Less than one after the other: they are in each other's way.
+            disputed = saturated and achieved < 1
+            self._others = _others(choice, facts, cores, limit, misled, disputed)
+        if achieved >= 1:
+            self._others = [other for other in self._others if other.workers > 1]
+        return self._others.pop(0) if self._others else self._best(choice)
 
-    def _other(self, choice: Choice, model: str, cores: int, limit: int) -> Choice:
-        facts = choice.facts
-        assert facts is not None
-        width = choosing.processes_width if model == "processes" else choosing.threads_width
-        why = "it was the faster one" if self.compared else "to compare"
-        return Choice(model, width(facts, cores, limit), why, facts, choice.predicted)
+    def _best(self, choice: Choice) -> Choice | None:
+        """What was the fastest, unless it is at work."""
+        self.settled = True
+        best, rate = max(reversed(self._tried), key=lambda tried: tried[1])
+        why = "it was the fastest"
+        if best is not choice:
+            self.reason += f", {best.model} {rate * self.seconds:.1f}x"
+            return Choice(best.model, best.workers, why, best.facts, best.predicted)
+        if self.compared:
+            choice.why = why
+        return None
 
     def overall(self, choice: Choice) -> float | None:
         """The factor achieved from the first result to the last."""
@@ -128,3 +128,31 @@ class Judge:
             return choice.achieved
         began, counted = self._first
         return (self.completed - counted) / (perf_counter() - began) * self.seconds
+
+
+def _others(
+    choice: Choice, facts: Facts, cores: int, limit: int, misled: bool, disputed: bool
+) -> list[Choice]:
+    """What could be better than a choice that disappoints, in the order in which to try it.
+
+    `misled` says that calls compute which were seen waiting, `disputed` that they are in each
+    other's way.
+    """
+    others = []
+    known = facts.obstacle is None and facts.pickle is not None
+    computes = misled or facts.running > 0.25 or (facts.gil or 0.0) > 0.25
+    why, promises = "to compare", choice.predicted
+    if (known or choice.model == "processes") and computes and not choosing.uses_threads(facts):
+        if choice.model == "processes":
+            model, width = "threads", choosing.threads_width(facts, cores, limit)
+        else:
+            model, width = "processes", choosing.processes_width(facts, cores, limit)
+        others.append(Choice(model, width, why, facts, promises))
+    if disputed and choice.workers > 1:
+        gil = facts.running if facts.gil is None else facts.gil
+        is_of_process = gil >= 0.5 or misled or choosing.is_bound_by_faults(facts)
+        if choice.model == "threads" and not is_of_process:
+            # Processes would dispute the same processors and caches.
+            others.clear()
+        others.append(Choice("threads", 1, why, facts, promises))
+    return others
