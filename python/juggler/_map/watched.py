@@ -16,9 +16,13 @@ from typing import Any
 from juggler._map.choosing import Facts
 from juggler._map.measuring import Measuring
 
-_CALLS = 5
-"""So many calls of a function are measured in a process, if they take no longer than `_SECONDS`."""
+_CALLS = 20
+"""So many calls of a function are measured in a process at most,"""
+_FEW = 5
+"""so many are enough if they took `_ENOUGH`, which is long enough to see who holds the GIL,"""
+_ENOUGH = 0.03
 _SECONDS = 0.5
+"""and one is if it took so long."""
 _WAITS = 0.05
 """Who computes for a smaller share of the time than this waits, and not for the GIL of others."""
 
@@ -94,7 +98,8 @@ class _FirstCalls:
         measuring = self._measuring = self._measuring or Measuring(self._function, None)
         self._begun += 1
         result = _measure(measuring, self._function, args, kwargs)
-        if self._begun == _CALLS or measuring.probe.read().wall > _SECONDS * 1e9:
+        least = _ENOUGH if self._begun >= _FEW else _SECONDS
+        if self._begun == _CALLS or measuring.probe.read().wall > least * 1e9:
             # What was called is let go of, and nobody looks at the GIL any more.
             self._facts, self._measuring = self.facts(), None
         return result
