@@ -7,6 +7,7 @@
 //! | [`options`], [`error`] | what is asked for, what comes back, what can go wrong |
 //! | `name` | names that stay in their folder |
 //! | `part` | a file on its way: validators, room on the disk, digest, the final rename |
+//! | `sink`, `write_back`, `commit` | from the connection to the disk, and to the name |
 //! | `netrc`, `coding`, `pace`, `hosts` | credentials, compressed bodies, bytes a second, whose turn it is |
 //! | `dial`, `window`, `http1`, `pool` | connections: TCP, proxies, TLS; HTTP/1.1 and HTTP/2 |
 //! | `exchange` | a question and its answer, redirects followed |

@@ -112,7 +112,7 @@ def _measure(fn: Callable[[Any], object], items: Iterable[Any], seconds: float) 
 
 
 def _kind(facts: Facts) -> str:
-    holds = (facts.running if facts.gil is None else facts.gil) >= 0.5
+    holds = choosing.holding(facts) >= 0.5
     if facts.running < 0.5:
         return "waits, holding the GIL" if holds else "waits"
     if choosing.is_bound_by_faults(facts):

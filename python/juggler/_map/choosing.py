@@ -122,6 +122,11 @@ def uses_threads(facts: Facts) -> bool:
     return facts.busy > 1.5 * facts.running and facts.busy > 0.5
 
 
+def holding(facts: Facts) -> float:
+    """The share in which it holds the GIL; if that can't be told, in which it may."""
+    return facts.running if facts.gil is None else facts.gil
+
+
 def is_bound_by_faults(facts: Facts) -> bool:
     """Whether calls are bound by page faults."""
     return facts.faults > FAULTS
@@ -135,8 +140,7 @@ def most(facts: Facts, cores: int, limit: int) -> float:
 
 def threads_promise(facts: Facts, cores: int, limit: int) -> float:
     """By which factor threads are faster than one call after the other."""
-    gil = facts.running if facts.gil is None else facts.gil
-    ideal = min(most(facts, cores, limit), 1 / max(gil, 1e-9))
+    ideal = min(most(facts, cores, limit), 1 / max(holding(facts), 1e-9))
     each = DISPATCH["threads"] / chunk(facts)
     return max(0.0, ideal * facts.seconds / (facts.seconds + each))
 

@@ -149,9 +149,8 @@ def _others(
             model, width = "processes", choosing.processes_width(facts, cores, limit)
         others.append(Choice(model, width, why, facts, promises))
     if disputed and choice.workers > 1:
-        gil = facts.running if facts.gil is None else facts.gil
-        is_of_process = gil >= 0.5 or misled or choosing.is_bound_by_faults(facts)
-        if choice.model == "threads" and not is_of_process:
+        in_process = choosing.holding(facts) >= 0.5 or choosing.is_bound_by_faults(facts) or misled
+        if choice.model == "threads" and not in_process:
             # Processes would dispute the same processors and caches.
             others.clear()
         others.append(Choice("threads", 1, why, facts, promises))
