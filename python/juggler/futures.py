@@ -10,9 +10,10 @@ default ``max_workers`` that counts the processors this process may use, on ever
 ``ThreadPoolExecutor.statistics()``.
 
 Blocking: `submit` does not give the GIL up, but for at most 0.5 ms to a worker that had slept for
-0.25 ms or more. A wait gives it up, answers signals (Ctrl-C ends it at once in the main
-thread) and measures its timeout on the monotonic clock. Calls begin in the order in which they
-were submitted; the worker that worked last takes the next one.
+0.25 ms or more (in the main thread, from 3.13 on, when that one is awake). A wait gives it up,
+answers signals (Ctrl-C ends it at once in the main thread) and measures its timeout on the
+monotonic clock. Calls begin in the order in which they were submitted; the worker that worked last
+takes the next one.
 
 Deviations:
 

@@ -6,9 +6,9 @@ the standard library's own, which is written in C.
 Blocking: a call that need not wait never gives the GIL up, but for one case; a wait gives it up,
 answers signals (Ctrl-C ends it at once in the main thread) and measures its timeout on the
 monotonic clock. The one case: a thread that puts an item for a getter that had slept for a
-quarter of a millisecond or more lets that one run first, for at most 0.5 ms. Under the GIL a
-busy producer
-would otherwise keep it waiting for a whole switch interval (5 ms).
+quarter of a millisecond or more lets that one run first, for at most 0.5 ms (the main thread, from
+3.13 on, as soon as that one is awake, and computes until then). Under the GIL a busy producer would
+otherwise keep it waiting for a whole switch interval (5 ms).
 
 Deviations: ``maxsize`` must be a number; a float is rounded up. `PriorityQueue` survives a
 comparison that raises.

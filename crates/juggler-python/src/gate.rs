@@ -18,8 +18,12 @@
 //! Under the GIL, a thread that is woken must get the GIL, and a thread that computes gives it up only when its switch
 //! interval (5 ms by default) is over: so long would each item of a busy producer lie in a queue. [`yield_to`] is called
 //! by whoever woke a thread: if that one had been asleep for [`LONG_SLEEP`] or more, so that the system was not in a tight
-//! exchange of items, the waker detaches until the woken runs, at most for [`YIELD_LIMIT`]. Threads that exchange items at a high
-//! rate don't pay for it.
+//! exchange of items, the waker detaches until the woken has run, at most for [`YIELD_LIMIT`]. Threads that exchange items at a
+//! high rate don't pay for it.
+//!
+//! To wake a thread takes tens of microseconds. The main thread need not stand still for that long: it computes on, the woken
+//! knocks when it is awake ([`knock`]), and the interpreter has the main thread answer between two instructions ([`answer`]). No
+//! other thread can be called like that.
 #![allow(unsafe_code)]
 
 use crate::gil;
@@ -28,13 +32,17 @@ use juggler_sync::look;
 use juggler_sync::park::Waiter;
 use juggler_sync::queue::Context;
 use juggler_sync::rlock::ThreadId;
+use juggler_sync::sync::Arc;
 use juggler_sync::sys::{FutexWait, Sleep};
 use juggler_sync::{Deadline, Gate, Waited};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::Cell;
+use std::ffi::{c_int, c_void};
 use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
 use crate::obj::Obj;
@@ -92,7 +100,9 @@ impl PyGate<'_> {
                     return Some(FutexWait::Woken);
                 }
                 if !is_main_thread() {
-                    return Some(futex.sleep(expected, deadline));
+                    let slept = futex.sleep(expected, deadline);
+                    knock();
+                    return Some(slept);
                 }
                 if looks {
                     // A signal that came meanwhile would not end the sleep, either.
@@ -242,15 +252,75 @@ const YIELD_LIMIT: Duration = Duration::from_micros(500);
 
 /// Lets a thread that was just woken run, if it had slept long.
 #[inline(always)]
-pub fn yield_to(py: Python<'_>, woken: Option<juggler_sync::sync::Arc<Waiter>>) {
-    if let Some(waiter) = woken {
-        if cfg!(not(Py_GIL_DISABLED)) && waiter.waited_nanos() >= LONG_SLEEP {
-            yield_slow(py, &waiter);
+pub fn yield_to(py: Python<'_>, woken: Option<Arc<Waiter>>) {
+    if let Some(woken) = woken {
+        if cfg!(not(Py_GIL_DISABLED)) && woken.waited_nanos() >= LONG_SLEEP {
+            yield_slow(py, woken);
         }
     }
 }
 
 #[cold]
-fn yield_slow(py: Python<'_>, waiter: &Waiter) {
-    py.detach(|| waiter.await_resumed(Deadline::after(YIELD_LIMIT)));
+fn yield_slow(py: Python<'_>, woken: Arc<Waiter>) {
+    if is_main_thread() && gil::is_free().is_some() {
+        drop(swap_expected(Some(woken)));
+    } else {
+        let_in(py, &woken);
+    }
+}
+
+/// Detaches until the woken thread has run and let the GIL go again, or [`YIELD_LIMIT`] is over.
+fn let_in(py: Python<'_>, woken: &Waiter) {
+    py.detach(|| {
+        if !look::until(|| woken.has_resumed() && gil::is_free().unwrap_or(true)) {
+            woken.await_resumed(Deadline::after(YIELD_LIMIT));
+        }
+    });
+}
+
+/// The thread that the main thread woke last, until it knocks; null if there is none.
+static EXPECTED: AtomicPtr<Waiter> = AtomicPtr::new(ptr::null_mut());
+
+/// Expects `next` from now on, and returns whom it expected before.
+fn swap_expected(next: Option<Arc<Waiter>>) -> Option<Arc<Waiter>> {
+    let next = next.map_or(ptr::null_mut(), |next| Arc::into_raw(next).cast_mut());
+    // AcqRel: whoever takes a waiter out sees it as it was put in.
+    let before = EXPECTED.swap(next, Ordering::AcqRel);
+    // SAFETY: every pointer in there came from `Arc::into_raw`, and the swap gives it to one thread alone.
+    (!before.is_null()).then(|| unsafe { Arc::from_raw(before) })
+}
+
+/// Called by a thread that is awake and about to attach: asks the main thread for the GIL, if that expects somebody. Who knocks
+/// need not be the one expected; that one comes in too, for the main thread waits for it.
+#[inline]
+fn knock() {
+    if !EXPECTED.load(Ordering::Relaxed).is_null() {
+        knock_slow();
+    }
+}
+
+#[cold]
+fn knock_slow() {
+    let Some(expected) = swap_expected(None) else { return };
+    if gil::is_free() != Some(false) {
+        return;
+    }
+    let expected = Arc::into_raw(expected).cast_mut();
+    // SAFETY: may be called by any thread, attached or not.
+    if unsafe { ffi::Py_AddPendingCall(Some(answer), expected.cast()) } == 0 {
+        // Who asked for the GIL now would fall asleep there.
+        look::until(|| gil::is_free().unwrap_or(true));
+    } else {
+        // Too many calls are pending. SAFETY: the pointer was made above and is still ours.
+        drop(unsafe { Arc::from_raw(expected) });
+    }
+}
+
+/// What the interpreter calls in the main thread between two instructions after [`knock`].
+extern "C" fn answer(expected: *mut c_void) -> c_int {
+    // SAFETY: made by `Arc::into_raw` for this call, which comes once.
+    let expected = unsafe { Arc::from_raw(expected.cast::<Waiter>()) };
+    // SAFETY: pending calls are made by an attached thread.
+    let_in(unsafe { Python::assume_attached() }, &expected);
+    0
 }

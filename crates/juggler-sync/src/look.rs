@@ -9,7 +9,7 @@
 //!   the way that was clearly better, and tries the other now and then, unless no sleep is as short as its looks are. One wait that
 //!   takes long, as when a peer tries the other way or loses its processor, changes no mind.
 //! * A look lasts no longer than a sleep takes, and never longer than [`LONGEST`].
-//! * One thread fewer than there are processors looks at a time, in each process: the others sleep at once.
+//! * One thread fewer than there are processors looks at a time, in each process: the others sleep after a glance.
 //!
 //! Source: A. Karlin, K. Li, M. Manasse, S. Owicki, "Empirical studies of competitive spinning for a shared-memory
 //! multiprocessor" (1991): to look as long as a sleep costs is at most twice as bad as to know the future.
@@ -85,13 +85,13 @@ pub fn learn<T>(wait: impl FnOnce(bool) -> T) -> T {
 /// Looks for a while whether `done`; what the last look showed.
 pub fn until(mut done: impl FnMut() -> bool) -> bool {
     // A count of how many look, for their own sake: nothing is published by it.
-    let free = LOOKING.fetch_add(1, Ordering::Relaxed) + 1 < processors();
-    let seen = if free { look(&mut done) } else { done() };
+    let others = LOOKING.fetch_add(1, Ordering::Relaxed);
+    let seen = look(&mut done, others + 1 < processors());
     LOOKING.fetch_sub(1, Ordering::Relaxed);
     seen
 }
 
-fn look(done: &mut impl FnMut() -> bool) -> bool {
+fn look(done: &mut impl FnMut() -> bool, mut free: bool) -> bool {
     let end = monotonic_nanos() + LONGEST.min(HABIT.get().sleeping.into());
     loop {
         // The clock costs more than a look.
@@ -101,7 +101,9 @@ fn look(done: &mut impl FnMut() -> bool) -> bool {
             }
             spin_hint();
         }
-        if monotonic_nanos() >= end {
+        // One who has just seen what it looked for may make room.
+        free = free || LOOKING.load(Ordering::Relaxed) < processors();
+        if !free || monotonic_nanos() >= end {
             return false;
         }
     }

@@ -187,6 +187,11 @@ impl Waiter {
         }
     }
 
+    /// Whether the notified thread runs again.
+    pub fn has_resumed(&self) -> bool {
+        self.resumed.load(Ordering::Acquire) != 0
+    }
+
     /// Sleeps until the notified thread runs again, or `deadline`. Signals end it early: it is a courtesy, not a promise.
     pub fn await_resumed(&self, deadline: Deadline) {
         self.watched.store(1, Ordering::SeqCst);

@@ -65,8 +65,8 @@ struct Parts {
 /// Fairness: getters and putters that wait are woken first in, first out; a running thread may take an item before a sleeper
 /// that is being woken. Fork: the child finds the items as they were; the threads that waited are gone. Blocking: `put` and
 /// `get` that need not wait keep the GIL, but for the turn of at most 0.5 ms that a thread gets which had slept for
-/// 0.25 ms or more and is woken. May be used from destructors and signal handlers: such a call never deadlocks with an
-/// operation that it interrupts, unless the queue is open.
+/// 0.25 ms or more and is woken (from 3.13 on the main thread gives it when that one is awake). May be used from destructors
+/// and signal handlers: such a call never deadlocks with an operation that it interrupts, unless the queue is open.
 ///
 /// Deviations: `maxsize` must be a number; one with a fraction is rounded up.
 ///
