@@ -14,15 +14,19 @@ from juggler._records import Record
 TYPE_CHECKING = False
 # `pathlib` comes with the first file, while others are on their way.
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Literal, Self
 
 __all__ = ["Downloads", "FetchError", "Fetched", "File", "Progress", "fetch"]
 
-_WINDOW = 256
-"""How many files are handed to the engine ahead of those in flight; the rest stay in the input."""
+_AHEAD = 256
+"""How many files the engine knows of beside those in flight; the rest stay in the input."""
+_WINDOW = 512
+"""How many it knows of, at least, where reading ahead costs nothing, as the input is there."""
+_BATCH = 64
+"""How many files are handed to the engine at a time: for each batch its thread is woken."""
 
 
 class FetchError(Exception):
@@ -122,6 +126,7 @@ class Downloads:
         self._urls: dict[int, str] = {}
         self._count = 0
         self._exhausted = False
+        self._path: Callable[[str], Path] = _path
         try:
             self._feed()
         except BaseException:
@@ -130,8 +135,7 @@ class Downloads:
 
     def _feed(self) -> None:
         """Hand on what the engine may know of already, so that endless inputs do not fill it."""
-        # Many at a time: each time the engine's thread is woken for them.
-        if len(self._urls) > self._window // 2:
+        if len(self._urls) > self._window - _BATCH:
             return
         while not self._exhausted and len(self._urls) < self._window:
             try:
@@ -283,10 +287,9 @@ class Downloads:
                 return None
             return index, Fetched(url, None, error, url, 0, 0, attempts, seconds)
         assert fetched is not None
-        path, source, size, resumed = fetched
-        from pathlib import Path
-
-        return index, Fetched(url, Path(path), None, source, size, resumed, attempts, seconds)
+        name, source, size, resumed = fetched
+        path = self._path(name)
+        return index, Fetched(url, path, None, source, size, resumed, attempts, seconds)
 
     def progress(self) -> list[Progress]:
         """How far each file is that is not finished, but for those that are still in the input.
@@ -337,6 +340,21 @@ class Downloads:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _path(name: str) -> Path:
+    from pathlib import Path
+
+    return Path(name)
+
+
+def with_plain_paths(downloads: Downloads) -> Downloads:
+    """Give the paths as text, to those who only print them.
+
+    To import `pathlib` takes as long as the whole start of Python.
+    """
+    downloads._path = str  # type: ignore[assignment]
+    return downloads
 
 
 def fetch(
@@ -449,4 +467,7 @@ def fetch(
         proxy=proxy,
         cacert=cacert,
     )
-    return Downloads(engine, urls, _WINDOW + limit, errors)
+    window = _AHEAD + limit
+    if isinstance(urls, (list, tuple)):
+        window = max(window, _WINDOW)
+    return Downloads(engine, urls, window, errors)

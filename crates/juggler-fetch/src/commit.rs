@@ -2,7 +2,7 @@
 //!
 //! What makes a file durable is a turn of the file system's journal and a flush of the disk, and one of each serves all files
 //! that are written by then. So the write-back of a larger file begins when it is whole, and those that become whole while a group is
-//! under way are the next group. Of each group
+//! under way are the next group, which waits a moment for more where these are on their way. Of each group
 //!
 //! 1. all are synced: with their whole file system where that is less, or else one by one, many at once;
 //! 2. each gets its final name;
@@ -11,13 +11,16 @@
 //! What a loss of power leaves at each of these moments is in `docs/internals/fetch.md`.
 
 use crate::error::{Error, Kind};
+use crate::hosts::Hosts;
 use crate::names::Names;
 use crate::part::Part;
 use rustix::fs::{Advice, fadvise};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
 /// How many files are synced at once.
 pub(crate) const DISK_THREADS: usize = 16;
@@ -28,6 +31,12 @@ const MANY: usize = 16;
 
 /// But only while no more than so many bytes of others would be written along.
 const LITTLE: u64 = 32 << 20;
+
+/// A group of so many waits for no more.
+const FULL: usize = 64;
+
+/// Nor does one wait longer than this after the group before.
+const GATHERING: Duration = Duration::from_millis(10);
 
 /// The final name of a file, or why it has none.
 type Told = Result<PathBuf, Error>;
@@ -54,15 +63,24 @@ pub(crate) async fn commit(committer: &Committer, part: Part, name: String) -> R
 }
 
 /// Commits what comes, group by group, for ever; while one group gets its names the next is synced, if it `is_synced`, and a
-/// third begun.
-pub(crate) async fn serve(names: Arc<Names>, queue: mpsc::UnboundedReceiver<Ready>, is_synced: bool) {
+/// third begun. What `hosts` send is on its way.
+pub(crate) async fn serve(
+    names: Arc<Names>,
+    hosts: Arc<Hosts>,
+    queue: mpsc::UnboundedReceiver<Ready>,
+    is_synced: bool,
+) {
     let (forward, written) = mpsc::unbounded_channel();
     if !is_synced {
         tokio::join!(begin(queue, forward, is_synced), name(&names, written, is_synced));
         return;
     }
     let (pass, durable) = mpsc::unbounded_channel();
-    tokio::join!(begin(queue, forward, is_synced), sync(&names, written, pass), name(&names, durable, is_synced));
+    tokio::join!(
+        begin(queue, forward, is_synced),
+        sync(&names, &hosts, written, pass),
+        name(&names, durable, is_synced)
+    );
 }
 
 /// Lets the disk begin with what comes, while it waits for its group.
@@ -79,9 +97,22 @@ async fn begin(mut queue: mpsc::UnboundedReceiver<Ready>, forward: mpsc::Unbound
 }
 
 /// Brings what comes to the disk.
-async fn sync(names: &Arc<Names>, mut queue: mpsc::UnboundedReceiver<Ready>, pass: mpsc::UnboundedSender<Ready>) {
+async fn sync(
+    names: &Arc<Names>,
+    hosts: &Hosts,
+    mut queue: mpsc::UnboundedReceiver<Ready>,
+    pass: mpsc::UnboundedSender<Ready>,
+) {
     let mut group = Vec::new();
+    let mut latest = Instant::now() + GATHERING;
     while queue.recv_many(&mut group, usize::MAX).await > 0 {
+        // Of what was on its way, the last to come finds the hosts idle.
+        while group.len() < FULL && !hosts.are_idle() {
+            if !matches!(timeout_at(latest, queue.recv_many(&mut group, usize::MAX)).await, Ok(1..)) {
+                break;
+            }
+        }
+        latest = Instant::now() + GATHERING;
         for ready in synced(names, std::mem::take(&mut group)).await {
             let _ = pass.send(ready);
         }

@@ -51,10 +51,11 @@ impl Engine {
         let board = Arc::new(Board::new(State::default()));
         let (committer, whole) = mpsc::unbounded_channel();
         let names = Arc::new(Names::new(options.folder.clone(), options.overwrite)?);
+        let hosts = Arc::new(Hosts::new(options.limit, options.per_host));
         let shared = Shared {
             client: Client::new(&options)?,
             parts: Parts::of(&options.folder)?,
-            hosts: Hosts::new(options.limit, options.per_host),
+            hosts: Arc::clone(&hosts),
             committer,
             pace: pace.map_err(|error| Error::new(Kind::Address, error.to_string()))?,
             board: Arc::clone(&board),
@@ -74,7 +75,7 @@ impl Engine {
         let run = move || {
             let end = Ending { board: Arc::clone(&shared.board), bell: Arc::clone(&ringer) };
             runtime.block_on(async {
-                tokio::spawn(commit::serve(names, whole, is_synced));
+                tokio::spawn(commit::serve(names, hosts, whole, is_synced));
                 // A timer that is sooner than all others costs a system call: with this one, no file's is.
                 tokio::spawn(async {
                     let mut pulse = tokio::time::interval(transfer::LOOK);

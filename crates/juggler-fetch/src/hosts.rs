@@ -10,6 +10,7 @@ use url::Url;
 /// The limits of one call.
 pub(crate) struct Hosts {
     all: Arc<Semaphore>,
+    limit: usize,
     per_host: usize,
     hosts: Guarded<HashMap<String, Arc<Host>>>,
 }
@@ -31,6 +32,7 @@ impl Hosts {
         let places = |count: usize| count.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             all: Arc::new(Semaphore::new(places(limit))),
+            limit: places(limit),
             per_host: places(per_host),
             hosts: Guarded::new(HashMap::new()),
         }
@@ -62,6 +64,11 @@ impl Hosts {
         }
         let places = Arc::clone(&host.places).try_acquire_owned().ok()?;
         Some(Turn { _host: Some(places), _all: Some(Arc::clone(&self.all).try_acquire_owned().ok()?) })
+    }
+
+    /// Whether nobody has a turn.
+    pub fn are_idle(&self) -> bool {
+        self.all.available_permits() == self.limit
     }
 
     /// Nobody asks the host of `url` anything before `until`.

@@ -49,7 +49,7 @@ const TELL: Duration = Duration::from_secs(1);
 pub(crate) struct Shared {
     pub options: Options,
     pub client: Client,
-    pub hosts: Hosts,
+    pub hosts: Arc<Hosts>,
     pub parts: Parts,
     pub committer: Committer,
     pub pace: Option<Pace>,

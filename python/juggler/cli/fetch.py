@@ -3,7 +3,7 @@
 import sys
 
 from juggler._juggler import FetchWords
-from juggler.downloads import Downloads, Fetched, File, fetch
+from juggler.downloads import Downloads, Fetched, File, fetch, with_plain_paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _wrong(message: str) -> int:
 
 
 def _begin(files: "list[str | File]", options: FetchWords) -> Downloads:
-    return fetch(
+    downloads = fetch(
         files,
         into=options.output,
         limit=options.limit,
@@ -78,6 +78,7 @@ def _begin(files: "list[str | File]", options: FetchWords) -> Downloads:
         cacert=options.cacert,
         errors="return",
     )
+    return with_plain_paths(downloads)
 
 
 def _listed(path: str) -> "list[File]":
