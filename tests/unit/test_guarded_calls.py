@@ -15,7 +15,7 @@ LIST = Path(__file__).parents[2] / "crates/juggler-python/src/unwind/calls.rs"
 # What never runs Python code, and so never waits for the GIL; attaching is guarded by PyO3.
 LEAVES = re.compile(
     r"""_?Py(
-    .*_(Type|Check)|AddPendingCall|Exc_.*|_\w+Struct|_GetVersion|_NewReference|_IsInitialized|_?_IsFinalizing|
+    .*_(Type|Check)|_AddPendingCall|Exc_.*|_\w+Struct|_GetVersion|_NewReference|_IsInitialized|_?_IsFinalizing|
     Buffer_IsContiguous|ByteArray_(AsString|FromStringAndSize|Size)|Bytes_\w+|CFunction_GetSelf|Callable_Check|
     Context_(Enter|Exit)|
     Descr_NewMethod|Dict_(Next|Size)|
