@@ -14,7 +14,7 @@ use crate::error::{Error, Kind};
 use crate::hosts::Hosts;
 use crate::names::Names;
 use crate::part::Part;
-use rustix::fs::{Advice, fadvise};
+use crate::write_back::begin_write_back;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -140,9 +140,8 @@ fn begun(group: Vec<Ready>, is_synced: bool) -> Vec<Ready> {
             return ready.part.open();
         }
         ready.part.fit()?;
-        // What is dirty is written, and only what is clean is dropped: of a file that just came, nothing.
         if is_synced {
-            let _ = fadvise(ready.part.file()?, 0, None, Advice::DontNeed);
+            begin_write_back(ready.part.file()?);
         }
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! From the page cache to the disk, piece by piece, while more comes.
+//! From the page cache to the disk, while more comes.
 
 #![allow(unsafe_code)]
 
@@ -20,6 +20,12 @@ pub(crate) fn write_back(file: &File, from: u64, length: NonZeroU64) {
     unsafe { libc::sync_file_range(file.as_raw_fd(), at, count, steps) };
     // What is not written yet is not forgotten either.
     let _ = fadvise(file, from, Some(length), Advice::DontNeed);
+}
+
+/// Has the disk begin with all of `file`, and waits for nothing.
+pub(crate) fn begin_write_back(file: &File) {
+    // SAFETY: the descriptor is open for the length of the call, which takes nothing else but numbers.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// Another opening of an open file, whether that has a name or not.
