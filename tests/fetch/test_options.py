@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import json
 import os
 import pty
 import socket
@@ -257,6 +258,27 @@ def test_addresses_from_standard_input(server: Server, folder: Path) -> None:
     assert lines[0].startswith("whole   ") and lines[-1].startswith(
         "2 of 2 files whole: 320.0 kB in"
     )
+
+
+@pytest.mark.parametrize(
+    ("into", "told"), [(".", "x"), ("./a//b", "a/b/x"), ("../here", "../here/x")]
+)
+def test_a_path_is_told_as_pathlib_writes_it(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, into: str, told: str
+) -> None:
+    here = folder.parent / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    server.pages["/x"] = serves
+    done = subprocess.run(
+        [*_FETCH, "--json", "-o", into, server.url("/x")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    path = json.loads(done.stdout.splitlines()[0])["path"]
+    assert path == told == str(Path(into, "x")) and Path(path).read_bytes() == BODY
 
 
 def test_bars_on_a_terminal(server: Server, folder: Path) -> None:

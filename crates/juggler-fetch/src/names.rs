@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The final names in a folder.
 #[derive(Debug)]
@@ -36,7 +36,8 @@ impl Names {
         self.overwrite
     }
 
-    /// Calls `give` with the folder and `wanted`, or the first name beside it that is free; the path that it then has.
+    /// Calls `give` with the folder and `wanted`, or the first name beside it that is free; the path that it then has, without
+    /// `.` and empty steps, as `pathlib` writes it.
     ///
     /// # Errors
     /// What `give` fails of, but for names that are taken.
@@ -51,7 +52,10 @@ impl Names {
             match give(&self.opened, &name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !self.overwrite => {}
                 Err(error) => return Err(Error::disk("create", &self.folder.join(name), error)),
-                Ok(()) => return Ok(self.folder.join(name)),
+                Ok(()) => {
+                    let path = self.folder.join(name);
+                    return Ok(path.components().filter(|part| *part != Component::CurDir).collect());
+                }
             }
         }
     }
