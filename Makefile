@@ -21,7 +21,7 @@ ARGS ?=
 LOCKED := $(if $(CI),--locked)
 # CI judges what the code does, not how fast; and the conformance tests build so, too.
 PROFILE := $(if $(CI),quick,release)
-ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc -p juggler-loop -p juggler-policy -p juggler-fetch -p juggler-launcher
+ENGINE := -p juggler-sync -p juggler-trace -p juggler-ipc -p juggler-loop -p juggler-policy -p juggler-fetch -p juggler-fetch-cli -p juggler-launcher
 RUST_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 OTHER_TESTS := $(wildcard $(addprefix tests/,unit cli property policy map fetch loop clients typing examples))
 TYPED_FOLDERS := $(wildcard python/juggler tools tests/typing)

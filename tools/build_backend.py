@@ -1,15 +1,18 @@
-"""The build backend: maturin's, with the launcher built before.
+"""The build backend: maturin's, with the programs built before.
 
 maturin puts either a library or programs into a wheel, and whatever lies in `juggler.data`: there
-goes the launcher, the small program `juggler` (`crates/juggler-launcher`). Who calls maturin itself
-does this before:
+go the small program `juggler` (`crates/juggler-launcher`) and `juggler-fetch`, which it becomes
+(`crates/juggler-fetch-cli`). Who calls maturin itself does this before:
 
     python tools/build_backend.py
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -47,7 +50,7 @@ def build_wheel(
     metadata_directory: str | None = None,
 ) -> str:
     """The hook of PEP 517."""
-    build_launcher()
+    build_programs()
     name: str = maturin.build_wheel(wheel_directory, config_settings, metadata_directory)
     return name
 
@@ -58,23 +61,37 @@ def build_editable(
     metadata_directory: str | None = None,
 ) -> str:
     """The hook of PEP 660."""
-    build_launcher()
+    build_programs()
     name: str = maturin.build_editable(wheel_directory, config_settings, metadata_directory)
     return name
 
 
-def build_launcher() -> None:
-    """Build the launcher and lay it where maturin takes the wheel's scripts from."""
-    command = ["cargo", "build", "--profile=launcher", "--package=juggler-launcher"]
-    command += ["--message-format=json-render-diagnostics"]
-    messages = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
-    found = [json.loads(line).get("executable") for line in messages.splitlines()]
-    (program,) = (executable for executable in found if executable)
-    # Under another name first: a program that runs can't be written.
-    copy = SCRIPTS.with_name("juggler.new")
-    shutil.copy2(program, copy)
-    copy.replace(SCRIPTS / "juggler")
+def build_programs() -> None:
+    """Build the programs and lay them where maturin takes the wheel's scripts from.
+
+    `juggler-fetch` is built as the library is, with which it shares nearly all that it consists of.
+    """
+    arguments = shlex.split(os.environ.get("MATURIN_PEP517_ARGS", ""))
+    library = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    library.add_argument("--profile", default="release")
+    library.add_argument("--locked", action="store_true")
+    said, _ = library.parse_known_args(arguments)
+    for package, program, profile in (
+        ("juggler-launcher", "juggler", "launcher"),
+        ("juggler-fetch-cli", "juggler-fetch", said.profile),
+    ):
+        command = ["cargo", "rustc", f"--profile={profile}", "--package", package]
+        command += ["--bin", program, "--message-format=json-render-diagnostics"]
+        command += ["--locked"] if said.locked else []
+        command += ["--", "-C", "strip=symbols"]
+        messages = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+        found = [json.loads(line).get("executable") for line in messages.splitlines()]
+        (built,) = (executable for executable in found if executable)
+        # Under another name first: a program that runs can't be written.
+        copy = SCRIPTS.with_name(f"{program}.new")
+        shutil.copy2(built, copy)
+        copy.replace(SCRIPTS / program)
 
 
 if __name__ == "__main__":
-    build_launcher()
+    build_programs()

@@ -2,8 +2,8 @@
 
     python tools/check_layers.py [ROOT]
 
-* Arrows between the crates run one way: sync, policy -> ipc, loop, fetch; all -> python.  No crate
-  but `juggler-python` may reach PyO3, at any depth.
+* Arrows between the crates run one way: sync, policy -> ipc, loop, fetch -> fetch-cli; all ->
+  python.  No crate but `juggler-python` may reach PyO3, at any depth.
 * `unsafe` is denied in the whole workspace and allowed in the modules of `UNSAFE`; an entry that
   is not needed any more is an error too.
 * The engine's atomics come from `juggler_sync::sync`, the facade that loom replaces, so that its
@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "juggler-loop": {"juggler-sync"},
     "juggler-policy": set(),
     "juggler-fetch": {"juggler-sync", "juggler-policy"},
+    "juggler-fetch-cli": {"juggler-sync", "juggler-fetch"},
     "juggler-launcher": set(),
     "juggler-python": {
         "juggler-sync",
@@ -36,11 +37,13 @@ ARROWS: dict[str, set[str]] = {
         "juggler-loop",
         "juggler-policy",
         "juggler-fetch",
+        "juggler-fetch-cli",
     },
 }
 BINDING = "juggler-python"
 # module -> why it cannot do without; each is tested by loom or under stress
 UNSAFE = {
+    "juggler-fetch-cli/src/main.rs": "what signals do",
     "juggler-fetch/src/window.rs": "a system call on a socket",
     "juggler-fetch/src/write_back.rs": "a system call on a file",
     "juggler-ipc/src/arena.rs": "blocks of memory that other processes write",
@@ -79,6 +82,7 @@ ATOMICS = {
     "juggler-ipc": {},
     "juggler-policy": {},
     "juggler-fetch": {},
+    "juggler-fetch-cli": {"juggler-fetch-cli/src/main.rs": "a flag that a signal sets"},
     "juggler-launcher": {},
     "juggler-loop": {},
     "juggler-trace": {"juggler-trace/src": "counters and switches that order nothing else"},

@@ -9,11 +9,10 @@ the pages in the repository to it.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
-import io
 import re
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -21,7 +20,6 @@ from pathlib import Path
 from types import ModuleType
 
 from juggler import _juggler, cli
-from juggler.cli import advise, fetch, run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Our module -> the page of the standard library's that it stands in for, where there is one.
@@ -203,17 +201,11 @@ def sentence(module: ModuleType) -> str:
 
 def command_line_page() -> str:
     """The help of the command and of each subcommand."""
-    helps = {
-        "juggler": cli.main,
-        "juggler run": run.main,
-        "juggler advise": advise.main,
-        "juggler fetch": fetch.main,
-    }
     parts = [BEGIN + "# The command line", "What each command prints with `--help`."]
-    for name, main_of in helps.items():
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            main_of(["--help"])
-        parts.append(f"## `{name}`\n\n```text\n{printed.getvalue().rstrip()}\n```")
+    for name in ["juggler", *(f"juggler {command}" for command in cli.COMMANDS)]:
+        words = [sys.executable, "-m", *name.split(), "--help"]
+        printed = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+        parts.append(f"## `{name}`\n\n```text\n{printed.rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 

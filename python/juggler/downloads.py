@@ -14,7 +14,7 @@ from juggler._records import Record
 TYPE_CHECKING = False
 # `pathlib` comes with the first file, while others are on their way.
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Literal, Self
@@ -126,7 +126,6 @@ class Downloads:
         self._urls: dict[int, str] = {}
         self._count = 0
         self._exhausted = False
-        self._path: Callable[[str], Path] = _path
         try:
             self._feed()
         except BaseException:
@@ -288,7 +287,7 @@ class Downloads:
             return index, Fetched(url, None, error, url, 0, 0, attempts, seconds)
         assert fetched is not None
         name, source, size, resumed = fetched
-        path = self._path(name)
+        path = _path(name)
         return index, Fetched(url, path, None, source, size, resumed, attempts, seconds)
 
     def progress(self) -> list[Progress]:
@@ -346,15 +345,6 @@ def _path(name: str) -> Path:
     from pathlib import Path
 
     return Path(name)
-
-
-def with_plain_paths(downloads: Downloads) -> Downloads:
-    """Give the paths as text, to those who only print them.
-
-    To import `pathlib` takes as long as the whole start of Python.
-    """
-    downloads._path = str  # type: ignore[assignment]
-    return downloads
 
 
 def fetch(

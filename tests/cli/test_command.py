@@ -1,7 +1,6 @@
 """The command line of juggler itself: help, errors, options, and what a start loads."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -417,52 +416,3 @@ def test_interpreter_options(words: list[str], options: list[str]) -> None:
     from juggler.cli.run import interpreter_options
 
     assert interpreter_options(words) == options
-
-
-_WITNESS = """
-import atexit, sys, threading, time
-
-class Last:
-    def __del__(self, write=sys.stdout.write, flush=sys.stdout.flush):
-        write("taken apart\\n")
-        flush()
-
-sys.last = Last()
-atexit.register(print, "at exit")
-"""
-
-
-def test_fetch_ends_without_taking_the_interpreter_apart(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(_WITNESS, encoding="utf-8")
-    ends = {}
-    for command in ("fetch", "advise"):
-        done = run([*JUGGLER, command, "--help"], env={"PYTHONPATH": str(tmp_path)})
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.startswith(("usage", "Usage", "Fetch"))
-        ends[command] = done.stdout.splitlines()[-2:]
-    assert ends["fetch"][-1] == "at exit"
-    assert ends["advise"] == ["at exit", "taken apart"]
-
-
-def test_fetch_waits_for_threads_at_its_end(run: Run, tmp_path: Path) -> None:
-    code = f"{_WITNESS}\nthreading.Thread(target=lambda: (time.sleep(1), print('thread'))).start()"
-    (tmp_path / "sitecustomize.py").write_text(code, encoding="utf-8")
-    done = run([*JUGGLER, "fetch", "--help"], env={"PYTHONPATH": str(tmp_path)})
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-3:] == ["thread", "at exit", "taken apart"]
-
-
-def test_fetch_tells_of_an_output_that_is_broken() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "wb") as stdout:
-        done = subprocess.run(
-            [*JUGGLER, "fetch", "--help"],
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            env={name: v for name, v in os.environ.items() if name != "PYTHONUNBUFFERED"},
-            check=False,
-            timeout=60,
-        )
-    assert done.returncode == 120
-    assert b"BrokenPipeError" in done.stderr

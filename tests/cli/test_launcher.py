@@ -74,6 +74,12 @@ def test_other_commands_are_those_of_the_script(run: Run) -> None:
         assert ours.stdout or ours.stderr
 
 
+def test_fetching_needs_no_python(run: Run, tmp_path: Path, counting: dict[str, str]) -> None:
+    done = run([str(JUGGLER), "fetch", "nonsense"], env=counting)
+    assert done.returncode == 1 and "0 of 1 files whole" in done.stderr
+    assert not (tmp_path / "starts").exists()
+
+
 def test_found_through_a_link(run: Run, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(JUGGLER)
     for words in (["--version"], ["run", "-c", "import juggler; print(juggler.__version__)"]):

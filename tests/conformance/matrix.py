@@ -69,12 +69,15 @@ def build(interpreter: Interpreter, home: Path) -> None:
     package, wheels = home / "package", home / "wheels"
     for directory in (package, wheels):
         shutil.rmtree(directory, ignore_errors=True)
-    launcher = [sys.executable, str(ROOT / "tools" / "build_backend.py")]
+    programs = [sys.executable, str(ROOT / "tools" / "build_backend.py")]
+    quick = {**os.environ, "MATURIN_PEP517_ARGS": "--profile quick"}
     wheel_of = [sys.executable, "-m", "maturin", "build", "--profile", "quick", "--quiet"]
     wheel_of += ["--interpreter", str(interpreter.executable), "--out", str(wheels)]
     with building, (home / "build.log").open("w") as log:
-        for command in (launcher, wheel_of):
-            subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
+        for command in (programs, wheel_of):
+            subprocess.run(
+                command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT, env=quick
+            )
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(package)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 import pytest
 from misbehaving import Server
 
-_FETCH = [sys.executable, "-m", "juggler", "fetch", "--json", "--backoff", "0.01"]
+FETCH = [str(Path(sysconfig.get_path("scripts"), "juggler")), "fetch"]
+"""The command as it is installed, which runs no Python."""
+FETCH_IN_PYTHON = [sys.executable, "-m", "juggler", "fetch"]
+"""Its other door."""
 
 
 @dataclass
@@ -50,7 +54,7 @@ def command(server: Server, folder: Path) -> Command:
         is_page = [word.startswith("/") and not Path(word).is_file() for word in words]
         words = tuple(server.url(w) if is_p else w for w, is_p in zip(words, is_page, strict=True))
         done = subprocess.run(
-            [*_FETCH, "-o", str(folder), *words],
+            [*FETCH, "--json", "--backoff", "0.01", "-o", str(folder), *words],
             capture_output=True,
             text=True,
             timeout=90,

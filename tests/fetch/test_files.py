@@ -9,20 +9,17 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import FETCH, FETCH_IN_PYTHON, Command
 from misbehaving import Request, Server
 from refusing import LACKING, SYNCS, refusing
 
 BODY = bytes(range(256)) * 1000
 LARGE = BODY * 140
 """Large enough to go to the disk while it comes."""
-
-_FETCH = [sys.executable, "-m", "juggler", "fetch", "-o"]
 
 
 def serves(request: Request) -> None:
@@ -158,18 +155,23 @@ def stops_midway(request: Request) -> None:
 
 
 @pytest.mark.parametrize("refused", [[], ["O_TMPFILE"]], ids=str)
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("fetch", "signum"),
+    [(FETCH, signal.SIGKILL), (FETCH, signal.SIGINT), (FETCH_IN_PYTHON, signal.SIGINT)],
+    ids=["killed", "interrupted", "interrupted in Python"],
+)
 @pytest.mark.parametrize("sync", ["--sync", "--no-sync"])
 def test_a_call_that_is_killed_leaves_what_the_next_one_continues(
     server: Server,
     folder: Path,
     command: Command,
+    fetch: list[str],
     sync: str,
     signum: signal.Signals,
     refused: list[str],
 ) -> None:
     server.pages["/x"] = stops_midway
-    words, before = [*_FETCH, str(folder), sync, server.url("/x")], refusing(*refused)
+    words, before = [*fetch, "-o", str(folder), sync, server.url("/x")], refusing(*refused)
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=before) as process:
         while not any(path.stat().st_size == 100_000 for path in folder.glob("*.part")):
             assert process.poll() is None
@@ -199,7 +201,7 @@ def test_a_kill_loses_nothing_that_was_there_for_a_moment(
             request.serve(body)
 
     server.pages["/x"] = page
-    with subprocess.Popen([*_FETCH, str(folder), "-q", sync, server.url("/x")]) as process:
+    with subprocess.Popen([*FETCH, "-o", str(folder), "-q", sync, server.url("/x")]) as process:
         while not any(path.stat().st_size == there for path in folder.glob("*.part")):
             assert process.poll() is None
             time.sleep(0.01)
@@ -215,7 +217,7 @@ def test_no_moment_for_a_kill_leaves_half_a_file(
 ) -> None:
     bodies = {f"/{number}": os.urandom(number * 5_000) for number in range(60)}
     server.pages |= dict.fromkeys(bodies, lambda request: request.serve(bodies[request.path]))
-    words = [*_FETCH, str(folder), "-q", sync, *map(server.url, bodies)]
+    words = [*FETCH, "-o", str(folder), "-q", sync, *map(server.url, bodies)]
     chance = random.Random(5)
     for _ in range(8):
         with subprocess.Popen(
@@ -276,7 +278,7 @@ def test_a_part_that_was_not_synced_does_not_say_so(
 
 def test_two_calls_do_not_write_one_part(server: Server, folder: Path, command: Command) -> None:
     server.pages["/x"] = stops_midway
-    words = [*_FETCH, str(folder), server.url("/x")]
+    words = [*FETCH, "-o", str(folder), server.url("/x")]
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
         while not any(path.stat().st_size == 100_000 for path in folder.glob("*.part")):
             assert process.poll() is None
@@ -341,7 +343,7 @@ def test_a_file_that_may_not_grow(server: Server, folder: Path) -> None:
 
     server.pages |= {"/large": page, "/small": lambda request: request.serve(b"small")}
     done = subprocess.run(
-        [*_FETCH, str(folder), server.url("/large"), server.url("/small")],
+        [*FETCH, "-o", str(folder), server.url("/large"), server.url("/small")],
         preexec_fn=lambda: _limit(50_000),
         capture_output=True,
         text=True,
@@ -379,7 +381,19 @@ def fetch_mounted(folder: Path, mount: str, *words: str) -> tuple[int, str, dict
     if shutil.which("unshare") is None or subprocess.run(trial, check=False).returncode:
         pytest.skip("needs user namespaces, to mount a file system")
     done = subprocess.run(
-        [*unshare, "sh", "-c", _MOUNTED, "sh", str(folder), mount, *_FETCH, str(folder), *words],
+        [
+            *unshare,
+            "sh",
+            "-c",
+            _MOUNTED,
+            "sh",
+            str(folder),
+            mount,
+            *FETCH,
+            "-o",
+            str(folder),
+            *words,
+        ],
         capture_output=True,
         text=True,
         timeout=60,

@@ -11,18 +11,16 @@ import pty
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 import zlib
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import FETCH, FETCH_IN_PYTHON, Command
 from misbehaving import Request, Server
 
 BODY = b"juggler " * 20_000
-_FETCH = [sys.executable, "-m", "juggler", "fetch"]
 PEM = Path(__file__).with_name("localhost.pem")
 
 
@@ -245,7 +243,7 @@ def test_an_empty_proxy_is_none(server: Server, folder: Path, command: Command) 
 def test_addresses_from_standard_input(server: Server, folder: Path) -> None:
     server.pages["/a"] = server.pages["/b"] = serves
     done = subprocess.run(
-        [*_FETCH, "-i", "-", "-o", str(folder)],
+        [*FETCH, "-i", "-", "-o", str(folder)],
         input=f"{server.url('/a')}\n# not this: {server.url('/c')}\n\n  {server.url('/b')}\n",
         capture_output=True,
         text=True,
@@ -256,7 +254,7 @@ def test_addresses_from_standard_input(server: Server, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"a", "b"}
     lines = done.stderr.splitlines()
     assert lines[0].startswith("whole   ") and lines[-1].startswith(
-        "2 of 2 files whole: 320.0 kB in"
+        "2 of 2 files whole: 320.00 kB in"
     )
 
 
@@ -271,7 +269,7 @@ def test_a_path_is_told_as_pathlib_writes_it(
     monkeypatch.chdir(here)
     server.pages["/x"] = serves
     done = subprocess.run(
-        [*_FETCH, "--json", "-o", into, server.url("/x")],
+        [*FETCH, "--json", "-o", into, server.url("/x")],
         capture_output=True,
         text=True,
         timeout=60,
@@ -279,6 +277,37 @@ def test_a_path_is_told_as_pathlib_writes_it(
     )
     path = json.loads(done.stdout.splitlines()[0])["path"]
     assert path == told == str(Path(into, "x")) and Path(path).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("fetch", [FETCH, FETCH_IN_PYTHON], ids=["program", "module"])
+@pytest.mark.parametrize("words", [["--help"], ["--json"]], ids=" ".join)
+def test_an_output_that_is_broken(
+    server: Server, folder: Path, fetch: list[str], words: list[str]
+) -> None:
+    server.pages["/x"] = serves
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as stdout:
+        done = subprocess.run(
+            [*fetch, *words, "-o", str(folder), server.url("/x")],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output: Broken pipe (os error 32)\n"
+
+
+def test_what_is_told_does_not_command_the_terminal(server: Server, folder: Path) -> None:
+    done = subprocess.run(
+        [*FETCH, "-o", str(folder), "http://\x1b[2Jx/"],
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1 and b"failed" in done.stderr and b"\x1b" not in done.stderr
 
 
 def test_bars_on_a_terminal(server: Server, folder: Path) -> None:
@@ -292,7 +321,7 @@ def test_bars_on_a_terminal(server: Server, folder: Path) -> None:
 
     server.pages["/slowly"] = slowly
     ours, theirs = pty.openpty()
-    words = [*_FETCH, "-o", str(folder), *map(server.url, server.pages)]
+    words = [*FETCH, "-o", str(folder), *map(server.url, server.pages)]
     with subprocess.Popen(words, stderr=theirs, env={**os.environ, "TERM": "xterm"}) as process:
         os.close(theirs)
         shown = b""
@@ -316,13 +345,14 @@ def test_one_connection_for_many_files(server: Server, folder: Path, command: Co
     ("words", "says"),
     [
         ([], "which address?"),
-        (["--limit", "0", "http://x/"], "limit=0"),
-        (["--rate", "fast", "http://x/"], "rate="),
-        (["--stall", "-1", "http://x/"], "stall=-1"),
-        (["--stall", "nan", "http://x/"], "stall=NaN"),
-        (["--retries", "-1", "http://x/"], "retries=-1"),
+        (["--limit", "0", "http://x/"], "'0' for '--limit"),
+        (["--rate", "fast", "http://x/"], "'fast' for '--rate"),
+        (["--stall", "-1", "http://x/"], "'-1' for '--stall"),
+        (["--stall", "nan", "http://x/"], "'nan' for '--stall"),
+        (["--stall", "1s", "http://x/"], "not a number of seconds"),
+        (["--retries", "-1", "http://x/"], "'-1' for '--retries"),
         (["--checksum", "md5:0", "http://x/"], "md5"),
-        (["--checksum", "sha1:0", "http://x/", "http://y/"], "single address"),
+        (["--checksum", "sha1:" + "0" * 40, "http://x/", "http://y/"], "single address"),
         (["--header", "nothing", "http://x/"], "NAME: TEXT"),
         (["--header", "a b: c", "http://x/"], "not a header"),
         (["--proxy", "http:// ", "http://x/"], "not the address of a proxy"),

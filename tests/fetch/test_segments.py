@@ -6,14 +6,13 @@ import contextlib
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import FETCH, Command
 from misbehaving import Request, Server
 
 BODY = random.Random(3).randbytes(48 << 20)
@@ -220,7 +219,7 @@ def test_what_was_stopped_with_several_segments_is_continued(
     server: Server, folder: Path, command: Command, signum: signal.Signals
 ) -> None:
     server.pages["/x"] = slow
-    words = [sys.executable, "-m", "juggler", "fetch", "-q", "-o", str(folder), server.url("/x")]
+    words = [*FETCH, "-q", "-o", str(folder), server.url("/x")]
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
         while not any("," in _ranges(path) for path in folder.glob("*.about")):
             assert process.poll() is None, "over before there were gaps"

@@ -1,8 +1,9 @@
 //! The command `juggler`: a door that costs a millisecond.
 //!
 //! `juggler run program.py` becomes `python program.py` (see `docs/internals/run.md`), and a start of Python only to find
-//! that out would be most of its price. So this small program does it for the usual command lines. For all others, and
-//! where it is not sure, it becomes `juggler-cli`, the command in Python, which the installer has put beside it.
+//! that out would be most of its price. So this small program does it for the usual command lines; and `juggler fetch` becomes
+//! `juggler-fetch`, which needs no Python at all. For all others, and where it is not sure, it becomes `juggler-cli`, the
+//! command in Python. The installer has put both beside it.
 //!
 //! Whom it becomes finds the process as it was: descriptors, signals and their mask, and an environment that nobody
 //! but itself has changed. This is why there is no runtime of Rust's (`no_main`), which would ignore SIGPIPE

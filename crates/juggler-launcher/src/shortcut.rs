@@ -1,4 +1,4 @@
-//! What `juggler run program.py` becomes, found out without Python.
+//! What `juggler run program.py` and `juggler fetch` become, found out without Python.
 //!
 //! The rules are those of `python/juggler/cli/run.py`, which knows all of them and is asked about whatever is not plain
 //! here: options of ours or of the interpreter, and installations of another shape than `bin` beside
@@ -19,11 +19,19 @@ pub struct Start {
     pub environment: Vec<(OsString, OsString)>,
 }
 
-/// The interpreter that runs the program of these words, or `None` where Python has to say.
+/// The command that needs no Python, beside the script.
+const FETCH: &str = "juggler-fetch";
+
+/// What runs the command of these words, or `None` where Python has to say.
 ///
 /// `script` is the command in Python, whose first line names the interpreter that it was installed for.
 pub fn shortcut(script: &Path, words: &[OsString], environment: Vec<(OsString, OsString)>) -> Option<Start> {
     let [command, program @ ..] = words else { return None };
+    if command == "fetch" {
+        let fetch = script.with_file_name(FETCH).into_os_string();
+        let words = [fetch].into_iter().chain(program.iter().cloned()).collect();
+        return Some(Start { words, environment });
+    }
     if command != "run" || !is_plain(program.first()?) {
         return None;
     }
@@ -159,6 +167,15 @@ mod tests {
     }
 
     #[test]
+    fn fetching_becomes_the_program_beside_the_script() {
+        let here = Installation::new("");
+        let start = here.shortcut(&["fetch", "-o", "a"], &[("A", "1")]).unwrap();
+        let program = here.0.join("bin/juggler-fetch");
+        assert_eq!(start.words, [program.as_os_str(), "-o".as_ref(), "a".as_ref()]);
+        assert_eq!(start.environment, [("A".into(), "1".into())]);
+    }
+
+    #[test]
     fn a_path_of_the_user_comes_second_and_is_kept() {
         let here = Installation::new(SHEBANG).with_package(PACKAGES);
         let boot = here.0.join(PACKAGES).join("juggler/cli/boot").into_os_string().into_string().unwrap();
@@ -196,7 +213,7 @@ mod tests {
             &["run", "-X", "dev", "a.py"],
             &["run", "-cpass"],
             &["run", "-h"],
-            &["fetch", "a.py"],
+            &["advise", "a.py"],
             &["--help"],
             &[],
         ] {

@@ -4,8 +4,9 @@ use crate::gate::{self, PyGate};
 use crate::timeout;
 use juggler_fetch::{Checksum, Engine, Error, Job, Options, Outcome, Rate, Stage};
 use juggler_sync::Deadline;
-use pyo3::exceptions::{PyRuntimeError, PyTimeoutError, PyValueError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
@@ -190,4 +191,25 @@ fn count(name: &str, value: i64, least: i64) -> PyResult<u32> {
 fn span(name: &str, seconds: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(seconds)
         .map_err(|_| PyValueError::new_err(format!("{name}={seconds}: not a number of seconds that can be waited")))
+}
+
+/// The command `juggler fetch` with the words after its name; its exit status. Raises what a signal's handler raises, but for
+/// `KeyboardInterrupt`, of which the command tells.
+#[pyfunction]
+pub fn fetch_command(py: Python<'_>, words: Vec<OsString>) -> PyResult<u8> {
+    gate::without_gil(py, || {
+        let raised = Cell::new(None);
+        let is_interrupted = || match Python::attach(|py| py.check_signals()) {
+            Ok(()) => false,
+            Err(error) => {
+                raised.set(Some(error));
+                true
+            }
+        };
+        let status = juggler_fetch_cli::fetch(words, is_interrupted) as u8;
+        match raised.take() {
+            Some(error) if !Python::attach(|py| error.is_instance_of::<PyKeyboardInterrupt>(py)) => Err(error),
+            _ => Ok(status),
+        }
+    })
 }

@@ -8,7 +8,6 @@ mod aio;
 mod attached;
 mod barrier;
 mod choosing;
-mod command_line;
 mod condition;
 mod event;
 mod fetch;
@@ -76,13 +75,11 @@ mod _juggler {
     #[pymodule_export]
     use super::choosing::Probe;
     #[pymodule_export]
-    use super::command_line::FetchWords;
-    #[pymodule_export]
     use super::condition::{Condition, ConditionStatistics};
     #[pymodule_export]
     use super::event::{Event, EventStatistics};
     #[pymodule_export]
-    use super::fetch::FetchEngine;
+    use super::fetch::{FetchEngine, fetch_command};
     #[pymodule_export]
     use super::futures::completed::as_completed;
     #[pymodule_export]

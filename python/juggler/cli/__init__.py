@@ -40,32 +40,7 @@ exit status:
 
 def script() -> "NoReturn":
     """The process of the command: ends with the status of `main`."""
-    status = main()
-    if sys.argv[1:2] == ["fetch"]:
-        _leave(status)
-    sys.exit(status)
-
-
-def _leave(status: int) -> None:
-    """End the process at once, if all that is left is to give back what the system takes anyway.
-
-    The interpreter takes itself apart object by object, for milliseconds in which whoever waits for
-    the files waits in vain. It does so all the same where a thread still runs or an output is
-    broken, which it would tell.
-    """
-    import atexit
-    import os
-
-    if len(sys._current_frames()) > 1:
-        return
-    atexit._run_exitfuncs()
-    try:
-        for output in (sys.stdout, sys.stderr):
-            if output is not None:
-                output.flush()
-    except OSError:
-        return
-    os._exit(status)
+    sys.exit(main())
 
 
 def main(words: "list[str] | None" = None) -> int:
