@@ -125,6 +125,6 @@ ROWS = (
         ),
         ("new_event_loop",),
         _prepare,
-        most_rounds=5,
+        most_rounds=9,
     ),
 )
