@@ -19,10 +19,17 @@ const UNMEASURED: &str = "{prefix:24} {decimal_bytes:>9} {decimal_bytes_per_sec:
 /// The bars on the terminal, which are gone when they are dropped.
 pub struct Bars {
     all: ProgressBar,
-    bars: BTreeMap<u64, ProgressBar>,
+    bars: BTreeMap<u64, Bar>,
     place: MultiProgress,
     measured: ProgressStyle,
     unmeasured: ProgressStyle,
+}
+
+/// A file's bar.
+struct Bar {
+    bar: ProgressBar,
+    /// Bytes have come.
+    has_begun: bool,
 }
 
 impl Bars {
@@ -37,11 +44,11 @@ impl Bars {
         Self { all, bars: BTreeMap::new(), place, measured, unmeasured }
     }
 
-    /// Draws what is under way. `size` bytes are whole, and `note` says how many files.
-    pub fn show(&mut self, snapshot: &Snapshot, size: u64, note: String) {
-        let under_way = || snapshot.files.iter().filter(|(_, file)| file.stage != Stage::Queued);
-        let shown: BTreeMap<u64, &Progress> = under_way().take(MOST).map(|(&index, file)| (index, file)).collect();
-        self.bars.retain(|index, bar| {
+    /// Draws what is under way; `note` says how many files are whole.
+    pub fn show(&mut self, snapshot: &Snapshot, note: String) {
+        let under_way = snapshot.files.iter().filter(|(_, file)| file.stage != Stage::Queued);
+        let shown: BTreeMap<u64, &Progress> = under_way.take(MOST).map(|(&index, file)| (index, file)).collect();
+        self.bars.retain(|index, Bar { bar, .. }| {
             let stays = shown.contains_key(index);
             if !stays {
                 bar.finish_and_clear();
@@ -50,19 +57,23 @@ impl Bars {
             stays
         });
         for (index, file) in shown {
-            // What was there before counts for the bar, but not for its speed.
-            let new = || self.place.add(ProgressBar::no_length().with_position(file.received));
-            let bar = self.bars.entry(index).or_insert_with(new);
+            let new = || Bar { bar: self.place.add(at(ProgressBar::hidden(), file.received)), has_begun: false };
+            let Bar { bar, has_begun } = self.bars.entry(index).or_insert_with(new);
             bar.set_style(if file.length.is_some() { self.measured.clone() } else { self.unmeasured.clone() });
             bar.set_prefix(tail(&file.name));
             bar.set_message(about(file));
             if let Some(length) = file.length {
                 bar.set_length(length);
             }
-            bar.set_position(file.received);
+            if *has_begun || file.stage != Stage::Receiving {
+                bar.set_position(file.received);
+            } else {
+                at(bar.clone(), file.received);
+                *has_begun = true;
+            }
         }
         self.all.set_message(note);
-        self.all.set_position(size + under_way().map(|(_, file)| file.received).sum::<u64>());
+        self.all.set_position(snapshot.totals.received);
     }
 
     /// Prints a line above the bars.
@@ -76,6 +87,14 @@ impl Drop for Bars {
     fn drop(&mut self) {
         let _ = self.place.clear();
     }
+}
+
+/// Puts a bar at `position`. What was there before counts for the bar, but not for its speed.
+fn at(bar: ProgressBar, position: u64) -> ProgressBar {
+    bar.set_position(position);
+    bar.tick();
+    bar.reset_eta();
+    bar
 }
 
 fn style(template: &str) -> ProgressStyle {

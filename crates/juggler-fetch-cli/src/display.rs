@@ -77,7 +77,7 @@ impl Display {
     pub fn refresh(&mut self, snapshot: impl FnOnce() -> Snapshot) {
         if let Some(bars) = &mut self.bars {
             let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
-            bars.show(&snapshot(), self.size, format!("{} of {} files{failed}", self.done, self.files));
+            bars.show(&snapshot(), format!("{} of {} files{failed}", self.done, self.files));
         }
     }
 
