@@ -134,6 +134,7 @@ __all__ = [
     "create_task",
     "end_with_parent",
     "gather",
+    "shield",
     "sleep",
     "timeout",
     "trace_join",
@@ -1358,6 +1359,7 @@ def create_task(
 ) -> asyncio.Task[_T]: ...
 
 gather = asyncio.gather
+shield = asyncio.shield
 
 def _pending_tasks() -> list[asyncio.Task[Any]]: ...
 

@@ -1,9 +1,10 @@
 """Many waits on one thread: stands in for the standard library's ``asyncio``.
 
 Native: the event loop with its handles and timers, `Future`, `Task`, `TaskGroup`, `create_task`,
-`gather`, `sleep`, `timeout`, `wait`, `wait_for`, locks and their like, queues, streams, transports
-of sockets, pipes and datagrams, TLS, the streams of child processes. Everything else, whatever the
-running version has, is the standard library's own object, and runs on the native loop unchanged.
+`gather`, `shield`, `sleep`, `timeout`, `wait`, `wait_for`, locks and their like, queues, streams,
+transports of sockets, pipes and datagrams, TLS, the streams of child processes. Everything else,
+whatever the running version has, is the standard library's own object, and runs on the native loop
+unchanged.
 
 Five ways in: ``juggler run program.py`` for a program as it is; ``from juggler import asyncio``
 and go on as ever; ``juggler.asyncio.run(main())``; ``loop_factory=juggler.asyncio.new_event_loop``
@@ -76,6 +77,7 @@ _OFFERED = {
         "create_task",
         "eager_task_factory",
         "gather",
+        "shield",
         "sleep",
         "wait",
         "wait_for",

@@ -15,7 +15,7 @@ from asyncio.tasks import (
 
 from juggler import _juggler
 from juggler._juggler import AsyncTask as Task
-from juggler._juggler import create_task, gather, sleep
+from juggler._juggler import create_task, gather, shield, sleep
 from juggler.asyncio._primitives import Queue
 
 TYPE_CHECKING = False
@@ -30,6 +30,7 @@ __all__ = [
     "create_task",
     "eager_task_factory",
     "gather",
+    "shield",
     "sleep",
     "wait",
     "wait_for",

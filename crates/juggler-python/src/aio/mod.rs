@@ -21,7 +21,7 @@
 //! | [`current`] | the running loop and the current task, as the standard library knows them |
 //! | [`registry`] | the tasks that are not done |
 //! | [`any_future`] | futures of any class |
-//! | [`gather`], [`sleep`], [`group`], [`wait`] | `gather`, `sleep`, `TaskGroup`, `wait` |
+//! | [`gather`], [`shield`], [`sleep`], [`group`], [`wait`] | `gather`, `shield`, `sleep`, `TaskGroup`, `wait` |
 //! | [`timeout`], [`wait_for`] | `timeout`, `wait_for` |
 //! | [`stdlib`] | what is taken from the standard library |
 //! | [`sockets`] | `sock_recv` and its siblings |
@@ -47,6 +47,7 @@ pub mod handle;
 mod lent_stop;
 pub mod registry;
 mod scheduling;
+pub mod shield;
 pub mod sleep;
 pub mod sockets;
 pub mod stdlib;
