@@ -112,6 +112,7 @@ __all__ = [
     "TlsTransport",
     "WritePipeTransport",
     "_Watch",
+    "_async_as_completed",
     "_close_pools",
     "_close_process_pools",
     "_disown_process_pools",
@@ -1360,6 +1361,7 @@ def create_task(
 
 gather = asyncio.gather
 shield = asyncio.shield
+_async_as_completed = asyncio.as_completed
 
 def _pending_tasks() -> list[asyncio.Task[Any]]: ...
 

@@ -1,4 +1,4 @@
-"""Random programs behave alike with our `shield` and the standard library's.
+"""Random programs behave alike with our `shield` and `as_completed` and the standard library's.
 
 A program is a list of steps: tasks begin to wait, futures end, somebody cancels; turns of the loop
 pass in between. What is compared is everything that can be told apart: in which turn which task
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -239,3 +240,61 @@ def test_what_is_done_is_not_shielded(kit: Kit) -> None:
 
     with asyncio.Runner(loop_factory=kit.loop) as runner:
         runner.run(main())
+
+
+# A task that is cancelled at once does not await what it was given.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@given(
+    steps=programs(
+        begin=st.tuples(st.lists(number), st.sampled_from([None, 0, -1])),
+        begin_children=st.tuples(st.lists(number), st.sampled_from([None, 0, -1])),
+        next=st.integers(0, 2),
+        drop=st.integers(0, 2),
+        loop=st.integers(0, 2),
+    )
+)
+@settings(deadline=None, max_examples=100)
+def test_as_completed(steps: Steps) -> None:
+    def known(world: World, future: Any) -> object:
+        """Which future it is; of those that were made of coroutines, that it is one."""
+        return world.futures.index(future) if future in world.futures else "made"
+
+    def awaitables(world: World, numbers: list[int], of_children: bool) -> list[Any]:
+        """Such as tell their order: of those that end in the same turn, a set decides on it."""
+        if of_children:
+            return [world.child(number) for number in numbers[:1]]
+        futures = [world.futures[number] for number in numbers]
+        done = [future for future in futures if future.done()]
+        return [future for future in futures if not future.done()] + done[:1]
+
+    async def iterate(world: World, iterator: Any) -> object:
+        async for future in iterator:
+            world.note("next", known(world, future), future.done(), future.cancelled())
+        return "all"
+
+    def apply(world: World, operation: str, argument: Any) -> None:
+        as_completed = world.kit.waits.as_completed
+        match operation:
+            case "begin" | "begin_children":
+                numbers, timeout = argument
+                waited = awaitables(world, numbers, operation == "begin_children")
+                world.iterators.append(as_completed(iter(waited), timeout=timeout))
+                if sys.version_info < (3, 13):
+                    # It begins now, not in another step, in which more may be done.
+                    one = next(world.iterators[-1], None)
+                    world.note("has one", one is not None)
+                    if one is not None:
+                        world.start(lambda: one)
+            case _ if len(world.iterators) <= argument:
+                pass
+            case "next" | "drop":
+                one = next(world.iterators[argument], None)
+                world.note("has next", one is not None)
+                if one is not None and operation == "next":
+                    world.start(lambda: one)
+                elif one is not None:
+                    one.close()
+            case "loop" if sys.version_info >= (3, 13):
+                world.start(lambda: iterate(world, world.iterators[argument]))
+
+    compare(steps, apply)

@@ -76,6 +76,18 @@ pub fn cancel_message(py: Python<'_>, future: &Obj) -> PyResult<Option<Obj>> {
     Ok((!message.is_none()).then(|| message.into()))
 }
 
+/// `future.result()` of any future.
+///
+/// # Errors
+/// What the future came to, if not a result.
+pub fn result(py: Python<'_>, future: &Obj) -> Result<Obj, Raised> {
+    if let Some(this) = as_plain(py, future) {
+        return future::result(this);
+    }
+    let result = future.bind(py).call_method0(intern!(py, "result"));
+    result.map(Obj::from).map_err(|error| Raised::from_err(py, error))
+}
+
 /// `future.set_result(result)` of any future.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The attributes and methods of `Future`.
 
+use super::as_completed;
 use super::awaiting::FutureIter;
 use super::callback::{Callback, nothing, object_of};
 use super::class;
@@ -138,7 +139,8 @@ impl Future {
         drop(stale);
     }
 
-    /// The tasks that wait for this one: directly, behind a `shield`, in a `gather`, in a `wait`.
+    /// The tasks that wait for this one: directly, behind a `shield`, in a `gather`, in a `wait`, in an
+    /// `as_completed`.
     #[getter(_asyncio_awaited_by)]
     fn awaited_by<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {
         let tasks = PySet::empty(py)?;
@@ -202,7 +204,10 @@ impl Future {
 
 /// The task on whose behalf `object` watches a future.
 fn asker(py: Python<'_>, object: &Obj) -> Option<Obj> {
-    gather::asker(py, object).or_else(|| group::asker(py, object)).or_else(|| wait::asker(py, object))
+    gather::asker(py, object)
+        .or_else(|| group::asker(py, object))
+        .or_else(|| wait::asker(py, object))
+        .or_else(|| as_completed::asker(py, object))
 }
 
 /// A message as an argument: `None` is none.
