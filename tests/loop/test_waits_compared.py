@@ -1,4 +1,4 @@
-"""Random programs behave alike with our `shield` and `as_completed` and the standard library's.
+"""Random programs behave alike with our `shield`, `as_completed`, `wait_for` and with the stdlib's.
 
 A program is a list of steps: tasks begin to wait, futures end, somebody cancels; turns of the loop
 pass in between. What is compared is everything that can be told apart: in which turn which task
@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,14 @@ OURS = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _frozen() -> Iterator[None]:
+    """Each run collects what it has left; the rest of the process takes no part in that."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class World:
     """One run of a program: its tasks and futures, and what happened."""
 
@@ -59,6 +68,7 @@ class World:
         self.iterators: list[Any] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.trace: list[object] = []
+        self.unretrieved: list[tuple[str, str]] = []
         self.turn = 0
         self.loop.set_exception_handler(self.told)
 
@@ -66,8 +76,11 @@ class World:
         self.trace.append((self.turn, *event))
 
     def told(self, loop: object, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        self.note("told", context["message"].split(" of ")[0].split()[:3], type(error), str(error))
+        error, message = context.get("exception"), context["message"].split(" of ")[0]
+        if "never retrieved" in message:  # told when the future is freed, which may be earlier
+            self.unretrieved.append((message, repr(error)))
+        else:
+            self.note("told", message.split()[:3], repr(error))
 
     def attempt(self, call: Callable[..., Any], *args: Any) -> None:
         """Make a call that does not wait."""
@@ -84,7 +97,8 @@ class World:
             try:
                 self.note(number, "got", await awaitable())
             except BaseException as error:
-                self.note(number, type(error), str(error), type(error.__cause__))
+                causes = type(error.__cause__), type(error.__context__)
+                self.note(number, type(error), str(error), *causes)
                 raise
 
         self.tasks.append(asyncio.ensure_future(body()))
@@ -108,20 +122,20 @@ class World:
 
     async def end(self) -> None:
         """End what has not ended, and tell what became of it."""
-        for task in self.tasks:
-            task.cancel()
+        self.cancel(self.tasks)
         await self.turns(6)
-        for future in self.futures:
-            future.cancel()
+        self.cancel(self.futures)
         await self.turns(6)
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        for number, future in enumerate([*self.futures, *self.outers]):
-            self.note(number, future.done(), future.cancelled())
-        self.futures.clear()
-        self.outers.clear()
-        self.tasks.clear()
-        self.iterators.clear()
+        self.trace += [(future.done(), future.cancelled()) for future in self.futures]
+        self.trace += [(outer.done(), outer.cancelled()) for outer in self.outers]
+        for held in (self.futures, self.outers, self.tasks, self.iterators):
+            held.clear()
         gc.collect()
+
+    def cancel(self, futures: Iterable[asyncio.Future[Any]]) -> None:
+        for future in futures:
+            future.cancel()
 
 
 def apply_to_futures(world: World, operation: str, number: int) -> None:
@@ -151,7 +165,7 @@ async def play(kit: Kit, steps: Steps, apply: Callable[..., None]) -> list[objec
                 apply(world, operation, *args)
     await world.turns(4)
     await world.end()
-    return world.trace
+    return [*world.trace, *sorted(world.unretrieved)]
 
 
 def run(kit: Kit, steps: Steps, apply: Callable[..., None]) -> list[object]:
@@ -296,5 +310,56 @@ def test_as_completed(steps: Steps) -> None:
                     one.close()
             case "loop" if sys.version_info >= (3, 13):
                 world.start(lambda: iterate(world, world.iterators[argument]))
+
+    compare(steps, apply)
+
+
+TIMEOUTS = st.sampled_from([None, 0, -1, 0.005, 60])
+
+
+@given(
+    steps=programs(
+        wait_future=st.tuples(number, TIMEOUTS),
+        wait_child=st.tuples(number, TIMEOUTS),
+        wait_stubborn=st.tuples(number, TIMEOUTS),
+        wait_awaitable=st.tuples(number, TIMEOUTS),
+        wait_shielded=st.tuples(number, TIMEOUTS),
+        wait_nested=st.tuples(number, TIMEOUTS),
+        wait_nothing=TIMEOUTS,
+        sleep=None,
+    )
+)
+@settings(deadline=None, max_examples=100)
+# A task that is cancelled at once does not await what it was given.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_wait_for(steps: Steps) -> None:
+    class Awaitable:
+        def __init__(self, future: asyncio.Future[Any]) -> None:
+            self.future = future
+
+        def __await__(self) -> Any:
+            return self.future.__await__()
+
+    def apply(world: World, operation: str, argument: Any = None) -> None:
+        wait_for, futures = world.kit.waits.wait_for, world.futures
+        number, timeout = argument if isinstance(argument, tuple) else (0, argument)
+        match operation:
+            case "wait_future":
+                world.start(lambda: wait_for(futures[number], timeout))
+            case "wait_child":
+                world.start(lambda: wait_for(world.child(number), timeout))
+            case "wait_stubborn":
+                world.start(lambda: wait_for(world.child(number, stubborn=True), timeout))
+            case "wait_awaitable":
+                world.start(lambda: wait_for(Awaitable(futures[number]), timeout))
+            case "wait_shielded":
+                world.start(lambda: wait_for(world.kit.waits.shield(futures[number]), timeout))
+            case "wait_nested":
+                inner = lambda: wait_for(world.child(number, stubborn=True), timeout)  # noqa: E731
+                world.start(lambda: wait_for(inner(), 60))
+            case "wait_nothing":
+                world.start(lambda: wait_for(number, timeout))
+            case "sleep":
+                time.sleep(0.01)
 
     compare(steps, apply)

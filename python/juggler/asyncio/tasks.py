@@ -16,7 +16,7 @@ from asyncio.tasks import (
 from juggler import _juggler
 from juggler._juggler import AsyncTask as Task
 from juggler._juggler import _async_as_completed as as_completed
-from juggler._juggler import create_task, gather, shield, sleep
+from juggler._juggler import create_task, gather, shield, sleep, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,14 +37,7 @@ __all__ = [
 ]
 
 
-_stdlib_wait_for = asyncio.wait_for  # what the native one falls back on
 stdlib_eager_task_factory: Any = getattr(asyncio, "eager_task_factory", None)
-
-if sys.version_info >= (3, 12):
-    wait_for = _juggler.wait_for
-else:
-    # It makes a task of a coroutine, which programs can tell.
-    wait_for = asyncio.wait_for
 
 
 class _ScheduledTasks(weakref.WeakSet["asyncio.Task[Any]"]):

@@ -76,6 +76,18 @@ pub fn cancel_message(py: Python<'_>, future: &Obj) -> PyResult<Option<Obj>> {
     Ok((!message.is_none()).then(|| message.into()))
 }
 
+/// `future.cancel()` of any future.
+///
+/// # Errors
+/// What it raises.
+pub fn cancel(py: Python<'_>, future: &Obj) -> Result<bool, Raised> {
+    if let Some(this) = as_plain(py, future) {
+        return future::cancel_plain(this, None);
+    }
+    let cancelled = future.bind(py).call_method0(intern!(py, "cancel")).and_then(|cancelled| cancelled.is_truthy());
+    cancelled.map_err(|error| Raised::from_err(py, error))
+}
+
 /// `future.result()` of any future.
 ///
 /// # Errors

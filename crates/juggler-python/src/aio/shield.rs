@@ -5,7 +5,6 @@
 //! whatever else ends it has [`outer_done`] get its turn (`Fields::shields`).
 
 use super::any_future::{self, subscribe, unsubscribe};
-use super::callback;
 use super::class;
 use super::future::{Future, Outcome};
 use super::sync::parking;
@@ -59,7 +58,7 @@ fn inner_done(py: Python<'_>, outer: &Obj, inner: &Obj) -> Result<(), Raised> {
         drop(stale);
     }
     match any_future::outcome(py, inner)? {
-        Outcome::Cancelled => callback::cancel(py, outer, None).map(drop),
+        Outcome::Cancelled => any_future::cancel(py, outer).map(drop),
         Outcome::Failed(error) => any_future::fail(py, outer, error),
         Outcome::Result(result) => any_future::finish(py, outer, result),
         Outcome::Pending => Ok(()),
