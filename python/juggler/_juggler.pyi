@@ -111,6 +111,7 @@ __all__ = [
     "TlsTransport",
     "WritePipeTransport",
     "_Watch",
+    "_async_as_completed",
     "_close_pools",
     "_close_process_pools",
     "_disown_process_pools",
@@ -134,6 +135,7 @@ __all__ = [
     "end_with_parent",
     "fetch_command",
     "gather",
+    "shield",
     "sleep",
     "timeout",
     "trace_join",
@@ -1304,6 +1306,8 @@ def create_task(
 ) -> asyncio.Task[_T]: ...
 
 gather = asyncio.gather
+shield = asyncio.shield
+_async_as_completed = asyncio.as_completed
 
 def _pending_tasks() -> list[asyncio.Task[Any]]: ...
 

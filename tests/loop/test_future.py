@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from juggler.asyncio import EventLoop, Future, Task, sleep
+from juggler.asyncio import EventLoop, Future, Task, shield, sleep
 
 
 async def _wait_for(future: asyncio.Future[Any]) -> Any:
@@ -212,8 +212,11 @@ def test_the_call_graph_knows_who_waits(loop: EventLoop) -> None:
         assert waited._asyncio_awaited_by == {waiting}
         graph = asyncio.capture_call_graph(waited)
         assert [call.future for call in graph.awaited_by] == [waiting]
+        shielding = loop.create_task(_wait_for(shield(waited)))
+        await asyncio.sleep(0)
+        assert waited._asyncio_awaited_by == {waiting, shielding}
         waited.set_result(None)
-        await waiting
+        await asyncio.gather(waiting, shielding)
 
     loop.run_until_complete(main())
 

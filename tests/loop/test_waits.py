@@ -225,6 +225,6 @@ def test_a_cancelled_parent_cancels_its_group(any_loop: Any) -> None:
 
 
 def test_the_modules_names_are_ours() -> None:
-    for name in ("Future", "Task", "TaskGroup", "create_task", "gather", "sleep", "wait"):
+    for name in ("Future", "Task", "TaskGroup", "create_task", "gather", "shield", "sleep", "wait"):
         assert getattr(juggler.asyncio, name) is not getattr(asyncio, name)
         assert name in juggler.asyncio.__all__

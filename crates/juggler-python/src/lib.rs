@@ -51,6 +51,8 @@ mod _juggler {
     #[pymodule_export]
     use super::aio::registry::pending_tasks;
     #[pymodule_export]
+    use super::aio::shield::shield;
+    #[pymodule_export]
     use super::aio::sleep::Sleep;
     #[pymodule_export]
     use super::aio::streams::{StreamReader, StreamWriter, set_child_protocol_class, set_stream_protocol_class};

@@ -1,9 +1,10 @@
 """Many waits on one thread: stands in for the standard library's ``asyncio``.
 
-Native: the event loop with its handles and timers, `Future`, `Task`, `TaskGroup`, `create_task`,
-`gather`, `sleep`, `timeout`, `wait`, `wait_for`, locks and their like, queues, streams, transports
-of sockets, pipes and datagrams, TLS, the streams of child processes. Everything else, whatever the
-running version has, is the standard library's own object, and runs on the native loop unchanged.
+Native: the event loop with its handles and timers, `Future`, `Task`, `TaskGroup`, `as_completed`,
+`create_task`, `gather`, `shield`, `sleep`, `timeout`, `wait`, `wait_for`, locks and their like,
+queues, streams, transports of sockets, pipes and datagrams, TLS, the streams of child processes.
+Everything else, whatever the running version has, is the standard library's own object, and runs on
+the native loop unchanged.
 
 Five ways in: ``juggler run program.py`` for a program as it is; ``from juggler import asyncio``
 and go on as ever; ``juggler.asyncio.run(main())``; ``loop_factory=juggler.asyncio.new_event_loop``
@@ -32,7 +33,9 @@ Deviations:
 * In the child of a fork the loop counts as not running.
 * A loop holds its tasks until they are done, so none is collected midway; that a pending task was
   destroyed is therefore never reported.
-* `sleep` is a class, whose instances are coroutines.
+* `sleep` is a class, whose instances are coroutines. `wait_for` is a native function, which
+  `inspect.iscoroutinefunction` does not take for a coroutine function.
+* Before CPython 3.13, what `as_completed` gives is an object with the methods of a generator.
 * A native transport passes `isinstance` for `asyncio.Transport`, but its class is no subclass.
 """
 
@@ -76,6 +79,7 @@ _OFFERED = {
         "create_task",
         "eager_task_factory",
         "gather",
+        "shield",
         "sleep",
         "wait",
         "wait_for",

@@ -35,6 +35,7 @@ from juggler.asyncio.tasks import create_eager_task_factory as create_eager_task
 from juggler.asyncio.tasks import create_task as create_task  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import eager_task_factory as eager_task_factory  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import gather as gather  # type: ignore[assignment, no-redef, unused-ignore]
+from juggler.asyncio.tasks import shield as shield  # type: ignore[assignment, no-redef, unused-ignore]
 from juggler.asyncio.tasks import sleep as sleep  # type: ignore[assignment, no-redef, unused-ignore]
 from juggler.asyncio.tasks import wait as wait  # type: ignore[assignment, unused-ignore]
 from juggler.asyncio.tasks import wait_for as wait_for  # type: ignore[assignment, unused-ignore]

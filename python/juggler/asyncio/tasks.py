@@ -15,12 +15,12 @@ from asyncio.tasks import (
 
 from juggler import _juggler
 from juggler._juggler import AsyncTask as Task
-from juggler._juggler import create_task, gather, sleep
-from juggler.asyncio._primitives import Queue
+from juggler._juggler import _async_as_completed as as_completed
+from juggler._juggler import create_task, gather, shield, sleep, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
     from typing import Any
 
 __all__ = [
@@ -30,50 +30,14 @@ __all__ = [
     "create_task",
     "eager_task_factory",
     "gather",
+    "shield",
     "sleep",
     "wait",
     "wait_for",
 ]
 
 
-_stdlib_wait_for = asyncio.wait_for  # what the native one falls back on
 stdlib_eager_task_factory: Any = getattr(asyncio, "eager_task_factory", None)
-
-if sys.version_info >= (3, 12):
-    wait_for = _juggler.wait_for
-else:
-    # It makes a task of a coroutine, which programs can tell.
-    wait_for = asyncio.wait_for
-
-
-if sys.version_info >= (3, 13):
-    _StdlibIterator: Any = asyncio.tasks._AsCompletedIterator  # type: ignore[attr-defined]
-
-    class _AsCompleted(_StdlibIterator):  # type: ignore[misc]
-        """The running version's, over a native queue."""
-
-        def __init__(self, fs: Iterable[Awaitable[Any]], timeout: float | None) -> None:
-            super().__init__(fs, timeout)
-            # Nothing was put there yet: what is done already tells so in the loop's next turn.
-            self._done: Any = Queue()
-
-    def as_completed(fs: Iterable[Awaitable[Any]], *, timeout: float | None = None) -> Any:
-        """Iterate over awaitables as they are done; as `asyncio.as_completed`.
-
-        Args:
-            fs: what to await, all at once.
-            timeout: how many seconds it may take; None: without end.
-
-        Returns:
-            An iterator: ``async for`` gives the futures and tasks, ``for`` coroutines that give the
-            results, each in the order of completion.
-        """
-        if inspect.isawaitable(fs):
-            raise TypeError(f"expects an iterable of awaitables, not {type(fs).__name__}")
-        return _AsCompleted(fs, timeout)
-
-else:
-    as_completed = asyncio.as_completed
 
 
 class _ScheduledTasks(weakref.WeakSet["asyncio.Task[Any]"]):

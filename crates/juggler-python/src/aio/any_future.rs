@@ -3,7 +3,9 @@
 
 use super::callback::{Call, Callback, Run};
 use super::class::{self, as_plain, is_exactly};
-use super::future::{self, Outcome};
+use super::creating;
+use super::current;
+use super::future::{self, Future, Outcome};
 use super::stdlib::Import;
 use super::task::{self, Task};
 use crate::obj::Obj;
@@ -74,6 +76,59 @@ pub fn cancel_message(py: Python<'_>, future: &Obj) -> PyResult<Option<Obj>> {
     Ok((!message.is_none()).then(|| message.into()))
 }
 
+/// `future.cancel()` of any future.
+///
+/// # Errors
+/// What it raises.
+pub fn cancel(py: Python<'_>, future: &Obj) -> Result<bool, Raised> {
+    if let Some(this) = as_plain(py, future) {
+        return future::cancel_plain(this, None);
+    }
+    let cancelled = future.bind(py).call_method0(intern!(py, "cancel")).and_then(|cancelled| cancelled.is_truthy());
+    cancelled.map_err(|error| Raised::from_err(py, error))
+}
+
+/// `future.result()` of any future.
+///
+/// # Errors
+/// What the future came to, if not a result.
+pub fn result(py: Python<'_>, future: &Obj) -> Result<Obj, Raised> {
+    if let Some(this) = as_plain(py, future) {
+        return future::result(this);
+    }
+    let result = future.bind(py).call_method0(intern!(py, "result"));
+    result.map(Obj::from).map_err(|error| Raised::from_err(py, error))
+}
+
+/// `future.set_result(result)` of any future.
+///
+/// # Errors
+/// `InvalidStateError` if it is done; what its methods raise.
+pub fn finish(py: Python<'_>, future: &Obj, result: Obj) -> Result<(), Raised> {
+    if is_exactly::<Future>(future) {
+        let this = class::assume::<Future>(py, future);
+        future::check_pending(this)?;
+        return future::finish(this, result);
+    }
+    let set = future.bind(py).call_method1(intern!(py, "set_result"), (result.bind(py),));
+    set.map(drop).map_err(|error| Raised::from_err(py, error))
+}
+
+/// `future.set_exception(error)` of any future.
+///
+/// # Errors
+/// As [`finish`].
+pub fn fail(py: Python<'_>, future: &Obj, error: Obj) -> Result<(), Raised> {
+    if is_exactly::<Future>(future) {
+        let this = class::assume::<Future>(py, future);
+        future::check_pending(this)?;
+        let error = future::exception_of(py, &error.bind(py)).map_err(|error| Raised::from_err(py, error))?;
+        return future::fail(this, error);
+    }
+    let set = future.bind(py).call_method1(intern!(py, "set_exception"), (error.bind(py),));
+    set.map(drop).map_err(|error| Raised::from_err(py, error))
+}
+
 /// Has `run` called with `object` when `future` is done.
 ///
 /// # Errors
@@ -113,6 +168,15 @@ pub fn ensure(py: Python<'_>, awaitable: &Obj, event_loop: Option<&Obj>) -> Resu
         && event_loop.is_none_or(|event_loop| this.is_of(py, event_loop))
     {
         return Ok(awaitable.clone_ref(py));
+    }
+    if creating::is_coroutine(awaitable) {
+        let running = match event_loop {
+            Some(event_loop) => Some(event_loop.clone_ref(py)),
+            None => current::running_loop(py)?,
+        };
+        if let Some(event_loop) = running {
+            return creating::create_of(py, &event_loop, awaitable);
+        }
     }
     let ensure = || {
         let options = pyo3::types::PyDict::new(py);

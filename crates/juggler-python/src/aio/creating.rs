@@ -4,8 +4,10 @@
 use super::callback::owned;
 use super::event_loop::{self, Loop};
 use super::stdlib::Import;
+use super::sync::coroutine::Coroutine;
 use super::task::{self, Name};
-use super::{class, current, future};
+use super::{class, current, future, sleep};
+use crate::layout::Direct;
 use crate::obj::Obj;
 use crate::raw::{Args, Raised, RawResult, This, methods, truth};
 use juggler_sync::sync::{AtomicUsize, Ordering};
@@ -202,6 +204,33 @@ pub fn create_in(py: Python<'_>, event_loop: &Obj, args: Args<'_>) -> Result<Obj
     owned(unsafe {
         let name = intern!(py, "create_task").as_ptr();
         ffi::PyObject_VectorcallMethod(name, values.as_ptr(), args.positional() + 1, args.names())
+    })
+}
+
+/// Whether `object` is a coroutine of the interpreter or of ours; others take longer to tell.
+#[inline]
+pub fn is_coroutine(object: &Obj) -> bool {
+    // SAFETY: a live object.
+    let is_interpreters = unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) != 0 };
+    is_interpreters || sleep::is_sleep(object) || Coroutine::layout().has_instance(object)
+}
+
+/// A task of a coroutine, as `asyncio.ensure_future` makes it: a coroutine that the loop refuses is closed.
+///
+/// # Errors
+/// What the loop raises.
+pub fn create_of(py: Python<'_>, event_loop: &Obj, coroutine: &Obj) -> Result<Obj, Raised> {
+    let values = [coroutine.as_ptr()];
+    // SAFETY: the array outlives the call.
+    let args = unsafe { Args::new(values.as_ptr(), 1, std::ptr::null_mut()) };
+    create_in(py, event_loop, args).map_err(|raised| {
+        let error = raised.fetch(py);
+        if error.is_instance_of::<PyRuntimeError>(py)
+            && let Err(error) = coroutine.bind(py).call_method0(intern!(py, "close"))
+        {
+            return Raised::from_err(py, error);
+        }
+        Raised::from_err(py, error)
     })
 }
 

@@ -8,6 +8,7 @@
 use super::callback::{self, Callback, object_of};
 use super::class::{self, Native, class_cells};
 use super::gather::Gathering;
+use super::shield;
 use super::stdlib::{CANCELLED_ERROR, EXTRACT_STACK, GET_EVENT_LOOP, INVALID_STATE_ERROR};
 use super::task::{self, Task};
 use crate::attached::Attached;
@@ -43,6 +44,8 @@ pub struct Fields {
     pub blocking: bool,
     /// Whether it matters to somebody that nobody has asked for the exception.
     pub log_traceback: bool,
+    /// Whether, while it is pending, `value` is a future that this one shields; see [`shield`].
+    shields: bool,
 }
 
 /// What few futures have.
@@ -85,7 +88,19 @@ impl Fields {
             failed: false,
             blocking: false,
             log_traceback: false,
+            shields: false,
         }
+    }
+
+    /// Shields `inner` from now on, if it is pending.
+    pub fn shield(&mut self, inner: Obj) {
+        (self.value, self.shields) = (Some(inner), true);
+    }
+
+    /// Shields no more; gives what it shielded.
+    #[inline(always)]
+    pub fn unshield(&mut self) -> Option<Obj> {
+        if std::mem::take(&mut self.shields) { self.value.take() } else { None }
     }
 
     /// The place for what is rare.
@@ -303,15 +318,19 @@ pub fn create(py: Python<'_>, event_loop: &Obj) -> Result<Obj, Raised> {
 #[inline]
 fn end(this: This<'_, '_, Future>, change: impl FnOnce(&mut Fields)) -> Result<(), Raised> {
     let py = this.py();
-    let (first, more) = this.fields.with(py, |fields| {
+    let (shielded, (first, more)) = this.fields.with(py, |fields| {
+        let shielded = fields.unshield();
         change(fields);
-        fields.take_callbacks()
+        (shielded, fields.take_callbacks())
     });
-    if first.is_none() && more.is_none() {
+    if first.is_none() && more.is_none() && shielded.is_none() {
         return Ok(());
     }
     let event_loop = this.event_loop(py)?;
     let future = object_of(this);
+    if let Some(object) = shielded {
+        Callback::Native { object, run: shield::outer_done }.schedule(py, &event_loop, &future)?;
+    }
     let more = more.map_or_else(Vec::new, |more| *more);
     first.into_iter().chain(more).try_for_each(|callback| callback.schedule(py, &event_loop, &future))
 }

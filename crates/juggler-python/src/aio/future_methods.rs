@@ -1,5 +1,6 @@
 //! The attributes and methods of `Future`.
 
+use super::as_completed;
 use super::awaiting::FutureIter;
 use super::callback::{Callback, nothing, object_of};
 use super::class;
@@ -138,20 +139,12 @@ impl Future {
         drop(stale);
     }
 
-    /// The tasks that wait for this one: directly, in a `gather`, in a `wait`.
+    /// The tasks that wait for this one: directly, behind a `shield`, in a `gather`, in a `wait`, in an
+    /// `as_completed`.
     #[getter(_asyncio_awaited_by)]
     fn awaited_by<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {
         let tasks = PySet::empty(py)?;
-        for callback in self.copy_callbacks(py) {
-            let task = match callback {
-                Callback::Task(task) => Some(task),
-                Callback::Native { object, .. } => asker(py, &object),
-                Callback::Python { .. } => None,
-            };
-            if let Some(task) = task {
-                tasks.add(task.into_bound(py))?;
-            }
-        }
+        self.add_askers(&tasks)?;
         if tasks.is_empty() { Ok(None) } else { PyFrozenSet::new(py, tasks.iter()).map(Some) }
     }
 
@@ -173,10 +166,30 @@ impl Future {
 impl Future {
     fn value<'py>(&self, py: Python<'py>, failed: bool) -> Option<Bound<'py, PyAny>> {
         let value = self.fields.with(py, |fields| {
-            let value = fields.value.as_ref().filter(|_| fields.failed == failed);
+            let value = fields.value.as_ref().filter(|_| fields.state == State::Finished && fields.failed == failed);
             value.map(|value| value.clone_ref(py))
         });
         value.map(|value| value.into_bound(py))
+    }
+
+    fn add_askers(&self, tasks: &Bound<'_, PySet>) -> PyResult<()> {
+        let py = tasks.py();
+        for callback in self.copy_callbacks(py) {
+            let task = match callback {
+                Callback::Task(task) => Some(task),
+                Callback::Native { object, .. } if class::is_exactly::<Self>(&object) => {
+                    // It stands for this one with those who wait for it.
+                    class::assume::<Self>(py, &object).add_askers(tasks)?;
+                    None
+                }
+                Callback::Native { object, .. } => asker(py, &object),
+                Callback::Python { .. } => None,
+            };
+            if let Some(task) = task {
+                tasks.add(task.into_bound(py))?;
+            }
+        }
+        Ok(())
     }
 
     fn copy_callbacks(&self, py: Python<'_>) -> Vec<Callback> {
@@ -191,7 +204,10 @@ impl Future {
 
 /// The task on whose behalf `object` watches a future.
 fn asker(py: Python<'_>, object: &Obj) -> Option<Obj> {
-    gather::asker(py, object).or_else(|| group::asker(py, object)).or_else(|| wait::asker(py, object))
+    gather::asker(py, object)
+        .or_else(|| group::asker(py, object))
+        .or_else(|| wait::asker(py, object))
+        .or_else(|| as_completed::asker(py, object))
 }
 
 /// A message as an argument: `None` is none.

@@ -21,8 +21,8 @@
 //! | [`current`] | the running loop and the current task, as the standard library knows them |
 //! | [`registry`] | the tasks that are not done |
 //! | [`any_future`] | futures of any class |
-//! | [`gather`], [`sleep`], [`group`], [`wait`] | `gather`, `sleep`, `TaskGroup`, `wait` |
-//! | [`timeout`], [`wait_for`] | `timeout`, `wait_for` |
+//! | [`gather`], [`shield`], [`sleep`], [`group`], [`wait`] | `gather`, `shield`, `sleep`, `TaskGroup`, `wait` |
+//! | [`timeout`], [`wait_for`], [`as_completed`] | `timeout`, `wait_for`, `as_completed` |
 //! | [`stdlib`] | what is taken from the standard library |
 //! | [`sockets`] | `sock_recv` and its siblings |
 //! | [`transport`] | connected and listening sockets |
@@ -31,6 +31,7 @@
 //! | [`sync`] | locks, events, conditions, semaphores, barriers and queues |
 
 pub mod any_future;
+mod as_completed;
 pub mod awaiting;
 pub mod callback;
 pub mod class;
@@ -47,6 +48,7 @@ pub mod handle;
 mod lent_stop;
 pub mod registry;
 mod scheduling;
+pub mod shield;
 pub mod sleep;
 pub mod sockets;
 pub mod stdlib;
@@ -87,6 +89,8 @@ pub fn finish(module: &Bound<'_, PyModule>) -> PyResult<()> {
     class::install::<future::Future>(py);
     class::install::<task::Task>(py);
     class::install::<gather::Gathering>(py);
+    // `concurrent.futures` has a function of that name, too.
+    module.add("_async_as_completed", wrap_pyfunction!(as_completed::as_completed, module)?)?;
     module.add("AsyncFuture", py.get_type::<future::Future>())?;
     module.add("TaskGroup", py.get_type::<group::TaskGroup>())?;
     module.add("AsyncTask", py.get_type::<task::Task>())

@@ -213,15 +213,25 @@ pub fn leave(this: This<'_, '_, Timeout>, error: Option<&Obj>) -> Result<(), Rai
     }
 }
 
+/// The `TimeoutError` that a cancellation stands for.
+///
+/// # Errors
+/// `MemoryError`
+#[cold]
+pub fn timeout_error(cancellation: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    let py = cancellation.py();
+    let timeout = PyTimeoutError::new_err(());
+    timeout.set_cause(py, Some(PyErr::from_value(cancellation.clone())));
+    timeout.value(py).setattr(intern!(py, "__context__"), cancellation)?;
+    Ok(timeout)
+}
+
 /// Turns the cancellation in `error`, if it is one or came of one, into a `TimeoutError`.
 #[cold]
 fn turn(py: Python<'_>, error: &Obj) -> PyResult<()> {
     let error = error.bind(py);
     if error.is_instance(CANCELLED_ERROR.get(py)?)? {
-        let timeout = PyTimeoutError::new_err(());
-        timeout.set_cause(py, Some(PyErr::from_value(error.to_owned())));
-        timeout.value(py).setattr(intern!(py, "__context__"), error)?;
-        return Err(timeout);
+        return Err(timeout_error(&error)?);
     }
     #[cfg(Py_3_13)]
     {

@@ -40,7 +40,7 @@ mod lock;
 pub mod operation;
 pub mod parking;
 mod plain;
-mod queue;
+pub mod queue;
 pub mod reference;
 mod running;
 mod semaphore;

@@ -3,6 +3,7 @@
 
 use super::leave::Leave;
 use super::{barrier, condition, event, lock, queue, semaphore};
+use crate::aio::as_completed::WaitForOne;
 use crate::aio::sockets::SocketCall;
 use crate::aio::stdlib::CANCELLED_ERROR;
 use crate::aio::streams;
@@ -205,4 +206,5 @@ operations! {
     TimeoutEnter(timeout::Enter),
     TimeoutExit(timeout::Exit),
     WaitFor(WaitFor),
+    WaitForOne(WaitForOne),
 }

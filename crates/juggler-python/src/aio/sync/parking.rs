@@ -144,7 +144,11 @@ impl Awaited {
         }
         let Some(am_await) = am_await else {
             let class = object.get_type().name().map_or_else(|_| String::new(), |name| name.to_string());
-            let message = format!("object {class} can't be used in 'await' expression");
+            let message = if cfg!(Py_3_14) {
+                format!("'{class}' object can't be awaited")
+            } else {
+                format!("object {class} can't be used in 'await' expression")
+            };
             return Err(Raised::new::<PyTypeError>(py, &message));
         };
         // SAFETY: the slot is called attached, with an instance of its class.

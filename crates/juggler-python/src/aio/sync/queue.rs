@@ -120,6 +120,14 @@ impl Queue {
         PyClassInitializer::from(LoopBound::new()).add_subclass(queue)
     }
 
+    /// A new queue without a limit, first in, first out, for use in this library.
+    ///
+    /// # Errors
+    /// `MemoryError`
+    pub fn create(py: Python<'_>) -> PyResult<Ref<Self>> {
+        Ok(Bound::new(py, Self::make(Order::Fifo))?.into())
+    }
+
     #[inline(always)]
     fn is_open(&self, py: Python<'_>) -> bool {
         self.inside.with(py, |inside| inside.is_open)
@@ -146,7 +154,7 @@ impl Queue {
     /// # Errors
     /// `QueueShutDown`, `QueueFull`, what comparing items and waking a getter raises.
     #[inline(always)]
-    fn put_nowait(&self, py: Python<'_>, item: Obj) -> Result<(), Raised> {
+    pub fn put_nowait(&self, py: Python<'_>, item: Obj) -> Result<(), Raised> {
         let refusal = self.inside.with(py, |inside| {
             if inside.is_shut_down {
                 Some(&QUEUE_SHUT_DOWN)
