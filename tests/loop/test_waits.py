@@ -225,6 +225,7 @@ def test_a_cancelled_parent_cancels_its_group(any_loop: Any) -> None:
 
 
 def test_the_modules_names_are_ours() -> None:
-    for name in ("Future", "Task", "TaskGroup", "create_task", "gather", "shield", "sleep", "wait"):
+    names = "Future Task TaskGroup as_completed create_task gather shield sleep wait wait_for"
+    for name in names.split():
         assert getattr(juggler.asyncio, name) is not getattr(asyncio, name)
         assert name in juggler.asyncio.__all__

@@ -122,7 +122,7 @@ fn raise_while(py: Python<'_>, error: Obj, handled: Obj) -> Raised {
     let told = || {
         let (error, handled) = (error.bind(py), handled.bind(py));
         let name = intern!(py, "__context__");
-        if !error.is(&handled) && error.getattr(name)?.is_none() && handled.getattr(name)?.is_none() {
+        if !error.is(handled.as_any()) && error.getattr(name)?.is_none() && handled.getattr(name)?.is_none() {
             error.setattr(name, handled)?;
         }
         PyResult::Ok(())
