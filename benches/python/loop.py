@@ -11,10 +11,10 @@ from __future__ import annotations
 import sys
 
 from harness.command import main
-from loop_rows import busy, memory, network, primitives, scheduling, tasks
+from loop_rows import alone, busy, memory, network, primitives, scheduling, tasks
 from loop_rows.contenders import contenders
 
-GROUPS = (scheduling, tasks, memory, primitives, network, busy)
+GROUPS = (scheduling, tasks, memory, primitives, network, alone, busy)
 ROWS = [row for group in GROUPS for row in group.ROWS]
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.contenders import Contender, version
@@ -46,21 +47,36 @@ def _peer(name: str, *lacks: str) -> Contender:
     return Contender(name, version(name), known)
 
 
-def contenders() -> list[Contender]:
-    """The standard library's loop, which every ratio refers to, juggler's and the peers'."""
+def _stock() -> Contender:
+    classes = _classes(asyncio, asyncio.SelectorEventLoop)
+    return Contender("asyncio", "this interpreter's", classes)
+
+
+def _juggler() -> Contender:
     from juggler import asyncio as ours
 
-    stock = _classes(asyncio, asyncio.SelectorEventLoop)
-    return [
-        Contender("asyncio", "this interpreter's", stock),
-        Contender("juggler", version("juggler"), _classes(ours, ours.new_event_loop)),
-        _peer("uvloop"),
-        _peer("rloop", "tls", "datagrams"),
-        # No loop: what the system calls, and OpenSSL, cost in any case.
-        Contender(
-            "blocking",
-            "a socket of this interpreter's",
-            {"serve": None, "tls": None},
-            informative="no loop, but what the system and OpenSSL cost in any case",
-        ),
-    ]
+    return Contender("juggler", version("juggler"), _classes(ours, ours.new_event_loop))
+
+
+def _blocking() -> Contender:
+    """No loop: what the system calls, and OpenSSL, cost in any case."""
+    return Contender(
+        "blocking",
+        "a socket of this interpreter's",
+        {"serve": None, "tls": None},
+        informative="no loop, but what the system and OpenSSL cost in any case",
+    )
+
+
+MAKERS: Mapping[str, Callable[[], Contender]] = {
+    "asyncio": _stock,
+    "juggler": _juggler,
+    "uvloop": lambda: _peer("uvloop"),
+    "rloop": lambda: _peer("rloop", "tls", "datagrams"),
+    "blocking": _blocking,
+}
+
+
+def contenders() -> list[Contender]:
+    """The standard library's loop, which every ratio refers to, juggler's and the peers'."""
+    return [make() for make in MAKERS.values()]
