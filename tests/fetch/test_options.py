@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import pty
+import signal
 import socket
 import ssl
 import subprocess
@@ -298,6 +299,34 @@ def test_an_output_that_is_broken(
         )
     assert done.returncode == 1
     assert done.stderr == "error: standard output: Broken pipe (os error 32)\n"
+
+
+@pytest.mark.parametrize("fetch", [FETCH, FETCH_IN_PYTHON], ids=["program", "module"])
+def test_ctrl_c_while_a_list_is_read(folder: Path, fetch: list[str]) -> None:
+    words = [*fetch, "-i", "-", "-o", str(folder)]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(1)  # until it reads
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == "interrupted: nothing was begun\n"
+
+
+def test_ctrl_c_while_files_come_without_end(server: Server, folder: Path) -> None:
+    server.pages["/x"] = lambda request: request.serve(b"x")
+    addresses = "\n".join([server.url("/x")] * 20_000)
+    words = [*FETCH, "-q", "--no-sync", "-i", "-", "-o", str(folder)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        process.stdin.write(addresses)
+        process.stdin.close()
+        while len(server.requests) < 50:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=5) == 130
 
 
 def test_what_is_told_does_not_command_the_terminal(server: Server, folder: Path) -> None:

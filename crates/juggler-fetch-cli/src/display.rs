@@ -76,7 +76,7 @@ impl Display {
     /// Shows how far the files are, which `snapshot` tells.
     pub fn refresh(&mut self, snapshot: impl FnOnce() -> Snapshot) {
         if let Some(bars) = &mut self.bars {
-            let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
+            let failed = failures(self.failed);
             bars.show(&snapshot(), format!("{} of {} files{failed}", self.done, self.files));
         }
     }
@@ -99,7 +99,7 @@ impl Display {
             })?;
         }
         if !self.shows.quiet {
-            let failures = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
+            let failures = failures(self.failed);
             let speed = DecimalBytes((received as f64 / seconds.max(1e-9)) as u64);
             self.line(&format!(
                 "{} of {} files whole{failures}: {} in {seconds:.1} s, {speed}/s",
@@ -182,6 +182,11 @@ impl<'a> Ended<'a> {
             }
         }
     }
+}
+
+/// What a count of files ends in.
+fn failures(count: usize) -> String {
+    if count > 0 { format!(", {count} failed") } else { String::new() }
 }
 
 /// To a thousandth.

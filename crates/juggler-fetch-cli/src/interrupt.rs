@@ -14,6 +14,14 @@ pub struct Interrupted;
 /// The gate of a thread that asks, each time it wakes up, whether to go on waiting.
 pub struct Interruptible<F>(pub F);
 
+impl<F: Fn() -> bool> Interruptible<F> {
+    /// # Errors
+    /// That Ctrl-C came.
+    pub fn check(&self) -> Result<(), Interrupted> {
+        if (self.0)() { Err(Interrupted) } else { Ok(()) }
+    }
+}
+
 impl<F: Fn() -> bool> Gate for Interruptible<F> {
     type Error = Interrupted;
 
@@ -21,13 +29,13 @@ impl<F: Fn() -> bool> Gate for Interruptible<F> {
         loop {
             let until = deadline.min(Deadline::after(LONGEST_SLEEP));
             let slept = futex.sleep(expected, until);
-            if slept != FutexWait::Woken && (self.0)() {
-                return Err(Interrupted);
+            if slept == FutexWait::Woken {
+                return Ok(Waited::Woken);
             }
+            self.check()?;
             match slept {
-                FutexWait::Woken => return Ok(Waited::Woken),
                 FutexWait::TimedOut if until == deadline => return Ok(Waited::TimedOut),
-                FutexWait::TimedOut | FutexWait::Interrupted => {}
+                _ => {}
             }
         }
     }

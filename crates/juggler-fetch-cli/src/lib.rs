@@ -44,11 +44,11 @@ const WINDOW: usize = 512;
 /// How many it knows of beside those in flight.
 const AHEAD: usize = 256;
 
-/// Fetches what `words`, those after `juggler fetch`, say. Blocks until the files are there, or until `is_interrupted` says so:
-/// it is asked whenever a signal ends a wait, and several times a second.
+/// Fetches what `words`, those after `juggler fetch`, say. Blocks until the files are there, or until `is_interrupted` says so,
+/// which it then goes on to say: it is asked after each file, whenever a signal ends a wait, and several times a second.
 pub fn fetch(words: impl IntoIterator<Item = OsString>, is_interrupted: impl Fn() -> bool) -> Status {
     let order = match Words::parse(words) {
-        Ok(words) => words.order(),
+        Ok(words) => words.order(&is_interrupted),
         Err(said) => {
             return match said.print() {
                 // Where there is nobody to tell, the status tells.
@@ -65,6 +65,10 @@ pub fn fetch(words: impl IntoIterator<Item = OsString>, is_interrupted: impl Fn(
     });
     let (engine, jobs, window, shows) = match started {
         Ok(started) => started,
+        Err(_) if is_interrupted() => {
+            eprint_line("interrupted: nothing was begun");
+            return Status::Interrupted;
+        }
         Err(wrong) => {
             eprint_line(&format!("error: {wrong}\n\nFor more information, try '--help'."));
             return Status::Wrong;
@@ -98,6 +102,12 @@ impl From<io::Error> for End {
     }
 }
 
+impl From<Interrupted> for End {
+    fn from(Interrupted: Interrupted) -> Self {
+        Self::Interrupted
+    }
+}
+
 /// Hands the engine its work, and shows what becomes of it until it is over.
 fn follow<F: Fn() -> bool>(
     engine: &Engine,
@@ -117,6 +127,8 @@ fn follow<F: Fn() -> bool>(
             engine.add(job);
             known += 1;
         }
+        // Where there is always a file, nothing is waited for.
+        gate.check()?;
         let look = display.interval().map_or(Deadline::NEVER, Deadline::after);
         match engine.next(gate, look) {
             Ok(Some(outcome)) => {
@@ -131,7 +143,7 @@ fn follow<F: Fn() -> bool>(
                 return Ok(status);
             }
             Err(None) => {}
-            Err(Some(Interrupted)) => return Err(End::Interrupted),
+            Err(Some(interrupted)) => return Err(interrupted.into()),
         }
         display.refresh(|| engine.snapshot());
     }

@@ -1,24 +1,34 @@
 //! Addresses in a file: one a line, each followed by its checksum if it has one.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 /// An address, and what its content must hash to.
 pub type Listed = (String, Option<String>);
 
-/// What the file `path` lists, or standard input if that is `-`.
+/// What the file `path` lists, or standard input if that is `-`; until `is_interrupted` says so.
 ///
 /// # Errors
 /// A sentence that says which file can't be read, and why.
-pub fn read(path: &Path) -> Result<Vec<Listed>, String> {
-    let read = if path == Path::new("-") {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
+pub fn read(path: &Path, is_interrupted: &impl Fn() -> bool) -> Result<Vec<Listed>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("cannot read the list {}: {error}", path.display());
+    let mut source: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
     } else {
-        std::fs::read_to_string(path)
+        Box::new(File::open(path).map_err(|error| failed(&error))?)
     };
-    let text = read.map_err(|error| format!("cannot read the list {}: {error}", path.display()))?;
-    Ok(parse(&text))
+    let (mut bytes, mut piece) = (Vec::new(), [0; 1 << 16]);
+    loop {
+        match source.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(&piece[..count]),
+            // A terminal or a pipe may have nothing to say for ever.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && !is_interrupted() => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    Ok(parse(std::str::from_utf8(&bytes).map_err(|error| failed(&error))?))
 }
 
 fn parse(text: &str) -> Vec<Listed> {

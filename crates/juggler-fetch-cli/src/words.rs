@@ -130,33 +130,28 @@ impl Words {
         Self::try_parse_from(words)
     }
 
-    /// What the words ask for.
+    /// What the words ask for. A list is read until `is_interrupted` says so.
     ///
     /// # Errors
     /// A sentence about words that are right by themselves, but not together, or of a list that can't be read.
-    pub fn order(self) -> Result<Order, String> {
-        let mut jobs: Vec<Job> = Vec::new();
-        let add = |jobs: &mut Vec<Job>, url: String, checksum: Option<Checksum>| {
-            jobs.push(Job { index: jobs.len() as u64, url, name: None, checksum });
-        };
-        for url in self.urls {
-            add(&mut jobs, url, None);
-        }
+    pub fn order(self, is_interrupted: &impl Fn() -> bool) -> Result<Order, String> {
+        let mut files: Vec<(String, Option<Checksum>)> = self.urls.into_iter().map(|url| (url, None)).collect();
         if let Some(path) = &self.input {
-            for (url, checksum) in list::read(path)? {
-                let checksum =
-                    checksum.map(|text| text.parse().map_err(|wrong| format!("{url}: {wrong}"))).transpose()?;
-                add(&mut jobs, url, checksum);
+            for (url, checksum) in list::read(path, is_interrupted)? {
+                let checksum = checksum.map(|text| text.parse().map_err(|wrong| format!("{url}: {wrong}")));
+                files.push((url, checksum.transpose()?));
             }
-        } else if jobs.is_empty() {
+        } else if files.is_empty() {
             return Err("which address?".to_owned());
         }
         if let Some(checksum) = self.checksum {
-            let [job] = &mut jobs[..] else {
+            let [(_, expected)] = &mut files[..] else {
                 return Err("--checksum is for a single address; in a list it follows each address".to_owned());
             };
-            job.checksum = Some(checksum);
+            *expected = Some(checksum);
         }
+        let job = |(index, (url, checksum))| Job { index, url, name: None, checksum };
+        let jobs = (0..).zip(files).map(job).collect();
         let options = Options {
             folder: self.output,
             limit: self.limit as usize,
@@ -211,7 +206,7 @@ mod tests {
     use super::*;
 
     fn order(words: &[&str]) -> Result<Order, String> {
-        Words::parse(words.iter().map(OsString::from)).map_err(|error| error.to_string())?.order()
+        Words::parse(words.iter().map(OsString::from)).map_err(|error| error.to_string())?.order(&|| false)
     }
 
     #[test]

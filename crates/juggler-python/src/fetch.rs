@@ -6,7 +6,7 @@ use juggler_fetch::{Checksum, Engine, Error, Job, Options, Outcome, Rate, Stage}
 use juggler_sync::Deadline;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
-use std::cell::Cell;
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
@@ -198,16 +198,17 @@ fn span(name: &str, seconds: f64) -> PyResult<Duration> {
 #[pyfunction]
 pub fn fetch_command(py: Python<'_>, words: Vec<OsString>) -> PyResult<u8> {
     gate::without_gil(py, || {
-        let raised = Cell::new(None);
-        let is_interrupted = || match Python::attach(|py| py.check_signals()) {
-            Ok(()) => false,
-            Err(error) => {
-                raised.set(Some(error));
-                true
+        let raised = OnceCell::new();
+        let is_interrupted = || {
+            if raised.get().is_none()
+                && let Err(error) = Python::attach(|py| py.check_signals())
+            {
+                let _ = raised.set(error);
             }
+            raised.get().is_some()
         };
         let status = juggler_fetch_cli::fetch(words, is_interrupted) as u8;
-        match raised.take() {
+        match raised.into_inner() {
             Some(error) if !Python::attach(|py| error.is_instance_of::<PyKeyboardInterrupt>(py)) => Err(error),
             _ => Ok(status),
         }
