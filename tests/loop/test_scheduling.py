@@ -4,6 +4,8 @@ import asyncio
 import contextvars
 import gc
 import math
+import signal
+import sys
 import threading
 import time
 import weakref
@@ -348,3 +350,34 @@ def test_a_loop_is_subclassed(recwarn: pytest.WarningsRecorder) -> None:
     assert loop.calls == [loop.stop]
     loop.close()
     assert not recwarn
+
+
+def test_a_loop_keeps_nothing_in_a_dictionary() -> None:
+    """With one, the interpreter would look each method up there first."""
+
+    class Heir(EventLoop):
+        pass
+
+    async def use(loop: Loop) -> None:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            assert await reader.read() == b""
+            writer.close()
+        await loop.run_in_executor(None, int)
+        loop.add_signal_handler(signal.SIGUSR1, int)
+        assert loop.remove_signal_handler(signal.SIGUSR1)
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+        assert await child.wait() == 0
+
+    for loop in (new_event_loop(), Heir()):
+        try:
+            loop.run_until_complete(use(loop))
+            loop.set_debug(True)
+            loop.set_exception_handler(lambda *_: None)
+            loop.set_task_factory(None)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()
+        assert vars(loop) == {}

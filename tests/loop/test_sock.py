@@ -209,3 +209,21 @@ def test_a_blocking_socket_does_not_block_the_loop() -> None:
 
     loop.run_until_complete(main())
     loop.close()
+
+
+def test_a_heir_of_sockets_is_asked_for_its_descriptor(any_loop: Loop) -> None:
+    class Asked(socket.socket):
+        times = 0
+
+        def fileno(self) -> int:
+            self.times += 1
+            return super().fileno()
+
+    async def main() -> None:
+        with pair() as (one, other), Asked(fileno=one.detach()) as asked:
+            asked.setblocking(False)
+            any_loop.call_soon(other.send, b"data")
+            assert await any_loop.sock_recv(asked, 100) == b"data"
+            assert asked.times > 0
+
+    any_loop.run_until_complete(main())

@@ -48,6 +48,33 @@ else:
     class Base(_juggler.Loop, unix_events._UnixSelectorEventLoop):
         """The native loop, with what it lacks from the standard library's."""
 
+        # All that is kept in an instance: the interpreter finds the methods of one that has no
+        # dictionary yet without looking them up.
+        __slots__ = (
+            "_asyncgens",
+            "_asyncgens_shutdown_called",
+            "_child_descriptors",
+            "_clock_resolution",
+            "_coroutine_origin_tracking_enabled",
+            "_coroutine_origin_tracking_saved_depth",
+            "_csock",
+            "_current_handle",
+            "_default_executor",
+            "_exception_handler",
+            "_executor_shutdown_called",
+            "_internal_fds",
+            "_old_agen_hooks",
+            "_ready",
+            "_scheduled",
+            "_selector",
+            "_signal_handlers",
+            "_ssock",
+            "_timer_cancelled_count",
+            "_transports",
+            "_unix_server_sockets",
+            "slow_callback_duration",
+        )
+
 
 __all__ = ["EventLoop"]  # what `juggler.install` puts in place of the standard library's
 

@@ -32,6 +32,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyWeakrefMethods, PyWeakrefReference};
 use std::ffi::CStr;
 use std::io;
@@ -106,26 +107,34 @@ pub struct SocketCall {
     event_loop: Obj,
     socket: Obj,
     what: What,
-    name: &'static str,
-    /// What watches the socket already.
-    watch: Option<Obj>,
 }
 
 enum What {
+    /// At most so many bytes.
     Receive(usize),
     ReceiveInto(Obj),
     /// All of an object's bytes; so many are sent.
     SendAll(Obj, usize),
-    /// A method of the socket, its arguments, and what to wait for when it says that the socket is not ready.
-    Method(&'static str, Obj, Interest),
+    /// A method of the socket with these arguments.
+    Method(&'static Method, Obj),
     Accept,
+}
+
+/// A method of sockets that says by an exception that the socket is not ready.
+struct Method {
+    /// The method of the loop.
+    name: &'static str,
+    /// The socket's.
+    method: &'static str,
+    /// What is waited for then.
+    interest: Interest,
 }
 
 impl What {
     fn interest(&self) -> Interest {
         match self {
             Self::SendAll(..) => Interest::Write,
-            Self::Method(_, _, interest) => *interest,
+            Self::Method(method, _) => method.interest,
             _ => Interest::Read,
         }
     }
@@ -140,7 +149,7 @@ impl SocketCall {
                 let most = (*most).min(SCRATCH);
                 let received = receive(py, fd, most)?;
                 if let Some(bytes) = &received {
-                    self.received(py, bytes.as_ref().len(), most);
+                    self.received(py, fd, bytes.as_ref().len(), most);
                 }
                 Ok(received.map(Bytes::into_obj))
             }
@@ -150,7 +159,7 @@ impl SocketCall {
                 let place = unsafe { std::slice::from_raw_parts_mut(buffer.start(), buffer.bytes().len()) };
                 let received = net::receive(fd, place).map_err(failed)?;
                 if let Some(count) = received {
-                    self.received(py, count, place.len());
+                    self.received(py, fd, count, place.len());
                 }
                 // SAFETY: the thread is attached.
                 received.map(|count| owned(unsafe { ffi::PyLong_FromSize_t(count) })).transpose()
@@ -166,10 +175,10 @@ impl SocketCall {
                 *sent += count.unwrap_or(0);
                 Ok(count.filter(|&count| count == rest.len()).map(|_| none()))
             }
-            What::Method(name, arguments, _) => {
+            What::Method(Method { method, .. }, arguments) => {
                 // SAFETY: made as a tuple.
                 let arguments = unsafe { arguments.bind(py).to_owned().cast_into_unchecked::<PyTuple>() };
-                unless_blocked(py, self.socket.bind(py).call_method1(*name, arguments))
+                unless_blocked(py, self.socket.bind(py).call_method1(*method, arguments))
             }
             What::Accept => {
                 let accepted = self.socket.bind(py).call_method0(intern!(py, "accept"));
@@ -185,40 +194,63 @@ impl SocketCall {
     }
 
     /// Takes note that `count` bytes have come, of `most`.
-    fn received(&self, py: Python<'_>, count: usize, most: usize) {
+    fn received(&self, py: Python<'_>, fd: RawFd, count: usize, most: usize) {
         // The end is no bytes, and there for whoever asks again.
         if (1..most).contains(&count)
-            && let Some(watch) = &self.watch
+            && let Some(watch) = self.find_watch(py, fd)
         {
-            watch_of(py, watch).waiting.with(py, |waiting| waiting.is_drained = true);
+            watch_of(py, &watch).waiting.with(py, |waiting| waiting.is_drained = true);
         }
     }
 
-    /// Whether trying would be in vain.
-    fn is_in_vain(&self, py: Python<'_>) -> Result<bool, Raised> {
-        let is_drained =
-            |watch| watch_of(py, watch).waiting.with(py, |waiting| std::mem::take(&mut waiting.is_drained));
-        Ok(match &self.what {
-            What::Receive(most) => *most > 0 && self.watch.as_ref().is_some_and(is_drained),
-            What::ReceiveInto(object) => {
-                let buffer = Buffer::new(object.as_ptr(), ffi::PyBUF_WRITABLE)?;
-                !buffer.bytes().is_empty() && self.watch.as_ref().is_some_and(is_drained)
-            }
+    /// What watches the socket, if trying to receive from it would be in vain.
+    fn drained(&self, py: Python<'_>, fd: RawFd) -> Result<Option<Obj>, Raised> {
+        let asks = match &self.what {
+            What::Receive(most) => *most > 0,
+            What::ReceiveInto(object) => !Buffer::new(object.as_ptr(), ffi::PyBUF_WRITABLE)?.bytes().is_empty(),
             _ => false,
-        })
+        };
+        let was_drained =
+            |watch: &Obj| watch_of(py, watch).waiting.with(py, |waiting| std::mem::take(&mut waiting.is_drained));
+        Ok(if asks { self.find_watch(py, fd).filter(was_drained) } else { None })
     }
 
     fn go(&mut self, py: Python<'_>, fd: RawFd) -> Next {
         match self.attempt(py, fd)? {
             Some(result) => Ok(Step::Done(result)),
-            None => self.wait(py, fd),
+            None => {
+                let watch = self.find_watch(py, fd);
+                self.wait(py, fd, watch)
+            }
         }
     }
 
-    fn wait(&mut self, py: Python<'_>, fd: RawFd) -> Next {
+    /// Waits until the socket is ready, which `watch` tells of, or one that is made for it.
+    fn wait(&self, py: Python<'_>, fd: RawFd, watch: Option<Obj>) -> Next {
         let future = future::create(py, &self.event_loop)?;
-        self.have_set(py, fd, future.clone_ref(py))?;
+        match watch {
+            Some(watch) => {
+                let before = watch_of(py, &watch).waiting.with(py, |waiting| {
+                    waiting.was_idle = false;
+                    waiting.future.replace(future.clone_ref(py))
+                });
+                drop(before);
+            }
+            None => self.watch(py, fd, future.clone_ref(py))?,
+        }
         Ok(Step::Await(future))
+    }
+
+    /// Has the loop watch the socket, and set `future` when it is ready.
+    fn watch(&self, py: Python<'_>, fd: RawFd, future: Obj) -> Result<(), Raised> {
+        let native = self.native(py);
+        let made = native.as_any().call_method1(intern!(py, "_ensure_fd_no_transport"), (fd,)).and_then(|_| {
+            let socket = PyWeakrefReference::new(&self.socket.bind(py))?.unbind();
+            Bound::new(py, SocketWatch { socket, waiting: Attached::new(Waiting::new(future)) })
+        });
+        let object = Obj::from(made.map_err(|error| Raised::from_err(py, error))?.into_any());
+        let entry = Entry { object, kind: &WAKE };
+        native.watch(py, fd, self.what.interest(), entry).map(drop)
     }
 
     /// The loop.
@@ -236,44 +268,21 @@ impl SocketCall {
         };
         is_its.then_some(entry.object)
     }
-
-    /// Has `future` set when the socket is ready.
-    fn have_set(&mut self, py: Python<'_>, fd: RawFd, future: Obj) -> Result<(), Raised> {
-        // It may have been dropped since it was looked for.
-        self.watch = self.find_watch(py, fd);
-        if let Some(watch) = &self.watch {
-            let before = watch_of(py, watch).waiting.with(py, |waiting| {
-                waiting.was_idle = false;
-                waiting.future.replace(future)
-            });
-            drop(before);
-            return Ok(());
-        }
-        let native = self.native(py);
-        let made = native.as_any().call_method1(intern!(py, "_ensure_fd_no_transport"), (fd,)).and_then(|_| {
-            let socket = PyWeakrefReference::new(&self.socket.bind(py))?.unbind();
-            Bound::new(py, SocketWatch { socket, waiting: Attached::new(Waiting::new(future)) })
-        });
-        let object = Obj::from(made.map_err(|error| Raised::from_err(py, error))?.into_any());
-        let entry = Entry { object: object.clone_ref(py), kind: &WAKE };
-        drop(native.watch(py, fd, self.what.interest(), entry)?);
-        self.watch = Some(object);
-        Ok(())
-    }
 }
 
 impl Operation for SocketCall {
     fn begin(&mut self, py: Python<'_>) -> Next {
         let native = self.native(py);
         let socket = self.socket.bind(py);
-        let is_plain = SOCKET.get(py).is_ok_and(|class| socket.get_type().is(class));
-        if !is_plain || native.is_debug() {
+        if !is_plain(&socket) || native.is_debug() {
             let check = CHECK_SOCKET.get(py).and_then(|check| check.call1((native.as_any(), socket)));
             check.map_err(|error| Raised::from_err(py, error))?;
         }
         let fd = descriptor(&socket)?;
-        self.watch = self.find_watch(py, fd);
-        if self.is_in_vain(py)? { self.wait(py, fd) } else { self.go(py, fd) }
+        match self.drained(py, fd)? {
+            None => self.go(py, fd),
+            watch => self.wait(py, fd, watch),
+        }
     }
 
     fn resume(&mut self, py: Python<'_>, _future: &Obj, ending: Ending) -> Next {
@@ -287,25 +296,63 @@ impl Operation for SocketCall {
     }
 
     fn name(&self) -> &'static str {
-        self.name
+        match &self.what {
+            What::Receive(_) => "EventLoop.sock_recv",
+            What::ReceiveInto(_) => "EventLoop.sock_recv_into",
+            What::SendAll(..) => "EventLoop.sock_sendall",
+            What::Method(method, _) => method.name,
+            What::Accept => "EventLoop.sock_accept",
+        }
     }
 
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.event_loop.visit(visit)?;
         self.socket.visit(visit)?;
-        self.watch.as_ref().map_or(Ok(()), |watch| watch.visit(visit))?;
         match &self.what {
-            What::ReceiveInto(object) | What::SendAll(object, _) | What::Method(_, object, _) => object.visit(visit),
+            What::ReceiveInto(object) | What::SendAll(object, _) | What::Method(_, object) => object.visit(visit),
             What::Receive(_) | What::Accept => Ok(()),
         }
     }
 }
 
+/// Whether it is a socket of the standard library's own class.
+fn is_plain(socket: &Bound<'_, PyAny>) -> bool {
+    SOCKET.get(socket.py()).is_ok_and(|class| socket.get_type().is(class))
+}
+
 /// The descriptor of a socket; -1 once it is closed.
-pub(super) fn descriptor(socket: &Bound<'_, PyAny>) -> Result<RawFd, Raised> {
+fn descriptor(socket: &Bound<'_, PyAny>) -> Result<RawFd, Raised> {
     let py = socket.py();
-    let fd = socket.call_method0(intern!(py, "fileno")).and_then(|fd| fd.extract());
-    fd.map_err(|error| Raised::from_err(py, error))
+    let fd = match is_plain(socket).then(|| fileno(py)).flatten() {
+        // SAFETY: a method of the socket's class that takes no arguments returns an owned reference or raises.
+        Some(fileno) => unsafe { Bound::from_owned_ptr_or_err(py, fileno(socket.as_ptr(), std::ptr::null_mut())) },
+        None => socket.call_method0(intern!(py, "fileno")),
+    };
+    fd.and_then(|fd| fd.extract()).map_err(|error| Raised::from_err(py, error))
+}
+
+/// The C function behind `socket.socket.fileno`: it is asked for twice for each call here, and to look it up and call it as a
+/// method takes several times as long as it does.
+fn fileno(py: Python<'_>) -> Option<ffi::PyCFunction> {
+    static FILENO: PyOnceLock<Option<ffi::PyCFunction>> = PyOnceLock::new();
+    let find = || {
+        let class = SOCKET.get(py).ok()?;
+        let method = class.getattr(intern!(py, "fileno")).ok()?;
+        // SAFETY: any object has a type.
+        if unsafe { ffi::Py_IS_TYPE(method.as_ptr(), &raw mut ffi::PyMethodDescr_Type) } == 0 {
+            return None;
+        }
+        // SAFETY: an object of this very type is a method's descriptor.
+        let descriptor = unsafe { &*method.as_ptr().cast::<ffi::PyMethodDescrObject>() };
+        // SAFETY: both are classes: there is an instance of the first.
+        let is_its = unsafe { ffi::PyType_IsSubtype(class.as_ptr().cast(), descriptor.d_common.d_type) } != 0;
+        // SAFETY: a method's definition lives as long as the class does.
+        let definition = unsafe { &*descriptor.d_method };
+        // SAFETY: all that it may be are pointers to functions; the flag says that it is this one.
+        let function = unsafe { definition.ml_meth.PyCFunction };
+        (is_its && definition.ml_flags == ffi::METH_NOARGS).then_some(function)
+    };
+    *FILENO.get_or_init(py, find)
 }
 
 /// At most `most` bytes, which are not more than fit into the scratch.
@@ -329,10 +376,10 @@ fn unless_blocked(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> Result<
     }
 }
 
-fn create(this: This<'_, '_, Loop>, socket: *mut ffi::PyObject, what: What, name: &'static str) -> RawResult {
+fn create(this: This<'_, '_, Loop>, socket: *mut ffi::PyObject, what: What) -> RawResult {
     // SAFETY: the receiver and the arguments are live.
     let (event_loop, socket) = unsafe { (Obj::from_borrowed(this.as_any().as_ptr()), Obj::from_borrowed(socket)) };
-    coroutine::create(this.py(), Box::new(SocketCall { event_loop, socket, what, name, watch: None }))
+    coroutine::create(this.py(), SocketCall { event_loop, socket, what })
 }
 
 /// An argument, owned.
@@ -353,54 +400,54 @@ fn sock_recv(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
             false => Raised,
         });
     }
-    create(this, socket, What::Receive(most.unsigned_abs()), "EventLoop.sock_recv")
+    create(this, socket, What::Receive(most.unsigned_abs()))
 }
 
 fn sock_recv_into(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
     let [socket, buffer] = args.parse(this.py(), "sock_recv_into", [c"sock", c"buf"], 2)?;
-    create(this, socket, What::ReceiveInto(kept(buffer)), "EventLoop.sock_recv_into")
+    create(this, socket, What::ReceiveInto(kept(buffer)))
 }
 
 fn sock_sendall(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
     let [socket, data] = args.parse(this.py(), "sock_sendall", [c"sock", c"data"], 2)?;
-    create(this, socket, What::SendAll(kept(data), 0), "EventLoop.sock_sendall")
+    create(this, socket, What::SendAll(kept(data), 0))
 }
 
 fn sock_accept(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
     let [socket] = args.parse(this.py(), "sock_accept", [c"sock"], 1)?;
-    create(this, socket, What::Accept, "EventLoop.sock_accept")
+    create(this, socket, What::Accept)
 }
 
-/// A method of the socket of the same name, with the arguments that come after it; those behind the first `required` may be
-/// left out.
-fn method<const N: usize>(
+static RECVFROM: Method = Method { name: "EventLoop.sock_recvfrom", method: "recvfrom", interest: Interest::Read };
+static RECVFROM_INTO: Method =
+    Method { name: "EventLoop.sock_recvfrom_into", method: "recvfrom_into", interest: Interest::Read };
+static SENDTO: Method = Method { name: "EventLoop.sock_sendto", method: "sendto", interest: Interest::Write };
+
+/// A method of the socket, with the arguments that come after it; those behind the first `required` may be left out.
+fn call<const N: usize>(
     this: This<'_, '_, Loop>,
     args: Args<'_>,
-    (name, method): (&'static str, &'static str),
+    method: &'static Method,
     parameters: [&CStr; N],
     required: usize,
-    interest: Interest,
 ) -> RawResult {
     let py = this.py();
-    let places = args.parse(py, name.trim_start_matches("EventLoop."), parameters, required)?;
+    let places = args.parse(py, method.name.trim_start_matches("EventLoop."), parameters, required)?;
     let rest = places[1..].iter().filter(|place| !place.is_null()).map(|&place| kept(place).into_bound(py));
     let arguments = PyTuple::new(py, rest.collect::<Vec<_>>()).map_err(|error| Raised::from_err(py, error))?;
-    create(this, places[0], What::Method(method, arguments.into_any().into(), interest), name)
+    create(this, places[0], What::Method(method, arguments.into_any().into()))
 }
 
 fn sock_recvfrom(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
-    let parameters = [c"sock", c"bufsize"];
-    method(this, args, ("EventLoop.sock_recvfrom", "recvfrom"), parameters, 2, Interest::Read)
+    call(this, args, &RECVFROM, [c"sock", c"bufsize"], 2)
 }
 
 fn sock_recvfrom_into(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
-    let parameters = [c"sock", c"buf", c"nbytes"];
-    method(this, args, ("EventLoop.sock_recvfrom_into", "recvfrom_into"), parameters, 2, Interest::Read)
+    call(this, args, &RECVFROM_INTO, [c"sock", c"buf", c"nbytes"], 2)
 }
 
 fn sock_sendto(this: This<'_, '_, Loop>, args: Args<'_>) -> RawResult {
-    let parameters = [c"sock", c"data", c"address"];
-    method(this, args, ("EventLoop.sock_sendto", "sendto"), parameters, 3, Interest::Write)
+    call(this, args, &SENDTO, [c"sock", c"data", c"address"], 3)
 }
 
 methods! { add_methods for Loop {

@@ -202,7 +202,7 @@ operations! {
     QueueJoin(queue::Join),
     StreamRead(streams::Read),
     StreamDrain(streams::Drain),
-    Socket(Box<SocketCall>),
+    Socket(SocketCall),
     TimeoutEnter(timeout::Enter),
     TimeoutExit(timeout::Exit),
     WaitFor(WaitFor),
