@@ -3,9 +3,9 @@
 //! A look is a system call, and costs more than running a small callback. While looks find something, there is one every second
 //! turn, and a few more turns after: who awaits `sleep(0)` some times for a descriptor to become ready is right to expect that.
 //! The turn in between is that of the tasks which the first one has woken; meanwhile more descriptors become ready, of which a
-//! single look tells. After [`PATIENCE`] looks in vain, there is one every [`INTERVAL`]. To read the clock costs as much as a small callback, too,
-//! so turns are counted: as many as have fit into the interval lately, but none without a look after the system's next
-//! [tick](crate::clock), should they take longer than they did.
+//! single look tells. After [`PATIENCE`] looks in vain, there is one every [`INTERVAL`]. To read the clock costs as much as a small
+//! callback, too, so turns are counted: as many as have fit into the interval lately, but none without a look after the system's
+//! next [tick](crate::clock), should they take longer than they did.
 
 /// How many looks in vain it takes to look less often.
 const PATIENCE: u32 = 16;
