@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from juggler.asyncio import new_event_loop
+from juggler.asyncio import EventLoop, new_event_loop
 
 Loop = asyncio.AbstractEventLoop
 
@@ -113,6 +113,70 @@ def test_a_wait_that_is_cancelled_takes_nothing(any_loop: Loop) -> None:
             other.send(b"data")
             await asyncio.sleep(0.005)
             assert await any_loop.sock_recv(one, 100) == b"data"
+
+    any_loop.run_until_complete(main())
+
+
+def test_a_receiver_goes_on_in_the_turn_in_which_data_are_found(loop: EventLoop) -> None:
+    async def main() -> None:
+        with pair() as (one, other):
+            order: list[object] = []
+
+            async def receive() -> None:
+                order.append(await loop.sock_recv(one, 100))
+
+            def first() -> None:
+                other.send(b"data")
+                loop.call_soon(second)
+
+            def second() -> None:
+                order.append("second")
+                loop.call_soon(order.append, "third")
+
+            receiving = loop.create_task(receive())
+            await asyncio.sleep(0)
+            loop.call_soon(first)
+            await receiving
+            assert order == ["second", b"data", "third"]
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_receiver_that_ends_the_run(any_loop: Loop, error: type[BaseException]) -> None:
+    with pair() as (one, other):
+
+        async def receive() -> None:
+            await any_loop.sock_recv(one, 100)
+            raise error
+
+        async def main() -> None:
+            any_loop.call_soon(other.send, b"data")
+            await asyncio.sleep(10)
+
+        receiving = any_loop.create_task(receive())
+        waiting = any_loop.create_task(main())
+        with pytest.raises(error):
+            any_loop.run_until_complete(waiting)
+        assert isinstance(receiving.exception(), error)
+        assert asyncio.all_tasks(any_loop) == {waiting}
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            any_loop.run_until_complete(waiting)
+
+
+def test_two_who_wait_for_the_same_future_of_a_receiver(any_loop: Loop) -> None:
+    """A task of which others take note goes on as well."""
+
+    async def main() -> None:
+        with pair() as (one, other):
+            receiving = any_loop.create_task(any_loop.sock_recv(one, 100))
+            await asyncio.sleep(0)
+            other.send(b"data")
+            first, second = await asyncio.gather(
+                asyncio.shield(receiving), asyncio.wait_for(asyncio.shield(receiving), 10)
+            )
+            assert first == second == b"data"
 
     any_loop.run_until_complete(main())
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from juggler.asyncio import new_event_loop, streams
+from juggler.asyncio import EventLoop, new_event_loop, streams
 
 Loop = asyncio.AbstractEventLoop
 MODULES = pytest.mark.parametrize("module", [asyncio, streams], ids=["stock", "native"])
@@ -175,6 +175,61 @@ def test_the_exposed_buffer_may_be_changed() -> None:
     loop.close()
 
 
+def test_a_reader_goes_on_in_the_turn_in_which_data_are_found(loop: EventLoop) -> None:
+    async def main() -> None:
+        reader, writer, other = await connected(streams)
+        order: list[object] = []
+
+        async def read() -> None:
+            order.append(await reader.read(100))
+
+        def first() -> None:
+            other.send(b"data")
+            loop.call_soon(second)
+
+        def second() -> None:
+            order.append("second")
+            loop.call_soon(order.append, "third")
+
+        reading = loop.create_task(read())
+        await asyncio.sleep(0)
+        loop.call_soon(first)
+        await reading
+        assert order == ["second", b"data", "third"]
+        await closed(writer, other)
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("count", [2, 1000, 100_000])
+def test_a_message_that_comes_while_it_is_waited_for(any_loop: Loop, count: int) -> None:
+    """With more behind it, and what is left when nobody waits any more."""
+
+    async def main() -> None:
+        reader = streams.StreamReader(limit=10 * count, loop=any_loop)
+        message = os.urandom(count)
+        for read in (lambda: reader.read(count), lambda: reader.readexactly(count)):
+            reading = asyncio.ensure_future(read())
+            await asyncio.sleep(0)
+            reader.feed_data(message)
+            assert await reading == message
+            reading = asyncio.ensure_future(read())
+            await asyncio.sleep(0)
+            reader.feed_data(message)
+            reader.feed_data(b"more")
+            assert await reading == message
+            assert await reader.readexactly(4) == b"more"
+            reading = asyncio.ensure_future(read())
+            await asyncio.sleep(0)
+            reader.feed_data(message)
+            reading.cancel()
+            await asyncio.wait([reading])
+            assert reader._buffer == message
+            assert await reader.readexactly(1) + await reader.read(count - 1) == message
+
+    any_loop.run_until_complete(main())
+
+
 READS = st.one_of(
     st.tuples(st.just("read"), st.sampled_from([-1, 0, 1, 3, 10])),
     st.tuples(st.just("readexactly"), st.integers(0, 12)),
@@ -185,28 +240,44 @@ READS = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(
-    pieces=st.lists(st.binary(max_size=20).map(lambda data: bytes(b"ab\nc"[b % 4] for b in data))),
-    reads=st.lists(READS, max_size=12),
+    pieces=st.lists(
+        st.tuples(
+            st.binary(max_size=20).map(lambda data: bytes(b"ab\nc"[b % 4] for b in data)),
+            st.integers(0, 2),
+        )
+    ),
+    reads=st.lists(st.tuples(READS, st.sampled_from([None, None, 0, 1, 2])), max_size=12),
     limit=st.sampled_from([1, 5, 100]),
 )
 def test_reads_give_what_the_standard_librarys_give(
-    pieces: list[bytes], reads: list[tuple[Any, ...]], limit: int
+    pieces: list[tuple[bytes, int]], reads: list[tuple[tuple[Any, ...], int | None]], limit: int
 ) -> None:
+    """Pieces come with some turns between them; some reads are cancelled after some turns."""
+
     async def outcomes(module: Any) -> list[object]:
         loop = asyncio.get_running_loop()
         reader = module.StreamReader(limit=limit, loop=loop)
 
         async def feed() -> None:
-            for piece in pieces:
+            for piece, turns in pieces:
                 reader.feed_data(piece)
-                await asyncio.sleep(0)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
             reader.feed_eof()
 
         feeding = asyncio.ensure_future(feed())
         results: list[object] = []
-        for name, *args in reads:
+        for (name, *args), cancelled_after in reads:
+            read = getattr(reader, name)(*args)
+            if cancelled_after is not None:
+                read = asyncio.ensure_future(read)
+                for _ in range(cancelled_after):
+                    await asyncio.sleep(0)
+                read.cancel()
             try:
-                results.append(await getattr(reader, name)(*args))
+                results.append(await read)
+            except asyncio.CancelledError:
+                results.append("cancelled")
             except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
                 results.append((type(error), error.args, vars(error)))
             results.append(bytes(reader._buffer))

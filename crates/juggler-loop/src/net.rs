@@ -1,6 +1,8 @@
 //! System calls that never wait: those on sockets whether the socket is in the non-blocking mode or not.
 //!
-//! `None` says that the socket is not ready. A signal ends none of them: they are made again.
+//! `None` says that the socket is not ready. A signal ends none of them: they are made again. The two that are made for each
+//! message ask the system by its number: the C library's functions of the same name are points at which a thread may be cancelled,
+//! which takes a few calls within calls, and returning from each is slow right after a system call.
 #![allow(unsafe_code)]
 
 use super::buffer::MOST_SLICES;
@@ -8,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::ptr::{null, null_mut};
 
 /// Whether the call is to be made later.
 fn is_not_ready(error: &io::Error) -> bool {
@@ -39,8 +42,9 @@ fn checked(result: libc::ssize_t) -> io::Result<usize> {
 /// The system's.
 #[inline]
 pub fn receive(fd: RawFd, to: &mut [u8]) -> io::Result<Option<usize>> {
+    let (start, len, flags, nobody) = (to.as_mut_ptr(), to.len(), libc::MSG_DONTWAIT, null_mut::<libc::c_void>());
     // SAFETY: the system writes to the slice, which lives as long as the call.
-    call(|| checked(unsafe { libc::recv(fd, to.as_mut_ptr().cast(), to.len(), libc::MSG_DONTWAIT) }))
+    call(|| checked(unsafe { libc::syscall(libc::SYS_recvfrom, fd, start, len, flags, nobody, nobody) } as _))
 }
 
 /// `send(2)`. As many bytes are sent as the system has room for.
@@ -49,9 +53,10 @@ pub fn receive(fd: RawFd, to: &mut [u8]) -> io::Result<Option<usize>> {
 /// The system's.
 #[inline]
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<Option<usize>> {
+    let (start, len, nobody) = (bytes.as_ptr(), bytes.len(), null::<libc::c_void>());
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the system reads from the slice, which lives as long as the call.
-    call(|| checked(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) }))
+    call(|| checked(unsafe { libc::syscall(libc::SYS_sendto, fd, start, len, flags, nobody, 0) } as _))
 }
 
 /// `sendmsg(2)`: the same with several slices.

@@ -1,11 +1,10 @@
 //! How often a loop that has something to run looks at its descriptors.
 //!
-//! A look is a system call, and costs more than running a small callback. While looks find something, there is one every second
-//! turn, and a few more turns after: who awaits `sleep(0)` some times for a descriptor to become ready is right to expect that.
-//! The turn in between is that of the tasks which the first one has woken; meanwhile more descriptors become ready, of which a
-//! single look tells. After [`PATIENCE`] looks in vain, there is one every [`INTERVAL`]. To read the clock costs as much as a small
-//! callback, too, so turns are counted: as many as have fit into the interval lately, but none without a look after the system's
-//! next [tick](crate::clock), should they take longer than they did.
+//! A look is a system call, and costs more than running a small callback. While looks find something, there is one each turn,
+//! and a few more turns after: who awaits `sleep(0)` some times for a descriptor to become ready is right to expect that.
+//! After [`PATIENCE`] looks in vain, there is one every [`INTERVAL`]. To read the clock costs as much as a small callback, too,
+//! so turns are counted: as many as have fit into the interval lately, but none without a look after the system's next
+//! [tick](crate::clock), should they take longer than they did.
 
 /// How many looks in vain it takes to look less often.
 const PATIENCE: u32 = 16;
@@ -25,14 +24,12 @@ pub struct Pace {
     /// The last tick that a turn saw, and whether this turn was the first to see it.
     tick: u64,
     has_ticked: bool,
-    /// The last look has found something, and no turn was without one since.
-    has_found: bool,
 }
 
 impl Pace {
     /// Begins anew: the next turn begins with a look.
     pub fn begin(&mut self) {
-        (self.most, self.has_found) = (0, false);
+        self.most = 0;
     }
 
     /// Whether to look in this turn, the system's last tick having been at `tick`.
@@ -40,8 +37,7 @@ impl Pace {
     pub fn is_due(&mut self, tick: u64) -> bool {
         self.turns += 1;
         self.has_ticked = std::mem::replace(&mut self.tick, tick) != tick;
-        let has_found = std::mem::take(&mut self.has_found);
-        !has_found && (self.in_vain < PATIENCE || self.is_late())
+        self.in_vain < PATIENCE || self.is_late()
     }
 
     /// Whether the last look is an interval ago, as far as this turn can tell; [`is_due`](Self::is_due) was asked in it.
@@ -57,7 +53,6 @@ impl Pace {
         self.most = self.turns.saturating_mul(INTERVAL) / took;
         (self.last, self.turns) = (now, 0);
         self.in_vain = if found { 0 } else { self.in_vain.saturating_add(1) };
-        self.has_found = found;
     }
 }
 
@@ -110,24 +105,20 @@ mod tests {
             pace.is_due(0);
             pace.looked(turn * INTERVAL / 4, true);
         }
-        assert!(!pace.is_due(0) && !pace.is_late(), "a turn without a look");
-        let late = [(); 3].map(|()| {
+        let late = [(); 4].map(|()| {
             assert!(pace.is_due(0));
             pace.is_late()
         });
-        assert_eq!(late, [false, false, true]);
+        assert_eq!(late, [false, false, false, true]);
         pace.looked(9 * INTERVAL / 4 + INTERVAL, true);
-        assert!(!pace.is_due(1) && pace.is_late(), "a tick");
+        assert!(pace.is_due(1) && pace.is_late(), "a tick");
         pace.looked(100 * INTERVAL, true);
-        assert!(!pace.is_due(1) && pace.is_late(), "a turn that took long");
+        assert!(pace.is_due(1) && pace.is_late(), "a turn that took long");
     }
 
     #[test]
     fn a_loop_begins_with_a_look() {
         let mut pace = patient(100);
-        pace.begin();
-        assert!(pace.is_due(0));
-        pace.looked(INTERVAL, true);
         pace.begin();
         assert!(pace.is_due(0));
     }
@@ -136,7 +127,6 @@ mod tests {
     fn a_look_that_finds_something_makes_for_more() {
         let mut pace = patient(100);
         pace.looked(0, true);
-        assert!(!pace.is_due(0), "the turn of what it has woken");
         for _ in 1..PATIENCE {
             assert!(pace.is_due(0));
             pace.looked(0, false);

@@ -166,8 +166,21 @@ impl<'a> Args<'a> {
     ///
     /// # Errors
     /// `TypeError` for too many, too few, unknown or doubled ones.
-    #[inline]
+    #[inline(always)]
     pub fn parse<const N: usize>(
+        &self,
+        py: Python<'_>,
+        function: &str,
+        parameters: [&CStr; N],
+        required: usize,
+    ) -> Result<[*mut ffi::PyObject; N], Raised> {
+        match self.values.try_into() {
+            Ok(places) if self.names.is_null() => Ok(places),
+            _ => self.parse_slow(py, function, parameters, required),
+        }
+    }
+
+    fn parse_slow<const N: usize>(
         &self,
         py: Python<'_>,
         function: &str,

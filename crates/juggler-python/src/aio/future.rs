@@ -7,6 +7,7 @@
 
 use super::callback::{self, Callback, object_of};
 use super::class::{self, Native, class_cells};
+use super::event_loop;
 use super::gather::Gathering;
 use super::shield;
 use super::stdlib::{CANCELLED_ERROR, EXTRACT_STACK, GET_EVENT_LOOP, INVALID_STATE_ERROR};
@@ -118,6 +119,15 @@ impl Fields {
             let more = self.more.as_mut().filter(|more| !more.is_empty())?;
             Some(more.remove(0))
         })
+    }
+
+    /// Takes the callback out if it is the only one, and a task's.
+    fn take_only_task(&mut self) -> Option<Obj> {
+        let is_only = self.more.is_none() && !self.shields;
+        match self.first.take_if(|first| is_only && matches!(first, Callback::Task(_))) {
+            Some(Callback::Task(task)) => Some(task),
+            _ => None,
+        }
     }
 
     /// Adds a callback.
@@ -345,6 +355,22 @@ pub fn finish(this: This<'_, '_, Future>, result: Obj) -> Result<(), Raised> {
         fields.state = State::Finished;
         fields.value = Some(result);
     })
+}
+
+/// Finishes a pending future with a result, for the loop itself: in the turn of a descriptor, say. A task that alone waits for it
+/// goes on within that turn instead of getting one of its own.
+///
+/// # Errors
+/// As [`finish`]; `KeyboardInterrupt` and `SystemExit` of the task.
+pub fn finish_in_turn(this: This<'_, '_, Future>, result: Obj) -> Result<(), Raised> {
+    let py = this.py();
+    let task = this.fields.with(py, Fields::take_only_task);
+    finish(this, result)?;
+    match task {
+        Some(task) if event_loop::plain_loop(py, &this.event_loop(py)?).is_some() => task::take_turn(py, task),
+        Some(task) => Callback::Task(task).schedule(py, &this.event_loop(py)?, &object_of(this)),
+        None => Ok(()),
+    }
 }
 
 /// Finishes a future that is pending with an exception.

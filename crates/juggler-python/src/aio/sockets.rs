@@ -33,10 +33,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyTuple, PyWeakrefReference};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 static SOCKET: Import = Import::new("socket", "socket");
 static CHECK_SOCKET: Import = Import::new("juggler.asyncio._transports", "check_socket");
@@ -66,6 +67,18 @@ impl Waiting {
     }
 }
 
+impl SocketWatch {
+    /// Whether it watches `socket`, which lives.
+    #[inline(always)]
+    fn is_of(&self, socket: &Obj) -> bool {
+        let reference = self.socket.as_ptr().cast::<ffi::PyWeakReference>();
+        // Another thread clears it if another socket dies. A dead one has its address to itself until then.
+        // SAFETY: a live weak reference, where the place of a pointer is aligned.
+        let referred = unsafe { AtomicPtr::from_ptr(&raw mut (*reference).wr_object) };
+        referred.load(Ordering::Relaxed) == socket.as_ptr()
+    }
+}
+
 #[pymethods]
 impl SocketWatch {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -87,7 +100,7 @@ fn wake(py: Python<'_>, object: Obj) -> Result<(), Raised> {
         is_meant.then(|| waiting.future.take()).flatten()
     };
     match watch_of(py, &object).waiting.with(py, woken) {
-        Some(future) => parking::wake(py, &future).map(drop),
+        Some(future) => parking::wake_in_turn(py, &future),
         None => Ok(()),
     }
 }
@@ -142,27 +155,20 @@ impl What {
 
 impl SocketCall {
     /// What comes of trying; `None` if the socket is not ready.
+    #[inline(always)]
     fn attempt(&mut self, py: Python<'_>, fd: RawFd) -> Result<Option<Obj>, Raised> {
-        let failed = |error: io::Error| Raised::from_err(py, os_error(&error));
         match &mut self.what {
             What::Receive(most) => {
                 let most = (*most).min(SCRATCH);
-                let received = receive(py, fd, most)?;
-                if let Some(bytes) = &received {
-                    self.received(py, fd, bytes.as_ref().len(), most);
-                }
-                Ok(received.map(Bytes::into_obj))
+                let Some((bytes, count)) = receive(py, fd, most)? else { return Ok(None) };
+                self.received(py, fd, count, most);
+                Ok(Some(bytes.into_obj()))
             }
             What::ReceiveInto(object) => {
-                let buffer = Buffer::new(object.as_ptr(), ffi::PyBUF_WRITABLE)?;
-                // SAFETY: the buffer is held, can be written to, and is as long as it says.
-                let place = unsafe { std::slice::from_raw_parts_mut(buffer.start(), buffer.bytes().len()) };
-                let received = net::receive(fd, place).map_err(failed)?;
-                if let Some(count) = received {
-                    self.received(py, fd, count, place.len());
-                }
+                let Some((count, most)) = receive_into(py, fd, object)? else { return Ok(None) };
+                self.received(py, fd, count, most);
                 // SAFETY: the thread is attached.
-                received.map(|count| owned(unsafe { ffi::PyLong_FromSize_t(count) })).transpose()
+                owned(unsafe { ffi::PyLong_FromSize_t(count) }).map(Some)
             }
             What::SendAll(object, sent) => {
                 let buffer = Buffer::new(object.as_ptr(), ffi::PyBUF_SIMPLE)?;
@@ -171,29 +177,17 @@ impl SocketCall {
                 if rest.is_empty() && *sent > 0 {
                     return Ok(Some(none()));
                 }
-                let count = net::send(fd, rest).map_err(failed)?;
+                let count = net::send(fd, rest).map_err(|error| failed(py, &error))?;
                 *sent += count.unwrap_or(0);
                 Ok(count.filter(|&count| count == rest.len()).map(|_| none()))
             }
-            What::Method(Method { method, .. }, arguments) => {
-                // SAFETY: made as a tuple.
-                let arguments = unsafe { arguments.bind(py).to_owned().cast_into_unchecked::<PyTuple>() };
-                unless_blocked(py, self.socket.bind(py).call_method1(*method, arguments))
-            }
-            What::Accept => {
-                let accepted = self.socket.bind(py).call_method0(intern!(py, "accept"));
-                let Some(pair) = unless_blocked(py, accepted)? else { return Ok(None) };
-                let unblocked = pair
-                    .bind(py)
-                    .get_item(0)
-                    .and_then(|connection| connection.call_method1(intern!(py, "setblocking"), (false,)));
-                unblocked.map_err(|error| Raised::from_err(py, error))?;
-                Ok(Some(pair))
-            }
+            What::Method(method, arguments) => call_method(py, &self.socket, method, arguments),
+            What::Accept => accept(py, &self.socket),
         }
     }
 
     /// Takes note that `count` bytes have come, of `most`.
+    #[inline(always)]
     fn received(&self, py: Python<'_>, fd: RawFd, count: usize, most: usize) {
         // The end is no bytes, and there for whoever asks again.
         if (1..most).contains(&count)
@@ -204,6 +198,7 @@ impl SocketCall {
     }
 
     /// What watches the socket, if trying to receive from it would be in vain.
+    #[inline(always)]
     fn drained(&self, py: Python<'_>, fd: RawFd) -> Result<Option<Obj>, Raised> {
         let asks = match &self.what {
             What::Receive(most) => *most > 0,
@@ -215,6 +210,7 @@ impl SocketCall {
         Ok(if asks { self.find_watch(py, fd).filter(was_drained) } else { None })
     }
 
+    #[inline(always)]
     fn go(&mut self, py: Python<'_>, fd: RawFd) -> Next {
         match self.attempt(py, fd)? {
             Some(result) => Ok(Step::Done(result)),
@@ -262,10 +258,7 @@ impl SocketCall {
     /// What watches the socket already, if anything does.
     fn find_watch(&self, py: Python<'_>, fd: RawFd) -> Option<Obj> {
         let entry = self.native(py).watcher(py, fd, self.what.interest())?;
-        let is_its = std::ptr::eq(entry.kind, &raw const WAKE) && {
-            let socket = watch_of(py, &entry.object).socket.bind(py).upgrade();
-            socket.is_some_and(|socket| socket.as_ptr() == self.socket.as_ptr())
-        };
+        let is_its = std::ptr::eq(entry.kind, &raw const WAKE) && watch_of(py, &entry.object).is_of(&self.socket);
         is_its.then_some(entry.object)
     }
 }
@@ -321,14 +314,19 @@ fn is_plain(socket: &Bound<'_, PyAny>) -> bool {
 }
 
 /// The descriptor of a socket; -1 once it is closed.
+#[inline(always)]
 fn descriptor(socket: &Bound<'_, PyAny>) -> Result<RawFd, Raised> {
     let py = socket.py();
     let fd = match is_plain(socket).then(|| fileno(py)).flatten() {
         // SAFETY: a method of the socket's class that takes no arguments returns an owned reference or raises.
-        Some(fileno) => unsafe { Bound::from_owned_ptr_or_err(py, fileno(socket.as_ptr(), std::ptr::null_mut())) },
-        None => socket.call_method0(intern!(py, "fileno")),
+        Some(fileno) => owned(unsafe { fileno(socket.as_ptr(), std::ptr::null_mut()) })?,
+        None => {
+            let fd = socket.call_method0(intern!(py, "fileno")).map_err(|error| Raised::from_err(py, error))?;
+            return fd.extract().map_err(|error| Raised::from_err(py, error));
+        }
     };
-    fd.and_then(|fd| fd.extract()).map_err(|error| Raised::from_err(py, error))
+    // SAFETY: the thread is attached; `socket.fileno` gives a number that the system has given as an `int`.
+    Ok(unsafe { ffi::PyLong_AsLong(fd.as_ptr()) } as RawFd)
 }
 
 /// The C function behind `socket.socket.fileno`: it is asked for twice for each call here, and to look it up and call it as a
@@ -355,15 +353,43 @@ fn fileno(py: Python<'_>) -> Option<ffi::PyCFunction> {
     *FILENO.get_or_init(py, find)
 }
 
-/// At most `most` bytes, which are not more than fit into the scratch.
-fn receive(py: Python<'_>, fd: RawFd, most: usize) -> Result<Option<Bytes>, Raised> {
-    let received = with_scratch(|scratch| {
-        net::receive(fd, &mut scratch[..most]).map(|count| count.map(|count| Bytes::copy(py, &scratch[..count])))
-    });
-    match received {
-        Ok(bytes) => bytes.transpose(),
-        Err(error) => Err(Raised::from_err(py, os_error(&error))),
-    }
+/// At most `most` bytes, which are not more than fit into the scratch; and how many.
+#[inline(always)]
+fn receive(py: Python<'_>, fd: RawFd, most: usize) -> Result<Option<(Bytes, usize)>, Raised> {
+    with_scratch(|scratch| match net::receive(fd, &mut scratch[..most]) {
+        Ok(Some(count)) => Ok(Some((Bytes::copy(py, &scratch[..count])?, count))),
+        Ok(None) => Ok(None),
+        Err(error) => Err(failed(py, &error)),
+    })
+}
+
+/// How many bytes have gone into `object`, of how many it has room for.
+fn receive_into(py: Python<'_>, fd: RawFd, object: &Obj) -> Result<Option<(usize, usize)>, Raised> {
+    let buffer = Buffer::new(object.as_ptr(), ffi::PyBUF_WRITABLE)?;
+    // SAFETY: the buffer is held, can be written to, and is as long as it says.
+    let place = unsafe { std::slice::from_raw_parts_mut(buffer.start(), buffer.bytes().len()) };
+    let received = net::receive(fd, place).map_err(|error| failed(py, &error))?;
+    Ok(received.map(|count| (count, place.len())))
+}
+
+fn call_method(py: Python<'_>, socket: &Obj, method: &Method, arguments: &Obj) -> Result<Option<Obj>, Raised> {
+    // SAFETY: made as a tuple.
+    let arguments = unsafe { arguments.bind(py).to_owned().cast_into_unchecked::<PyTuple>() };
+    unless_blocked(py, socket.bind(py).call_method1(method.method, arguments))
+}
+
+/// A connection's socket, in the non-blocking mode, and its address.
+fn accept(py: Python<'_>, socket: &Obj) -> Result<Option<Obj>, Raised> {
+    let Some(pair) = unless_blocked(py, socket.bind(py).call_method0(intern!(py, "accept")))? else { return Ok(None) };
+    let connection = pair.bind(py).get_item(0);
+    let unblocked = connection.and_then(|connection| connection.call_method1(intern!(py, "setblocking"), (false,)));
+    unblocked.map_err(|error| Raised::from_err(py, error))?;
+    Ok(Some(pair))
+}
+
+#[cold]
+fn failed(py: Python<'_>, error: &io::Error) -> Raised {
+    Raised::from_err(py, os_error(error))
 }
 
 /// The result of a method, `None` if it said that the socket is not ready.

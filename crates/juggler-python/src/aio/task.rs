@@ -225,7 +225,11 @@ fn check_coroutine_slow(coroutine: &Bound<'_, PyAny>) -> PyResult<()> {
 /// A turn of a task in the ring of a loop of ours.
 pub(super) static KIND: Kind = Kind { run: take_turn, is_cancelled: |_| false };
 
-fn take_turn(py: Python<'_>, task: Obj) -> Result<(), Raised> {
+/// Runs the task's next step, in its context.
+///
+/// # Errors
+/// `KeyboardInterrupt` and `SystemExit` of the coroutine.
+pub fn take_turn(py: Python<'_>, task: Obj) -> Result<(), Raised> {
     step::turn_in_context(class::assume(py, &task)).or_else(|raised| callback::report(py, &task, raised))
 }
 

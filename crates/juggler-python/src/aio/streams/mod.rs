@@ -6,6 +6,7 @@
 //! A transport of ours whose protocol is a `StreamReaderProtocol` and nothing more puts what it reads into the reader's buffer
 //! itself. Reads are native coroutines: one whose data is there already ends in its first step.
 
+mod incoming;
 mod reader;
 mod reading;
 mod writer;

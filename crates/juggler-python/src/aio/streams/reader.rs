@@ -1,7 +1,7 @@
 //! The reader's state, and what is put into it.
 #![allow(unsafe_code)]
 
-use crate::aio::callback::owned;
+use super::incoming::Incoming;
 use crate::aio::event_loop::as_loop;
 use crate::aio::future::{self, none};
 use crate::aio::stdlib::{EXTRACT_STACK, GET_EVENT_LOOP};
@@ -12,13 +12,13 @@ use crate::gc::Ready;
 use crate::ipc::pickle::Buffer;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
-use juggler_loop::buffer::ReadBuffer;
 use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyByteArray, PyDict, PyTuple};
+use std::ops::RangeInclusive;
 
 /// The default of the limit, in bytes.
 const LIMIT: usize = 64 * 1024;
@@ -31,7 +31,7 @@ pub struct StreamReader {
 }
 
 pub(super) struct State {
-    pub buffer: ReadBuffer,
+    pub incoming: Incoming,
     /// What is in the buffer, as somebody has asked for it who may change it: a bytearray.
     exposed: Option<Obj>,
     pub limit: usize,
@@ -46,7 +46,7 @@ pub(super) struct State {
 impl State {
     fn new() -> Self {
         Self {
-            buffer: ReadBuffer::default(),
+            incoming: Incoming::default(),
             exposed: None,
             limit: LIMIT,
             event_loop: None,
@@ -62,13 +62,14 @@ impl State {
     #[inline(always)]
     fn reclaim(&mut self) -> Option<Obj> {
         let exposed = self.exposed.take()?;
-        self.buffer.clear();
+        let buffer = self.incoming.buffer();
+        buffer.clear();
         // SAFETY: it is a bytearray, which nobody changes meanwhile.
         let bytes = unsafe {
             let start = ffi::PyByteArray_AsString(exposed.as_ptr()).cast::<u8>();
             std::slice::from_raw_parts(start, ffi::PyByteArray_Size(exposed.as_ptr()).unsigned_abs())
         };
-        self.buffer.extend(bytes);
+        buffer.extend(bytes);
         Some(exposed)
     }
 
@@ -116,7 +117,7 @@ impl<'py> This<'_, 'py, StreamReader> {
     /// Has the transport pause while there is too much in the buffer.
     fn pause_transport(self) -> Result<(), Raised> {
         let py = self.py();
-        if !self.with(|state| !state.paused && state.buffer.len() > state.limit.saturating_mul(2)) {
+        if !self.with(|state| !state.paused && state.incoming.len() > state.limit.saturating_mul(2)) {
             return Ok(());
         }
         let Some(transport) = self.get(|state| &state.transport) else { return Ok(()) };
@@ -138,7 +139,7 @@ impl<'py> This<'_, 'py, StreamReader> {
     pub fn put(self, bytes: &[u8]) -> bool {
         self.with(|state| {
             if !state.ended {
-                state.buffer.extend(bytes);
+                state.incoming.put(self.py(), bytes);
             }
             !state.ended
         })
@@ -151,6 +152,19 @@ impl<'py> This<'_, 'py, StreamReader> {
         self.pause_transport()
     }
 
+    /// The same for the loop itself: who waits goes on within the turn. What is read then is not too much, nor is anything as long
+    /// as somebody waits for more.
+    ///
+    /// # Errors
+    /// What ends the loop's run.
+    #[inline]
+    pub fn notify_in_turn(self) -> Result<(), Raised> {
+        if let Some(waiter) = self.take(|state| &mut state.waiter) {
+            parking::wake_in_turn(self.py(), &waiter)?;
+        }
+        if self.with(|state| state.waiter.is_some()) { Ok(()) } else { self.pause_transport() }
+    }
+
     pub(super) fn resume_transport(self) -> Result<(), Raised> {
         let py = self.py();
         self.with(|state| state.paused = false);
@@ -158,8 +172,8 @@ impl<'py> This<'_, 'py, StreamReader> {
         transport::resume_reading(py, &transport)
     }
 
-    /// The future of who waits for data from now on.
-    pub(super) fn wait(self, name: &str) -> Result<Obj, Raised> {
+    /// The future of who waits from now on for data, of which `wanted` bytes would do if they came at once.
+    pub(super) fn wait(self, name: &str, wanted: Option<RangeInclusive<usize>>) -> Result<Obj, Raised> {
         let py = self.py();
         if self.with(|state| state.waiter.is_some()) {
             let message = format!("{name}() called while another coroutine is already waiting for incoming data");
@@ -175,14 +189,20 @@ impl<'py> This<'_, 'py, StreamReader> {
         // What the loop's own method does.
         let is_plain = as_loop(&event_loop.bind(py)).is_some_and(|event_loop| !event_loop.get().is_debug());
         let waiter = if is_plain { future::create(py, &event_loop)? } else { parking::create(py, &event_loop)? };
-        let before = self.with(|state| state.waiter.replace(waiter.clone_ref(py)));
+        let before = self.with(|state| {
+            state.incoming.want(wanted);
+            state.waiter.replace(waiter.clone_ref(py))
+        });
         drop(before);
         Ok(waiter)
     }
 
     /// Nobody waits any more.
     pub(super) fn leave(self) {
-        drop(self.take(|state| &mut state.waiter));
+        drop(self.take(|state| {
+            state.incoming.want(None);
+            &mut state.waiter
+        }));
     }
 
     /// Whether reads raise an exception.
@@ -239,7 +259,7 @@ impl StreamReader {
         if let Some(known) = known {
             return Ok(known.into_bound(py));
         }
-        let bytes = this_of(slf).with(|state| state.buffer.as_slice().to_vec());
+        let bytes = this_of(slf).with(|state| state.incoming.buffer().as_slice().to_vec());
         let exposed = PyByteArray::new(py, &bytes).into_any();
         slf.get().state.with(py, |state| state.exposed = Some(exposed.clone().into()));
         Ok(exposed)
@@ -352,7 +372,7 @@ fn feed_eof(this: This<'_, '_, StreamReader>) -> RawResult {
 }
 
 fn at_eof(this: This<'_, '_, StreamReader>) -> RawResult {
-    Ok(raw::bool(this.with(|state| state.ended && state.buffer.is_empty())))
+    Ok(raw::bool(this.with(|state| state.ended && state.incoming.is_empty())))
 }
 
 fn exception(this: This<'_, '_, StreamReader>) -> RawResult {
@@ -382,12 +402,6 @@ fn set_transport(this: This<'_, '_, StreamReader>, args: Args<'_>) -> RawResult 
     // SAFETY: an argument is live.
     this.replace(|state| &mut state.transport, Some(unsafe { Bound::from_borrowed_ptr(py, transport) }));
     Ok(raw::none())
-}
-
-/// A bytes object.
-pub(super) fn bytes(bytes: &[u8]) -> Result<Obj, Raised> {
-    // SAFETY: the slice is as long as it says; who calls is attached.
-    owned(unsafe { ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t) })
 }
 
 methods! { add_methods for StreamReader {

@@ -1,11 +1,12 @@
 //! `read` and its siblings.
 #![allow(unsafe_code)]
 
-use super::reader::{State, StreamReader, bytes};
+use super::reader::{State, StreamReader};
 use crate::aio::future::none;
 use crate::aio::stdlib::Import;
 use crate::aio::sync::coroutine;
 use crate::aio::sync::operation::{Ending, Next, Operation, Step, raise};
+use crate::aio::transport::chunk::Bytes;
 use crate::ipc::pickle::Buffer;
 use crate::obj::Obj;
 use crate::raw::{self, Args, Raised, RawResult, This, methods};
@@ -14,6 +15,7 @@ use pyo3::exceptions::{PyStopAsyncIteration, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
+use std::ops::RangeInclusive;
 
 static INCOMPLETE_READ: Import = Import::new("asyncio.exceptions", "IncompleteReadError");
 static LIMIT_OVERRUN: Import = Import::new("asyncio.exceptions", "LimitOverrunError");
@@ -53,46 +55,43 @@ pub(super) enum Attempt {
 }
 
 impl State {
-    fn take(&mut self, count: usize) -> Attempt {
-        let taken = bytes(&self.buffer.as_slice()[..count]);
-        self.buffer.consume(count);
-        Attempt::Done(taken)
+    fn take(&mut self, py: Python<'_>, count: usize) -> Attempt {
+        Attempt::Done(self.incoming.take(py, count))
     }
 
-    fn take_incomplete(&mut self, expected: Option<usize>) -> Attempt {
-        let taken = bytes(self.buffer.as_slice());
-        self.buffer.clear();
-        Attempt::Incomplete(taken, expected)
+    fn take_incomplete(&mut self, py: Python<'_>, expected: Option<usize>) -> Attempt {
+        Attempt::Incomplete(self.incoming.take(py, self.incoming.len()), expected)
     }
 
-    fn read(&mut self, most: usize) -> Attempt {
-        if self.buffer.is_empty() && !self.ended && most > 0 {
+    fn read(&mut self, py: Python<'_>, most: usize) -> Attempt {
+        if self.incoming.is_empty() && !self.ended && most > 0 {
             return Attempt::Wait;
         }
-        self.take(most.min(self.buffer.len()))
+        self.take(py, most.min(self.incoming.len()))
     }
 
-    fn read_all(&mut self, all: &mut Vec<u8>) -> Attempt {
-        all.extend_from_slice(self.buffer.as_slice());
-        self.buffer.clear();
-        if self.ended { Attempt::Done(bytes(all)) } else { Attempt::Wait }
+    fn read_all(&mut self, py: Python<'_>, all: &mut Vec<u8>) -> Attempt {
+        let buffer = self.incoming.buffer();
+        all.extend_from_slice(buffer.as_slice());
+        buffer.clear();
+        if self.ended { Attempt::Done(Bytes::copy(py, all).map(Bytes::into_obj)) } else { Attempt::Wait }
     }
 
-    fn read_exactly(&mut self, count: usize) -> Attempt {
-        if self.buffer.len() >= count {
-            self.take(count)
+    fn read_exactly(&mut self, py: Python<'_>, count: usize) -> Attempt {
+        if self.incoming.len() >= count {
+            self.take(py, count)
         } else if self.ended {
-            self.take_incomplete(Some(count))
+            self.take_incomplete(py, Some(count))
         } else {
             Attempt::Wait
         }
     }
 
     /// The shortest that ends with any of the separators, which are sorted by length.
-    fn read_until<T: AsRef<[u8]>>(&mut self, separators: &[T], offset: &mut usize) -> Attempt {
+    fn read_until<T: AsRef<[u8]>>(&mut self, py: Python<'_>, separators: &[T], offset: &mut usize) -> Attempt {
         let lengths = separators.iter().map(|separator| separator.as_ref().len());
         let (shortest, longest) = (lengths.clone().min().unwrap_or(0), lengths.max().unwrap_or(0));
-        let data = self.buffer.as_slice();
+        let data = self.incoming.buffer().as_slice();
         if data.len() - (*offset).min(data.len()) >= shortest {
             let ends = separators.iter().filter_map(|separator| {
                 let separator = separator.as_ref();
@@ -101,22 +100,23 @@ impl State {
             });
             // The first of those that end at the same place.
             if let Some((end, start)) = ends.min_by_key(|&(end, _)| end) {
-                return if start > self.limit { Attempt::Overrun(FOUND_TOO_LATE, start) } else { self.take(end) };
+                return if start > self.limit { Attempt::Overrun(FOUND_TOO_LATE, start) } else { self.take(py, end) };
             }
             *offset = (data.len() + 1).saturating_sub(longest);
             if *offset > self.limit {
                 return Attempt::Overrun(NOT_FOUND, *offset);
             }
         }
-        if self.ended { self.take_incomplete(None) } else { Attempt::Wait }
+        if self.ended { self.take_incomplete(py, None) } else { Attempt::Wait }
     }
 
     /// Drops a line that is too long: all of it if its end is there.
     fn drop_line(&mut self, consumed: usize) {
-        if self.buffer.as_slice().get(consumed) == Some(&b'\n') {
-            self.buffer.consume(consumed + 1);
+        let buffer = self.incoming.buffer();
+        if buffer.as_slice().get(consumed) == Some(&b'\n') {
+            buffer.consume(consumed + 1);
         } else {
-            self.buffer.clear();
+            buffer.clear();
         }
     }
 }
@@ -131,19 +131,19 @@ impl Read {
         // SAFETY: it is a reader, and lives as long as the coroutine that holds this.
         let this: This<'_, '_, StreamReader> = unsafe { This::new(py, self.reader.as_ptr()) };
         if let What::Data(name) = self.what {
-            return this.wait(name).map(Step::Await);
+            return this.wait(name, None).map(Step::Await);
         }
         let (attempt, resume) = {
             let what = &mut self.what;
             let attempt = this.with(|state| match what {
-                What::Some(most) => state.read(*most),
-                What::All(all) => state.read_all(all),
-                What::Exactly(count) => state.read_exactly(*count),
-                What::Until(separators, offset) => state.read_until(separators, offset),
-                What::Line(offset, _) => state.read_until(&[b"\n"], offset),
+                What::Some(most) => state.read(py, *most),
+                What::All(all) => state.read_all(py, all),
+                What::Exactly(count) => state.read_exactly(py, *count),
+                What::Until(separators, offset) => state.read_until(py, separators, offset),
+                What::Line(offset, _) => state.read_until(py, &[b"\n"], offset),
                 What::Data(_) => Attempt::Wait,
             });
-            (attempt, this.with(|state| state.paused && state.buffer.len() <= state.limit))
+            (attempt, this.with(|state| state.paused && state.incoming.len() <= state.limit))
         };
         let is_line = matches!(self.what, What::Line(..));
         match attempt {
@@ -154,12 +154,12 @@ impl Read {
                 }
                 self.done(py, taken)
             }
-            Attempt::Wait => this.wait(self.called()).map(Step::Await),
+            Attempt::Wait => this.wait(self.called(), self.wanted()).map(Step::Await),
             Attempt::Incomplete(taken, _) if is_line => self.done(py, taken?),
             Attempt::Incomplete(taken, expected) => Err(INCOMPLETE_READ.raise(py, (taken?.bind(py), expected))),
             Attempt::Overrun(message, consumed) if is_line => {
                 this.with(|state| state.drop_line(consumed));
-                if this.with(|state| state.paused && state.buffer.len() <= state.limit) {
+                if this.with(|state| state.paused && state.incoming.len() <= state.limit) {
                     this.resume_transport()?;
                 }
                 Err(Raised::new::<PyValueError>(py, message))
@@ -174,6 +174,15 @@ impl Read {
             return Err(Raised::from_err(py, PyStopAsyncIteration::new_err(())));
         }
         Ok(Step::Done(taken))
+    }
+
+    /// How many bytes end the read, if there are none yet.
+    fn wanted(&self) -> Option<RangeInclusive<usize>> {
+        match self.what {
+            What::Some(most) => Some(1..=most),
+            What::Exactly(count) => Some(count..=count),
+            What::All(_) | What::Until(..) | What::Line(..) | What::Data(_) => None,
+        }
     }
 
     /// What the standard library says was called.
@@ -307,7 +316,7 @@ fn aiter(this: This<'_, '_, StreamReader>) -> RawResult {
 }
 
 fn maybe_resume_transport(this: This<'_, '_, StreamReader>) -> RawResult {
-    if this.with(|state| state.paused && state.buffer.len() <= state.limit) {
+    if this.with(|state| state.paused && state.incoming.len() <= state.limit) {
         this.resume_transport()?;
     }
     Ok(raw::none())

@@ -70,6 +70,18 @@ pub fn cancel(py: Python<'_>, future: &Obj) -> Result<(), Raised> {
     ask(py, future, intern!(py, "cancel")).map(drop)
 }
 
+/// Wakes who waits on `future`, for the loop itself; see [`finish_in_turn`](future::finish_in_turn).
+///
+/// # Errors
+/// As [`wake`]; what ends `run_forever`.
+pub fn wake_in_turn(py: Python<'_>, future: &Obj) -> Result<(), Raised> {
+    match as_plain(py, future) {
+        Some(native) if !native.is_done(py) => future::finish_in_turn(native, future::none()),
+        Some(_) => Ok(()),
+        None => wake(py, future).map(drop),
+    }
+}
+
 /// Wakes who waits on `future`; says whether it was not done yet.
 ///
 /// # Errors
