@@ -100,25 +100,6 @@ def test_a_reader_that_does_not_read_stalls_the_other_side(any_loop: Loop, modul
     any_loop.run_until_complete(main())
 
 
-def test_a_reader_that_waits_for_more_than_its_limit_is_not_paused(loop: EventLoop) -> None:
-    async def main() -> None:
-        reader, writer, other = await connected(streams, limit=1000)
-        other.setblocking(False)
-        whole = os.urandom(5_000_000)
-        reading = loop.create_task(reader.readexactly(len(whole)))
-        sending = loop.create_task(loop.sock_sendall(other, whole))
-        turns = 0
-        while not reading.done():
-            assert writer.transport.is_reading()
-            turns += 1
-            await asyncio.sleep(0)
-        assert turns > 10 and await reading == whole
-        await sending
-        await closed(writer, other)
-
-    loop.run_until_complete(main())
-
-
 @MODULES
 def test_drain_waits_for_the_other_side(any_loop: Loop, module: Any) -> None:
     async def main() -> None:

@@ -152,17 +152,17 @@ impl<'py> This<'_, 'py, StreamReader> {
         self.pause_transport()
     }
 
-    /// The same for the loop itself: who waits goes on within the turn. What is read then is not too much, nor is anything as long
-    /// as somebody waits for more.
+    /// The same for the loop itself: who waits goes on within the turn, and has the transport resumed if it waits again.
     ///
     /// # Errors
     /// What ends the loop's run.
     #[inline]
     pub fn notify_in_turn(self) -> Result<(), Raised> {
-        if let Some(waiter) = self.take(|state| &mut state.waiter) {
-            parking::wake_in_turn(self.py(), &waiter)?;
+        self.pause_transport()?;
+        match self.take(|state| &mut state.waiter) {
+            Some(waiter) => parking::wake_in_turn(self.py(), &waiter),
+            None => Ok(()),
         }
-        if self.with(|state| state.waiter.is_some()) { Ok(()) } else { self.pause_transport() }
     }
 
     pub(super) fn resume_transport(self) -> Result<(), Raised> {
