@@ -101,6 +101,41 @@ def test_a_reader_that_does_not_read_stalls_the_other_side(any_loop: Loop, modul
 
 
 @MODULES
+@pytest.mark.parametrize("sent", [50, 100])
+def test_a_transport_that_fails_to_pause_loses_the_connection_and_nothing_else(
+    any_loop: Loop, module: Any, sent: int
+) -> None:
+    class Broken:
+        def pause_reading(self) -> None:
+            raise ValueError("broken")
+
+        def close(self) -> None: ...
+
+    async def main() -> None:
+        told: list[tuple[str, object]] = []
+        any_loop.set_exception_handler(
+            lambda _, context: told.append((context["message"], context["exception"]))
+        )
+        reader, writer, other = await connected(module, limit=10)
+        reader._transport = Broken()
+        reading = asyncio.ensure_future(reader.readexactly(100))
+        await asyncio.sleep(0)
+        other.send(bytes(sent))
+        if sent == 100:
+            assert await asyncio.wait_for(reading, 5) == bytes(100)
+        else:
+            with pytest.raises(ValueError, match="broken"):
+                await asyncio.wait_for(reading, 5)
+        ((message, error),) = told
+        assert message == "Fatal error: protocol.data_received() call failed."
+        assert isinstance(error, ValueError)
+        assert writer.transport.is_closing()
+        other.close()
+
+    any_loop.run_until_complete(main())
+
+
+@MODULES
 def test_drain_waits_for_the_other_side(any_loop: Loop, module: Any) -> None:
     async def main() -> None:
         _, writer, other = await connected(module)

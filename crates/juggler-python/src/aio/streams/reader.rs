@@ -152,13 +152,17 @@ impl<'py> This<'_, 'py, StreamReader> {
         self.pause_transport()
     }
 
-    /// The same for the loop itself: who waits goes on within the turn, and has the transport resumed if it waits again.
+    /// The same for the loop itself: who waits goes on within the turn. The transport comes first here: who goes on may wait again,
+    /// which has it resumed, and if it were paused after that, nobody would.
     ///
     /// # Errors
-    /// What ends the loop's run.
+    /// What ends the loop's run; all else that is raised is given to `failed`, and who waits goes on in the next turn.
     #[inline]
-    pub fn notify_in_turn(self) -> Result<(), Raised> {
-        self.pause_transport()?;
+    pub fn notify_in_turn(self, failed: impl FnOnce(Raised) -> Result<(), Raised>) -> Result<(), Raised> {
+        if let Err(raised) = self.pause_transport() {
+            let error = raised.fetch(self.py());
+            return failed(self.wake().err().unwrap_or_else(|| Raised::from_err(self.py(), error)));
+        }
         match self.take(|state| &mut state.waiter) {
             Some(waiter) => parking::wake_in_turn(self.py(), &waiter),
             None => Ok(()),

@@ -72,7 +72,7 @@ fn read_into_reader<T: Reads>(this: This<'_, '_, T>, reader: &Obj) -> Result<(),
     let received =
         with_scratch(|scratch| Received::new(T::receive(this.fd(), scratch), |count| reader.put(&scratch[..count])));
     match received {
-        Received::Some(true) => reader.notify_in_turn(),
+        Received::Some(true) => reader.notify_in_turn(|raised| T::protocol_raised(this, raised, "data_received")),
         // It was told of the end by somebody else.
         Received::Some(false) => T::protocol_raised(this, after_end(this.py()), "data_received"),
         // The protocol is told in the transport's context, as always.
