@@ -58,7 +58,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("fetch_pages.py", "thread pool, web", ("--pages=60", "--workers=8")),
+    Program("fetch_pages.py", "thread pool, web", ("--pages=60", "--workers=8"), needs="requests"),
     Program("csv_pipeline.py", "CSV rows, queues", ("--rows=3000",), prepare=("--make-only",)),
     Program("bounded_buffer.py", "conditions", ("--items=5000",)),
     Program("bank.py", "locks, SQLite", ("--rounds=3", "--transfers=50")),
@@ -72,7 +72,7 @@ PROGRAMS = (
     Program("graceful_shutdown.py", "signals, streams", ("--jobs=500",)),
     Program("rate_limited_client.py", "policies, web", ("--orders=60",)),
     Program("download_files.py", "downloads, web", ("--files=40",)),
-    Program("mixed_pipeline.py", "pipeline, two models", ("--pages=100",)),
+    Program("mixed_pipeline.py", "pipeline, two models", ("--pages=100",), needs="requests"),
     Program("wrong_choice.py", "for advise", ("--rounds=10",)),
     Program("word_counts.py", "map, two models", ("--documents=40",)),
     Program("shared_counter.py", "shared memory", ("--rounds=1000",)),

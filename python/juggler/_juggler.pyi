@@ -41,6 +41,7 @@ from _typeshed import FileDescriptorLike, SupportsRichComparisonT
 from typing_extensions import Buffer, TypeVarTuple, deprecated, disjoint_base
 
 __all__ = [
+    "PROFILE_GUIDED",
     "Acceptor",
     "AsyncBarrier",
     "AsyncBoundedSemaphore",
@@ -150,6 +151,9 @@ _T = TypeVar("_T")
 _P = ParamSpec("_P")
 _Ts = TypeVarTuple("_Ts")
 _AnyFuture = TypeVar("_AnyFuture", bound=futures.Future[Any])
+
+# Whether this build was optimised by what an earlier one did while it was trained.
+PROFILE_GUIDED: bool
 
 # ---------------------------------------------------------------- locks
 

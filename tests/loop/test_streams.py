@@ -136,6 +136,50 @@ def test_a_transport_that_fails_to_pause_loses_the_connection_and_nothing_else(
 
 
 @MODULES
+@pytest.mark.parametrize("base", [asyncio.SelectorEventLoop, EventLoop], ids=["stdlib", "juggler"])
+def test_a_future_that_fails_to_be_set_loses_the_connection_and_nothing_else(
+    base: Any, module: Any
+) -> None:
+    class Failing(asyncio.Future[None]):
+        def set_result(self, result: None) -> None:
+            raise ValueError("broken")
+
+    class Broken(base):  # type: ignore[misc]
+        is_broken = False
+
+        def create_future(self) -> Any:
+            return Failing(loop=self) if self.is_broken else super().create_future()
+
+    async def main(loop: Any) -> None:
+        told: list[tuple[str, object]] = []
+        loop.set_exception_handler(
+            lambda _, context: told.append((context["message"], context["exception"]))
+        )
+        reader, writer, other = await connected(module)
+        loop.is_broken = True
+        reading = asyncio.ensure_future(reader.read(10))
+        await asyncio.sleep(0)
+        loop.is_broken = False
+        other.send(b"data")
+        other.settimeout(5)
+        assert await loop.run_in_executor(None, other.recv, 10) == b""
+        ((message, error),) = told
+        assert message == "Fatal error: protocol.data_received() call failed."
+        assert isinstance(error, ValueError)
+        assert writer.transport.is_closing() and not reading.done()
+        reading.cancel()
+        other.close()
+
+    loop = Broken()
+    loop.set_debug(True)
+    try:
+        loop.run_until_complete(main(loop))
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+@MODULES
 def test_drain_waits_for_the_other_side(any_loop: Loop, module: Any) -> None:
     async def main() -> None:
         _, writer, other = await connected(module)

@@ -6,12 +6,13 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness import report
 from harness.contenders import Contender
 from harness.machine import header
-from harness.measure import Bench, Effort, Line, run, select
+from harness.measure import Bench, Effort, Line, among, run, select
 from harness.timing import empty_loop
 
 _QUICK = Effort(rounds=3, seconds=0.005, share=0.2)
@@ -22,6 +23,9 @@ def _options(description: str, arguments: Sequence[str] | None) -> argparse.Name
     parser.add_argument("--quick", action="store_true", help="few rounds, small workloads")
     parser.add_argument("--rounds", type=int, help="turns of each contender in a row (9)")
     parser.add_argument("--match", default="", metavar="SUBSTRING", help="rows that contain it")
+    parser.add_argument(
+        "--only", default="", metavar="SUBSTRING", help="contenders whose name contains it"
+    )
     parser.add_argument("--list", action="store_true", help="print the rows and stop")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write every sample")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the full tables")
@@ -81,6 +85,8 @@ def main(
     if options.rounds is not None:
         effort = Effort(options.rounds, effort.seconds, effort.share)
     facts = header(contenders, effort, empty_loop(effort))
+    contenders = among(contenders, options.only)
+    benches = [replace(bench, entrants=among(bench.entrants, options.only)) for bench in benches]
     started = time.monotonic()
     lines: list[Line] = []
     for number, bench in enumerate(benches, 1):

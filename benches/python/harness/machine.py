@@ -67,6 +67,17 @@ def _commit() -> str:
         return ""
 
 
+def _profiled() -> str:
+    """How juggler was built. The wheels are profile-guided."""
+    try:
+        from juggler import _juggler
+    except ImportError:
+        return ""
+    if _juggler.PROFILE_GUIDED:
+        return "; a profile-guided build"
+    return "; a PLAIN BUILD, which is slower than the profile-guided one of the wheels"
+
+
 def machine(version: str) -> dict[str, str]:
     """Where and what was measured: the processor, the interpreter, juggler's `version`."""
     commit = _commit()
@@ -79,7 +90,7 @@ def machine(version: str) -> dict[str, str]:
         "load before": f"{load} (1, 5, 15 minutes)",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "build": _build(),
-        "juggler": version + (f", commit {commit}" if commit else ""),
+        "juggler": version + (f", commit {commit}" if commit else "") + _profiled(),
     }
 
 

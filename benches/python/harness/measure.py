@@ -214,6 +214,11 @@ def select(benches: Iterable[Bench], match: str) -> list[Bench]:
     ]
 
 
+def among(contenders: Iterable[Contender], only: str) -> tuple[Contender, ...]:
+    """The contenders whose name contains `only`."""
+    return tuple(contender for contender in contenders if only in contender.name)
+
+
 def as_json(line: Line) -> Mapping[str, object]:
     """A line for machines: every sample, and what the tables make of them."""
     return {

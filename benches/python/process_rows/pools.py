@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import importlib.util
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable
@@ -256,6 +257,13 @@ def _arrays(call: Callable[..., Any], pool: Any, count: int) -> int:
     return count
 
 
+def _array_rows() -> list[Bench]:
+    if importlib.util.find_spec("numpy") is None:
+        return []
+    name = "64 MiB numpy array there and back"
+    return [_row(name, "call", _arrays, 4, rounds=5, first=_array)]
+
+
 def _submitted(submit_all: Callable[..., Any], pool: Any, count: int) -> int:
     submit_all(pool, count)
     return count
@@ -337,7 +345,7 @@ ROWS = [
         _mapped,
         _ITEMS,
     ),
-    _row("64 MiB numpy array there and back", "call", _arrays, 4, rounds=5, first=_array),
+    *_array_rows(),
     _start_to_result(),
     _idle_worker(),
 ]

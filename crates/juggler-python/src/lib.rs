@@ -148,6 +148,7 @@ mod _juggler {
         juggler_sync::sys::fence::prepare();
         fork::install();
         gil::locate();
+        module.add("PROFILE_GUIDED", cfg!(profile_guided))?;
         module.add("allocate_lock", pyo3::wrap_pyfunction!(lock::allocate_lock, module)?)?;
         aio::finish(module)?;
         condition::finish(py)?;

@@ -12,7 +12,7 @@ pub struct Kind {
     /// (a descriptor may be ready no longer, a watcher have been taken back).
     ///
     /// What it raises ends `run_forever`, so it is meant for `KeyboardInterrupt` and `SystemExit`; everything else it reports by
-    /// [`report`](super::event_loop::Loop::report).
+    /// [`report`](super::event_loop::report).
     pub run: fn(Python<'_>, Obj) -> Result<(), Raised>,
     /// Whether there is nothing left to run: such an entry is taken out of the timers, and not watched for. Runs no Python.
     pub is_cancelled: fn(&Obj) -> bool,

@@ -312,7 +312,6 @@ impl Loop {
 ///
 /// # Errors
 /// `KeyboardInterrupt` and `SystemExit` out of the handler.
-#[allow(dead_code, reason = "tasks and transports report by it")]
 pub fn report(event_loop: &Bound<'_, PyAny>, context: &Bound<'_, PyDict>) -> Result<(), Raised> {
     let py = event_loop.py();
     let reported = event_loop.call_method1(intern!(py, "call_exception_handler"), (context,));

@@ -156,7 +156,7 @@ impl<'py> This<'_, 'py, StreamReader> {
     /// which has it resumed, and if it were paused after that, nobody would.
     ///
     /// # Errors
-    /// What ends the loop's run; all else that is raised is given to `failed`, and who waits goes on in the next turn.
+    /// What `failed` makes of what is raised.
     #[inline]
     pub fn notify_in_turn(self, failed: impl FnOnce(Raised) -> Result<(), Raised>) -> Result<(), Raised> {
         if let Err(raised) = self.pause_transport() {
@@ -164,7 +164,7 @@ impl<'py> This<'_, 'py, StreamReader> {
             return failed(self.wake().err().unwrap_or_else(|| Raised::from_err(self.py(), error)));
         }
         match self.take(|state| &mut state.waiter) {
-            Some(waiter) => parking::wake_in_turn(self.py(), &waiter),
+            Some(waiter) => parking::wake_in_turn(self.py(), &waiter).or_else(failed),
             None => Ok(()),
         }
     }
