@@ -6,13 +6,12 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from harness import report
 from harness.contenders import Contender
 from harness.machine import header
-from harness.measure import Bench, Effort, Line, among, run, select
+from harness.measure import Bench, Effort, Line, among, narrowed, run, select
 from harness.timing import empty_loop
 
 _QUICK = Effort(rounds=3, seconds=0.005, share=0.2)
@@ -68,7 +67,7 @@ def main(
         arguments: The command line's; by default the process's.
 
     Returns:
-        The exit status: 0, 1 if a contender raised in some row, 2 if no row matches.
+        The exit status: 0, 1 if a contender raised in some row, 2 if no row or nobody matches.
     """
     options = _options(description, arguments)
     benches = select(all_benches, options.match)
@@ -86,7 +85,10 @@ def main(
         effort = Effort(options.rounds, effort.seconds, effort.share)
     facts = header(contenders, effort, empty_loop(effort))
     contenders = among(contenders, options.only)
-    benches = [replace(bench, entrants=among(bench.entrants, options.only)) for bench in benches]
+    benches = [left for bench in benches if (left := narrowed(bench, options.only))]
+    if not contenders or not benches:
+        print(f"no contender's name contains {options.only!r}", file=sys.stderr)
+        return 2
     started = time.monotonic()
     lines: list[Line] = []
     for number, bench in enumerate(benches, 1):

@@ -12,7 +12,7 @@ import gc
 import statistics
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from harness.contenders import Contender
@@ -217,6 +217,12 @@ def select(benches: Iterable[Bench], match: str) -> list[Bench]:
 def among(contenders: Iterable[Contender], only: str) -> tuple[Contender, ...]:
     """The contenders whose name contains `only`."""
     return tuple(contender for contender in contenders if only in contender.name)
+
+
+def narrowed(bench: Bench, only: str) -> Bench | None:
+    """The bench without the entrants of its own whose name lacks `only`; None if none is left."""
+    entrants = among(bench.entrants, only)
+    return None if bench.entrants and not entrants else replace(bench, entrants=entrants)
 
 
 def as_json(line: Line) -> Mapping[str, object]:
