@@ -200,7 +200,7 @@ bench-map: bench-venv ## `juggler.map` choosing by itself against every fixed ch
 
 bench-venv: $(BENCH_VENV)/.built$(PGO)
 
-$(BENCH_VENV)/.built$(PGO): $(RUST_SOURCES) tools/build_backend.py benches/python/requirements.txt | $(VENV)/.setup
+$(BENCH_VENV)/.built$(PGO): $(RUST_SOURCES) tools/build_backend.py $(wildcard tools/training/*.py) benches/python/requirements.txt | $(VENV)/.setup
 	$(if $(PGO),$(MAKE) --no-print-directory llvm-tools)
 	$(if $(filter $(BENCH_BROUGHT)/%,$(BENCH_PYTHON)),tools/get-python $(BENCH_VERSION))
 	test -x $(BENCH_VENV)/bin/python || $(BENCH_PYTHON) -m venv --without-pip $(BENCH_VENV)

@@ -161,7 +161,6 @@ def test_a_future_that_fails_to_be_set_loses_the_connection_and_nothing_else(
         await asyncio.sleep(0)
         loop.is_broken = False
         other.send(b"data")
-        other.settimeout(5)
         assert await loop.run_in_executor(None, other.recv, 10) == b""
         ((message, error),) = told
         assert message == "Fatal error: protocol.data_received() call failed."

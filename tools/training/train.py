@@ -12,30 +12,30 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples"
 BENCHES = ROOT / "benches" / "python"
-LONGEST = 300.0
-"""Seconds after which a program hangs: none takes a tenth of it."""
+
+sys.path.insert(0, str(ROOT / "examples"))
+demo: Any = importlib.import_module("demo")
+demo.RUN_TIMEOUT = 300.0  # a build that counts is slower, and the benchmarks take longer
 
 
-def commands(quick: bool) -> list[tuple[Path, list[str]]]:
-    """What is run, each in the folder that it is written for."""
-    sys.path.insert(0, str(EXAMPLES))
+def commands(quick: bool) -> list[list[str]]:
+    """What is run."""
     found = []
-    for program in importlib.import_module("demo").PROGRAMS:
+    for program in demo.PROGRAMS:
         if program.possible:
             if program.prepare:
-                found.append((EXAMPLES, [program.file, *program.quick, *program.prepare]))
-            found.append((EXAMPLES, ["-m", "juggler", "run", program.file, *program.quick]))
+                found.append([sys.executable, program.file, *program.quick, *program.prepare])
+            found.append([*demo.RUNTIMES["juggler"], program.file, *program.quick])
     for benchmark in ("threads.py", "processes.py", "loop.py"):
         effort = ["--quick"] if quick else []
-        found.append((BENCHES, [benchmark, "--only=juggler", "--rounds=1", *effort]))
+        command = [sys.executable, str(BENCHES / benchmark), "--only=juggler", "--rounds=1"]
+        found.append([*command, *effort])
     return found
 
 
@@ -45,25 +45,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small workloads: no training")
     everything = commands(parser.parse_args().quick)
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    for number, (folder, arguments) in enumerate(everything, 1):
-        began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=LONGEST,
-            check=False,
-        )
-        taken = time.monotonic() - began
-        line = f"[{number}/{len(everything)}] {' '.join(arguments)}: {taken:.1f} s"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    for number, command in enumerate(everything, 1):
+        done = demo.execute(command)
+        line = f"[{number}/{len(everything)}] {' '.join(command[1:])}: {done.seconds:.1f} s"
         print(line, file=sys.stderr, flush=True)
-        if done.returncode:
-            print(f"{done.stdout}\nexit status {done.returncode}", file=sys.stderr)
+        if done.failure:
+            print(f"{done.stdout}{done.stderr}\n{done.failure}", file=sys.stderr)
             return 1
     return 0
 

@@ -79,21 +79,21 @@ def main(
             for metric in bench.metrics:
                 print(f"{bench.group}: {metric.name}")
         return 0
+    taking_part = among(contenders, options.only)
+    benches = [left for bench in benches if (left := narrowed(bench, options.only))]
+    if not taking_part or not benches:
+        print(f"no contender's name contains {options.only!r}", file=sys.stderr)
+        return 2
 
     effort = _QUICK if options.quick else Effort()
     if options.rounds is not None:
         effort = Effort(options.rounds, effort.seconds, effort.share)
     facts = header(contenders, effort, empty_loop(effort))
-    contenders = among(contenders, options.only)
-    benches = [left for bench in benches if (left := narrowed(bench, options.only))]
-    if not contenders or not benches:
-        print(f"no contender's name contains {options.only!r}", file=sys.stderr)
-        return 2
     started = time.monotonic()
     lines: list[Line] = []
     for number, bench in enumerate(benches, 1):
         _progress(number, len(benches), bench, started)
-        lines += run(bench, contenders, effort)
+        lines += run(bench, taking_part, effort)
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     facts["took"] = f"{time.monotonic() - started:.0f} s"
